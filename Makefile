@@ -1,0 +1,39 @@
+# Each target does its own set-up: nothing but Python 3.11 and pip is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test check bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    the whole path on the embedded dataset: prepare, train, evaluate, register"
+	@echo "make test    all tests"
+	@echo "make check   lint, types, fast tests"
+	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"Python 3.11 or newer is needed, got {sys.version}"'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)
+	$(BIN)/lwddpm run jobs/demo.yaml
+	$(BIN)/lwddpm sample models:/lw-ddpm-demo@candidate --count 64 --out samples
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check platform tests benchmarks
+	$(BIN)/ruff format --check platform tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not cluster"
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,135 @@
+"""A training step of the platform's network against those of two public libraries, as ratios in one run.
+
+    python benchmarks/training_speed.py [--json] [--rounds 5] [--threads 2] [--image-size 128] [--batch-size 4]
+
+Each network trains as it comes. LW-DDPM: the paper's network with the number format, memory layout, allocator settings
+and fused Adam that the platform chooses by itself. denoising-diffusion-pytorch's Unet and diffusers' UNet2DModel:
+float32, their default memory format and attention, torch's default Adam; four levels as in the paper, with widths
+chosen so that the parameter counts match within 3 %. A step is forward, backward and Adam on a batch of noise.
+
+Each network has a process of its own, since the allocator settings act on a whole process. The processes take turns,
+one step each a round, so that a disturbance of the machine meets all of them. Figures are medians.
+"""
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from typing import Any
+
+PLATFORM, *OTHERS = NETWORKS = ("lwddpm", "denoising-diffusion-pytorch", "diffusers")
+MAX_SIZE_DIFFERENCE = 0.03
+WARMUP_ROUNDS = 2
+
+
+def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[], None], int]:
+    """One training step of a network, and its number of parameters."""
+    import torch
+
+    network: torch.nn.Module
+    autocast: Callable[[], Any] = nullcontext
+    x, timesteps = torch.randn(batch_size, 1, image_size, image_size), torch.randint(0, 1000, (batch_size,))
+    if name == PLATFORM:
+        from lwddpm.config import ModelConfig, TrainingConfig
+        from lwddpm.models.unet import build_model
+        from lwddpm.training.precision import choose_precision, tune_allocator
+
+        tune_allocator()
+        config = ModelConfig()
+        precision = choose_precision(TrainingConfig(), config, torch.device("cpu"))
+        network, x, autocast = precision.place(build_model(config)), precision.place_input(x), precision.autocast
+    elif name == "diffusers":
+        from diffusers import UNet2DModel
+
+        network = UNet2DModel(in_channels=1, out_channels=1, block_out_channels=(64, 128, 128, 192))
+    else:
+        from denoising_diffusion_pytorch import Unet
+
+        network = Unet(dim=60, init_dim=64, dim_mults=(1, 2, 3, 4), channels=1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-4, fused=name == PLATFORM or None)
+
+    def step() -> None:
+        with autocast():
+            prediction = network(x, timesteps)
+        prediction = getattr(prediction, "sample", prediction)  # diffusers wraps its output
+        torch.nn.functional.smooth_l1_loss(prediction.float(), x).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, sum(parameter.numel() for parameter in network.parameters())
+
+
+def serve_steps(connection: Connection, name: str, image_size: int, batch_size: int, threads: int) -> None:
+    """Body of a network's process: a step for each request, answered with its wall time in seconds."""
+    import torch
+
+    torch.set_num_threads(threads)
+    step, num_parameters = make_step(name, image_size, batch_size)
+    connection.send(num_parameters)
+    while connection.recv():
+        start = time.perf_counter()
+        step()
+        connection.send(time.perf_counter() - start)
+
+
+def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict[str, Any]:
+    """Median step of every network, and how many times slower than the platform's each other one is.
+
+    Raises:
+        RuntimeError: the parameter counts do not match, for instance after a library changed its network.
+    """
+    context = multiprocessing.get_context("spawn")
+    connections = {}
+    for name in NETWORKS:
+        connections[name], remote = context.Pipe()
+        arguments = (remote, name, image_size, batch_size, threads)
+        context.Process(target=serve_steps, args=arguments, daemon=True).start()
+    parameters = {name: connection.recv() for name, connection in connections.items()}
+    for name in OTHERS:
+        difference = parameters[name] / parameters[PLATFORM] - 1
+        if abs(difference) > MAX_SIZE_DIFFERENCE:
+            raise RuntimeError(f"{name}: {parameters[name]:,} parameters differ by {difference:+.1%}, at most 3 %")
+    seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
+    for _ in range(WARMUP_ROUNDS + rounds):
+        for name, connection in connections.items():
+            connection.send(True)
+            seconds[name].append(connection.recv())
+    for connection in connections.values():
+        connection.send(False)
+    step_s = {name: statistics.median(values[WARMUP_ROUNDS:]) for name, values in seconds.items()}
+    return {
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "threads": threads,
+        "rounds": rounds,
+        "parameters": parameters,
+        "step_s": step_s,
+        "speedup": {name: step_s[name] / step_s[PLATFORM] for name in OTHERS},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds, arguments.threads, arguments.image_size, arguments.batch_size)
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    size = f"{result['image_size']} x {result['image_size']}"
+    print(f"Training step, {size}, batch {result['batch_size']}, {result['threads']} threads (median)")
+    for name in NETWORKS:
+        ratio = f"{result['speedup'][name]:.2f} x the platform's" if name in OTHERS else ""
+        print(f"  {name:28} {result['parameters'][name]:>12,} parameters {result['step_s'][name]:8.3f} s  {ratio}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
+
+from typing import Any
+
+from lwddpm.cluster.jobs import check_job
+from lwddpm.cluster.rundir import run_folder
+from lwddpm.config import AnyJob, DataConfig, TrainJob
+from lwddpm.data.prepare import open_source
+from lwddpm.data.store import read_manifest
+from lwddpm.training.estimate import estimate
+from lwddpm.training.schedule import Schedule
+
+
+def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
+    """Validate wholly and describe.
+
+    Returns:
+        `config` (resolved), `digest`; for training jobs also `parameters`, `memory_mib_per_worker`,
+        `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`.
+
+    Raises:
+        ConfigError, DataError: as the real run would.
+    """
+    check_job(job, address)
+    described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
+    if isinstance(job, TrainJob):
+        needs = estimate(job)
+        num_train, known = _train_slices(job.data)
+        schedule = Schedule.of(job.training, num_train)
+        described |= {
+            "parameters": needs.parameters,
+            "memory_mib_per_worker": needs.memory_mib,
+            "tflop_per_step_and_worker": needs.step_tflop,
+            "train_slices": num_train,
+            "train_slices_known": known,
+            "steps_per_epoch": schedule.steps_per_epoch,
+            "steps": schedule.num_steps,
+            "run_dir": str(run_folder(job)),
+        }
+    return described
+
+
+def _train_slices(data: DataConfig) -> tuple[int, bool]:
+    """Size of the training split: exact once prepared, before that expected from the number of files."""
+    manifest = read_manifest(data.dataset_path)
+    if manifest is not None:
+        return manifest.splits["train"].num, True
+    return round(len(open_source(data).scan()[0]) * data.splits[0]), False

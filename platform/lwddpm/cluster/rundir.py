@@ -1,0 +1,79 @@
+"""The folder of one training run: what is done, what is not, and who is at it.
+
+    <output>/<name>-<digest>/
+        run.json           MLflow run id and tracking URI
+        checkpoints/ snapshots/ model/
+        evaluation.json    metrics of the final model
+        result.json        the finished job's summary; its presence means done
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lwddpm.config import TrainJob
+from lwddpm.errors import ConfigError, JobError
+
+
+def run_folder(job: TrainJob) -> Path:
+    """Absolute: workers have working folders of their own."""
+    return Path(job.output).absolute() / f"{job.name}-{job.training_digest()}"
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuse an output folder that could not be written, without creating it.
+
+    Raises:
+        ConfigError: names the setting and the folder.
+    """
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise ConfigError(f"{setting}: must be a writable folder, {nearest} is not; choose another {setting}")
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the operating system lets go when it dies.
+
+    Raises:
+        JobError: another process is running the same job.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(f"{folder}: this job is running already; wait for it, or give the job another name") from None
+        yield
+
+
+def clear(folder: Path) -> None:
+    """Forget an earlier attempt; the lock stays held."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != ".lock":
+            path.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a file, or None where there is no such file."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2))
+    partial.replace(path)

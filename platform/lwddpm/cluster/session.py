@@ -1,0 +1,168 @@
+"""Ray for the length of one job: here, embedded; there, the cluster behind an address. Started when first needed."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import ray
+import torch
+
+from lwddpm.config import WorkersConfig
+from lwddpm.errors import ConfigError
+from lwddpm.progress import bar, say
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Session:
+    """What the workers of a job run on.
+
+    A one-worker job without a cluster trains and samples in the driver's own process: a worker group takes ten
+    seconds and more to start, and brings nothing there.
+    """
+
+    def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
+        self.workers = workers
+        self.address = address or os.environ.get("RAY_ADDRESS") or None
+        self._started_here = False
+
+    @property
+    def in_process(self) -> bool:
+        return self.workers.count == 1 and self.address is None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._started_here:
+            ray.shutdown()
+
+    def check(self) -> None:
+        """Refuse more GPUs or CPUs than this machine has; a cluster is asked once connected.
+
+        Raises:
+            ConfigError: names the setting, what it asks for and what there is.
+        """
+        if self.address is None:
+            check_resources(self.workers, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, "this machine")
+
+    def connect(self) -> None:
+        """Start or join Ray; does nothing when it runs already.
+
+        Raises:
+            ConfigError: the address does not answer, or the cluster is too small for the job.
+        """
+        if not ray.is_initialized():
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+            try:
+                if self.address is None:
+                    # an explicit "local": a stale address file of a dead cluster would be joined otherwise
+                    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                else:
+                    say(f"joining the Ray cluster at {self.address}")
+                    ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+            except ConnectionError as error:
+                raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
+            self._started_here = True
+        check_resources(self.workers, ray.cluster_resources(), "the Ray cluster")
+
+    @property
+    def use_gpu(self) -> bool:
+        """Whether each worker gets a GPU."""
+        if self.workers.use_gpu != "auto":
+            return self.workers.use_gpu
+        there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
+        return there >= self.workers.count
+
+    @property
+    def cpus_per_worker(self) -> int:
+        """CPUs, and so compute threads, of each worker."""
+        if self.workers.cpus_per_worker is not None:
+            return self.workers.cpus_per_worker
+        if self.in_process:
+            return os.cpu_count() or 1
+        nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        usable = sorted(cpus for cpus in nodes if cpus)
+        workers_per_node = -(-self.workers.count // max(1, len(usable)))
+        return max(1, usable[0] // workers_per_node) if usable else 1
+
+    def map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
+        """Apply `function` on all CPUs of the cluster; results come in the order of `items`."""
+        self.connect()
+        return ray_map(function, items, description=description)
+
+    def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
+        """Apply a function that computes with a model: in this process, or on the job's workers."""
+        if self.in_process:
+            return serial_map(function, items, description=description)
+        self.connect()
+        options = {"num_cpus": self.cpus_per_worker, "num_gpus": int(self.use_gpu)}
+        return ray_map(function, items, description=description, **options)
+
+
+def serial_map(function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
+    """`map` with a progress bar."""
+    with bar(description, _units(items)) as progress:
+        done = 0
+        for item in items:
+            yield function(item)
+            done += _units([item])
+            progress.advance_to(done)
+
+
+def ray_map(
+    function: Callable[[T], R], items: Sequence[T], *, description: str, num_cpus: float = 1, num_gpus: float = 0
+) -> Iterator[R]:
+    """Ordered parallel map over Ray tasks with a progress bar and bounded results in flight."""
+    task = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(_apply)
+    shared = ray.put(function)
+    resources = ray.cluster_resources()
+    slots = resources.get("GPU", 1) / num_gpus if num_gpus else resources.get("CPU", 1) / num_cpus
+    in_flight: deque[Any] = deque()
+    remaining = iter(items)
+    with bar(description, _units(items)) as progress:
+        done = 0
+        for item in items:
+            while len(in_flight) < 2 * max(1, int(slots)) and (following := next(remaining, None)) is not None:
+                in_flight.append(task.remote(shared, following))
+            try:
+                result = ray.get(in_flight.popleft())
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None  # the task's own error, as a serial map would raise it
+            yield result
+            done += _units([item])
+            progress.advance_to(done)
+
+
+def _apply(function: Callable[[T], R], item: T) -> R:
+    return function(item)
+
+
+def _units(items: Sequence[Any]) -> int:
+    """Progress counts what people count: the images in the chunks, where the items are chunks."""
+    return sum(len(item) if isinstance(item, (list, tuple, range)) else 1 for item in items)
+
+
+def check_resources(workers: WorkersConfig, there: dict[str, float], where: str) -> None:
+    """Refuse a job that could never start.
+
+    Raises:
+        ConfigError: names the setting, what it asks for and what there is.
+    """
+    gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    if workers.use_gpu is True and workers.count > gpus:
+        raise ConfigError(
+            f"workers.use_gpu: {workers.count} worker(s) need one GPU each, {where} has {gpus}; "
+            "lower workers.count, or set workers.use_gpu: auto to run on CPUs"
+        )
+    wanted = workers.count * (workers.cpus_per_worker or 1)
+    if wanted > cpus:
+        raise ConfigError(
+            f"workers.count: {workers.count} worker(s) x {workers.cpus_per_worker or 1} CPU need {wanted} CPUs, "
+            f"{where} has {cpus}; lower workers.count or workers.cpus_per_worker"
+        )

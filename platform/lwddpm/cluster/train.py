@@ -1,0 +1,160 @@
+"""Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
+
+import queue
+import threading
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer, get_device
+from ray.util.queue import Queue as RayQueue
+
+from lwddpm import errors
+from lwddpm.cluster.session import Session
+from lwddpm.config import TrainJob
+from lwddpm.data.store import Dataset, open_dataset
+from lwddpm.errors import JobError, LwddpmError
+from lwddpm.progress import bar, say
+from lwddpm.tracking.runs import TrackedRun
+from lwddpm.training.loop import TrainingOutcome, train
+from lwddpm.training.precision import tune_allocator
+from lwddpm.training.reporter import SilentReporter
+from lwddpm.training.schedule import Schedule
+
+_POLL_S = 0.25
+
+
+class QueueReporter:
+    """Rank 0's end of the line to the driver, which alone writes to MLflow."""
+
+    def __init__(self, events: Any) -> None:
+        self._events = events
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self._events.put(("metrics", (step, values)))
+
+    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
+        self._events.put(("images", (step, epoch, images)))
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        self._events.put(("checkpoint", (step, path)))
+
+
+def train_on_workers(
+    job: TrainJob, dataset: Dataset, run_dir: Path, run: TrackedRun, session: Session
+) -> TrainingOutcome:
+    """Train to the end, or from the newest checkpoint in `run_dir` to the end.
+
+    Ctrl-C or SIGTERM asks the workers for a checkpoint, waits for it and raises KeyboardInterrupt; a second
+    one does not wait.
+
+    Raises:
+        JobError: the training failed, or a worker was lost more often than `workers.max_failures` allows.
+        KeyboardInterrupt: stopped by the user; a checkpoint is saved.
+    """
+    stop_file = run_dir / "stop"
+    stop_file.unlink(missing_ok=True)
+    if not session.in_process:
+        session.connect()
+    events: Any = queue.Queue() if session.in_process else RayQueue(actor_options={"num_cpus": 0})
+    payload = {
+        "job": job.model_dump(mode="json"),
+        "dataset": dataset.path,
+        "run_dir": str(run_dir),
+        "threads": session.cpus_per_worker,
+        "use_gpu": session.use_gpu,
+        "events": events,
+    }
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config=payload,
+        scaling_config=ScalingConfig(
+            num_workers=0 if session.in_process else job.workers.count,
+            use_gpu=session.use_gpu,
+            resources_per_worker=None if session.in_process else {"CPU": session.cpus_per_worker},
+        ),
+        run_config=RunConfig(
+            # Unique: with a known name Ray Train would restore its own state; a run's state is its checkpoints.
+            name=f"{run_dir.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=str(run_dir / "ray"),
+            failure_config=FailureConfig(max_failures=job.workers.max_failures),
+        ),
+    )
+    attempt = _Attempt(trainer)
+    attempt.start()
+    total = Schedule.of(job.training, dataset.num("train")).num_steps
+    interrupted = False
+    with bar("training", total) as progress:
+        while attempt.is_alive() or not events.empty():
+            try:
+                try:
+                    name, arguments = events.get(timeout=_POLL_S)
+                except queue.Empty:
+                    run.flush()
+                    continue
+                getattr(run, name)(*arguments)
+                if name == "metrics" and "train/images_per_s" in arguments[1]:
+                    step, values = arguments
+                    progress.advance_to(step, f"loss {values['train/loss']:.4f}, {values['train/images_per_s']:.1f} images/s")
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                stop_file.touch()
+                say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
+    stop_file.unlink(missing_ok=True)
+    outcome = attempt.outcome()
+    if not outcome.finished:
+        say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
+        raise KeyboardInterrupt
+    return outcome
+
+
+def _work(payload: dict[str, Any]) -> dict[str, Any]:
+    """What every worker runs. Errors meant for users come back as values: Ray Train would retry an exception."""
+    tune_allocator()
+    torch.set_num_threads(payload["threads"])
+    job = TrainJob.model_validate(payload["job"])
+    run_dir = Path(payload["run_dir"])
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
+    device = get_device() if payload["use_gpu"] else torch.device("cpu")
+    try:
+        dataset = open_dataset(payload["dataset"])
+        return asdict(train(job, dataset, run_dir, reporter, device, (run_dir / "stop").exists))
+    except LwddpmError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+
+
+class _Attempt(threading.Thread):
+    """`trainer.fit()` beside the driver's main thread, which stays free for tracking, progress and signals."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        super().__init__(daemon=True, name="ray-train-fit")
+        self._trainer = trainer
+        self._result: dict[str, Any] | None = None
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._result = self._trainer.fit().return_value
+        except BaseException as error:  # carried to the main thread, which raises it
+            self._error = error
+
+    def outcome(self) -> TrainingOutcome:
+        self.join()
+        if isinstance(self._error, ray.train.WorkerGroupError):
+            causes = "; ".join(f"rank {rank}: {cause}" for rank, cause in self._error.worker_failures.items())
+            raise JobError(f"training failed: {causes}; the same command continues from the last checkpoint")
+        if self._error is not None:
+            raise self._error
+        result = self._result or {"error": "JobError", "message": "the workers ended without a result"}
+        if "error" in result:
+            raise getattr(errors, result["error"])(result["message"])
+        return TrainingOutcome(**result)

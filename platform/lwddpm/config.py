@@ -1,0 +1,267 @@
+"""The job file: what a job may say, its defaults (the paper's recipe) and its rules.
+
+One frozen pydantic model per section; unknown keys are errors. `jobfile.load_job` is the only way in.
+Defaults follow Peng et al. 2024 where the paper gives a value.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def digest(self) -> str:
+        """12 hex digits that change whenever any value changes."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+class DataConfig(Section):
+    """Where slices come from and how they become a dataset."""
+
+    source: str = Field(description="folder of images in class/ sub-folders, or 'phantom' (simulated)")
+    path: str | None = Field(None, description="where the prepared dataset lies; default: datasets/<derived>")
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 128
+    fit: Literal["pad", "stretch"] = Field("pad", description="how a non-square image becomes square")
+    crop_background: bool = Field(False, description="crop the dark border around the head first")
+    splits: tuple[Fraction, Fraction, Fraction] = Field((0.8, 0.1, 0.1), description="train, validation, test")
+    subject_pattern: str | None = Field(None, description="regex on the relative path; group 1 is the subject_id")
+    max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
+    max_pixels: PositiveInt = Field(64_000_000, description="larger images are rejected unread")
+    phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="decides the splits and the phantoms")
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_sum_to_one(cls, splits: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(splits) - 1) > 1e-6 or splits[0] <= 0:
+            raise ValueError(f"train, validation, test must sum to 1 with train > 0, got {list(splits)}")
+        return splits
+
+    @field_validator("subject_pattern")
+    @classmethod
+    def _pattern_has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError(f"needs one group around the subject, such as '(sub-[0-9]+)', got {pattern!r}")
+        return pattern
+
+    @property
+    def dataset_path(self) -> str:
+        """`path`, or a default that changes with every setting that changes the dataset."""
+        if self.path is not None:
+            return self.path
+        stem = re.sub(r"[^a-z0-9]+", "-", Path(self.source).name.lower()).strip("-") or "dataset"
+        return f"datasets/{stem}-{self.image_size}px-{self.digest()[:6]}"
+
+
+class ModelConfig(Section):
+    """The U-Net. `family` names the system of the paper; `attention` follows it unless given."""
+
+    family: Literal["lw_ddpm", "ddpm"] = "lw_ddpm"
+    dim: Annotated[int, Field(ge=8, multiple_of=8)] = 80
+    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)] = (1, 2, 3, 4)
+    attention: Literal["se", "linear", "none"] | None = Field(None, description="default: se, or linear for ddpm")
+    se_reduction: Annotated[int, Field(ge=1)] = 16
+    downsample_last: bool = Field(False, description="the prose's network: the last level is downsampled too")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _attention_follows_family(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("attention") is None:
+            return values | {"attention": "linear" if values.get("family") == "ddpm" else "se"}
+        return values
+
+    @property
+    def downsampling(self) -> int:
+        """Factor between the input's and the bottleneck's height and width."""
+        return int(2 ** (len(self.dim_mults) - (0 if self.downsample_last else 1)))
+
+
+class DiffusionConfig(Section):
+    beta_schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
+    loss: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
+    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weights; 5 is usual")
+
+
+class TrainingConfig(Section):
+    """`batch_size` is global: what each worker sees is derived."""
+
+    lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    batch_size: PositiveInt = 32
+    grad_accumulation_steps: PositiveInt = 1
+    epochs: PositiveInt | None = Field(None, description="default 250, unless max_steps is given")
+    max_steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    horizontal_flip: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool | Literal["auto"] = "auto"
+    compile: bool | Literal["auto"] = "auto"
+    log_every_steps: PositiveInt = 20
+    checkpoint_every_epochs: Annotated[float, Field(gt=0)] = 1.0
+    keep_checkpoints: PositiveInt = 2
+    snapshot_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="keep EMA weights and draw a sample grid at these epochs; the last step is always drawn"
+    )
+    validation_samples: Annotated[int, Field(ge=0)] = Field(256, description="slices for val/loss; 0: none")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError(
+                f"give epochs or max_steps, not both, got {self.epochs} and {self.max_steps}; set one of them to null"
+            )
+        if self.epochs is None and self.max_steps is None:
+            object.__setattr__(self, "epochs", 250)
+        return self
+
+
+class WorkersConfig(Section):
+    count: PositiveInt = 1
+    use_gpu: bool | Literal["auto"] = Field("auto", description="auto: one GPU a worker where there are enough")
+    cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(None, description="default: the CPUs shared equally")
+    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
+
+
+class SamplingConfig(Section):
+    sampler: Sampler = "ddim"
+    num_inference_steps: PositiveInt = 50
+    eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
+    batch_size: PositiveInt = 64
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+METRICS = ("fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction")
+Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
+
+
+class EvaluationConfig(SamplingConfig):
+    metrics: tuple[Metric, ...] = METRICS
+    num_samples: Annotated[int, Field(ge=2)] = Field(1000, description="lowered to the held-out slices at hand")
+    num_reference: Annotated[int, Field(ge=2)] | None = Field(None, description="training slices; default: all")
+    inception_weights: str | None = Field(None, description="file; default: the cache, else a download")
+    reconstruction_timestep: Annotated[int, Field(ge=1)] = 50
+
+
+class RegistryConfig(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "lw-ddpm"
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "candidate"
+
+
+class TrackingConfig(Section):
+    uri: str | None = Field(None, description="default: MLFLOW_TRACKING_URI, else SQLite in the working folder")
+    experiment: str = "lw-ddpm"
+
+
+class Job(Section):
+    """What every kind of job has."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+
+class PrepareJob(Job):
+    kind: Literal["prepare"]
+    data: DataConfig
+
+
+class TrainJob(Job):
+    kind: Literal["train"]
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig | None = EvaluationConfig()
+    registry: RegistryConfig | None = RegistryConfig()
+
+    @model_validator(mode="after")
+    def _sections_fit_together(self) -> "TrainJob":
+        size, factor = self.data.image_size, self.model.downsampling
+        if size % factor:
+            near = max(16, round(size / factor) * factor)
+            raise ValueError(
+                f"data.image_size: must be divisible by {factor} for {len(self.model.dim_mults)} levels in "
+                f"model.dim_mults, got {size}; try {near} or fewer levels"
+            )
+        batch, shards = self.training.batch_size, self.workers.count * self.training.grad_accumulation_steps
+        if batch % shards:
+            low, high = batch // shards * shards, -(-batch // shards) * shards
+            raise ValueError(
+                f"training.batch_size: {batch} images (global) must divide evenly over workers.count x "
+                f"grad_accumulation_steps = {shards}; try {high if low == 0 else f'{low} or {high}'}"
+            )
+        if self.evaluation is not None:
+            check_inference_steps(self.evaluation, self.diffusion, "evaluation")
+        return self
+
+    def training_digest(self) -> str:
+        """Identifies what is trained: runs of the same digest continue each other, on any number of workers."""
+        parts = {
+            "seed": self.seed,
+            "data": self.data.dataset_path,
+            "model": self.model.model_dump(mode="json"),
+            "diffusion": self.diffusion.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class EvaluateJob(Job):
+    kind: Literal["evaluate"]
+    model_uri: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
+    data: DataConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+class SampleJob(Job):
+    kind: Literal["sample"]
+    model_uri: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
+    count: PositiveInt = 64
+    out: str = "samples"
+    sampling: SamplingConfig = SamplingConfig()
+
+
+AnyJob = PrepareJob | TrainJob | EvaluateJob | SampleJob
+KINDS: dict[str, type[AnyJob]] = {
+    "prepare": PrepareJob,
+    "train": TrainJob,
+    "evaluate": EvaluateJob,
+    "sample": SampleJob,
+}
+
+
+def check_inference_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: str) -> None:
+    """Refuse more sampling steps than the model was trained with.
+
+    Raises:
+        ValueError: names the setting, both numbers and the limit.
+    """
+    steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
+    if steps > limit:
+        raise ValueError(
+            f"{section}.num_inference_steps: must be at most diffusion.num_train_timesteps = {limit}, got {steps}"
+        )

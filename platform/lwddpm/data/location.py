@@ -1,0 +1,86 @@
+"""Folders on any pyarrow filesystem, and a lock between the processes that share a local one."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyarrow import fs
+
+from lwddpm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Location:
+    """A folder on a pyarrow filesystem."""
+
+    filesystem: fs.FileSystem
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def __truediv__(self, name: str) -> "Location":
+        return Location(self.filesystem, f"{self.path}/{name}")
+
+    def read_bytes(self) -> bytes | None:
+        """The file's content, or None where there is no such file."""
+        if self.filesystem.get_file_info(self.path).type != fs.FileType.File:
+            return None
+        with self.filesystem.open_input_stream(self.path) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, content: bytes) -> None:
+        with self.filesystem.open_output_stream(self.path) as stream:
+            stream.write(content)
+
+
+def locate(path: str) -> Location:
+    """Resolve a local path or a URI such as s3://bucket/folder.
+
+    Raises:
+        DataError: the URI's scheme is unknown or its server cannot be configured.
+    """
+    if "://" not in path:
+        return Location(fs.LocalFileSystem(), str(Path(path).expanduser().absolute()))
+    try:
+        filesystem, inner = fs.FileSystem.from_uri(path)
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise DataError(
+            f"data.path: {path}: not a usable filesystem URI ({error}); try a local path or s3://"
+        ) from None
+    return Location(filesystem, inner.rstrip("/"))
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[bool]:
+    """Wait for a lock file and hold it; yields False on filesystems without locks.
+
+    The kernel frees the lock when its holder ends, however it ends, so there are no stale locks.
+    """
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+                raise
+            yield False
+            return
+        # The previous holder removes the file when it leaves: a lock on a removed file protects nothing.
+        try:
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+    try:
+        yield True
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -1,0 +1,137 @@
+"""The forward process q(x_t | x_0), its posterior, and the training losses.
+
+Timesteps count from 0 (least noise) to num_train_timesteps - 1, as in diffusers. With abar = alphas_cumprod:
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al. 2020, arXiv:2006.11239, eq. 4).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lwddpm.config import DiffusionConfig
+
+MAX_BETA = 0.999  # keeps abar_T above zero: the epsilon target needs a trace of signal
+
+
+def noise_schedule(name: str, num_train_timesteps: int) -> Tensor:
+    """The variances beta_t of a schedule, float64 [T].
+
+    linear: 1e-4 to 0.02 at T = 1000 (Ho et al. 2020), scaled by 1000 / T so that any T ends at the same noise.
+    cosine: Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 17; diffusers' `squaredcos_cap_v2`.
+    sigmoid: Jabri et al. 2022 (arXiv:2212.11972), start -3, end 3, tau 1; diffusers' `sigmoid` is a different one.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    edges = torch.linspace(0, 1, num_train_timesteps + 1, dtype=torch.float64)
+    match name:
+        case "linear":
+            scale = 1000 / num_train_timesteps
+            betas = torch.linspace(1e-4, 0.02, num_train_timesteps, dtype=torch.float64) * scale
+            return betas.clamp(max=MAX_BETA)
+        case "cosine":
+            abar = torch.cos((edges + 0.008) / 1.008 * math.pi / 2) ** 2
+        case "sigmoid":
+            curve = torch.sigmoid(-3 + 6 * edges)
+            abar = (curve[-1] - curve) / (curve[-1] - curve[0])
+        case _:
+            raise ValueError(f"beta_schedule must be linear, cosine or sigmoid, got {name!r}")
+    return (1 - abar[1:] / abar[:-1]).clamp(max=MAX_BETA)
+
+
+class DiffusionProcess(nn.Module):
+    """Noising, targets and losses of one schedule. Has no parameters; its float32 buffers are computed in float64.
+
+    Attributes:
+        betas, alphas_cumprod: float32 [T].
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+    signal: Tensor
+    noise: Tensor
+    snrs: Tensor
+    loss_weights: Tensor
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        betas = noise_schedule(config.beta_schedule, config.num_train_timesteps)
+        abar = (1 - betas).cumprod(0)
+        snr = abar / (1 - abar)
+        buffers = {
+            "betas": betas,
+            "alphas_cumprod": abar,
+            "signal": abar.sqrt(),
+            "noise": (1 - abar).sqrt(),
+            "snrs": snr,
+            "loss_weights": _loss_weights(snr, config),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value.float(), persistent=False)
+
+    def q_sample(self, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """Draw x_t given clean slices x_0 [B, 1, H, W] in [-1, 1], timesteps [B] and unit Gaussian noise."""
+        return _per_image(self.signal[timesteps]) * x_0 + _per_image(self.noise[timesteps]) * noise
+
+    def target(self, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """What the network should predict: the noise, or the velocity of Salimans & Ho 2022 (arXiv:2202.00512)."""
+        if self.config.prediction_type == "epsilon":
+            return noise
+        return _per_image(self.signal[timesteps]) * noise - _per_image(self.noise[timesteps]) * x_0
+
+    def losses(self, prediction: Tensor, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        """The loss of each image, float32 [B]: mean over its pixels, times the min-SNR weight if there is one."""
+        loss = {"smooth_l1": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}[self.config.loss]
+        errors = loss(prediction.float(), self.target(x_0, timesteps, noise), reduction="none")
+        return errors.mean((1, 2, 3)) * self.loss_weights[timesteps]
+
+    def predict_x_0(self, x_t: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:
+        """The clean slices that a prediction implies, not clamped: with epsilon they are far outside at late t."""
+        signal, noise = _per_image(self.signal[timesteps]), _per_image(self.noise[timesteps])
+        if self.config.prediction_type == "epsilon":
+            return (x_t - noise * prediction) / signal
+        return signal * x_t - noise * prediction
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Signal-to-noise ratio abar_t / (1 - abar_t) at timesteps [B], float32 [B]."""
+        return self.snrs[timesteps]
+
+    def posterior(self, x_t: Tensor, x_0: Tensor, timesteps: Tensor, earlier: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of q(x_s | x_t, x_0) for any earlier step s < t.
+
+        Strided form of Ho et al. 2020, eq. 7: s is the next *visited* step, equal to t - 1 only when none is skipped.
+
+        Args:
+            x_t: noisy slices, float [B, 1, H, W].
+            x_0: clean slices, same shape.
+            timesteps: t, long [B].
+            earlier: s, long [B]; -1 is the clean slice itself (abar = 1).
+
+        Returns:
+            Mean [B, 1, H, W]; variance [B, 1, 1, 1], squared intensity.
+
+        Raises:
+            ValueError: some s is not before its t.
+        """
+        if (earlier >= timesteps).any():
+            raise ValueError(f"s must be before t, got t = {timesteps.tolist()}, s = {earlier.tolist()}")
+        abar_t = _per_image(self.alphas_cumprod[timesteps])
+        abar_s = _per_image(torch.where(earlier < 0, 1, self.alphas_cumprod[earlier]))
+        alpha = abar_t / abar_s
+        mean = abar_s.sqrt() * (1 - alpha) / (1 - abar_t) * x_0 + alpha.sqrt() * (1 - abar_s) / (1 - abar_t) * x_t
+        return mean, (1 - abar_s) / (1 - abar_t) * (1 - alpha)
+
+
+def _loss_weights(snr: Tensor, config: DiffusionConfig) -> Tensor:
+    """Min-SNR weights of Hang et al. 2023 (arXiv:2303.09556), section 3.4, or ones."""
+    if config.min_snr_gamma is None:
+        return torch.ones_like(snr)
+    clipped = snr.clamp(max=config.min_snr_gamma)
+    return clipped / (snr if config.prediction_type == "epsilon" else snr + 1)
+
+
+def _per_image(coefficients: Tensor) -> Tensor:
+    return coefficients[:, None, None, None]

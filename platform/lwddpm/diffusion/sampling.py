@@ -1,0 +1,234 @@
+"""Drawing slices with diffusers' samplers, each image from its own random stream.
+
+Three choices keep the samplers exact and bounded for every schedule and prediction type:
+
+* The scheduler runs on a *respaced* chain that holds only the visited timesteps (Nichol & Dhariwal 2021, section 4),
+  so that its next step is the next visited one. diffusers' DDIM would otherwise step to `t - T // n`, which is that
+  step only where n divides T.
+* Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891).
+* The scheduler is given the clean slices that the prediction implies, clamped to [-1, 1]. With epsilon and the cosine
+  schedule they are otherwise huge at late timesteps (abar_T = 2.4e-9), and DPM-Solver++ diverges.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor, nn
+
+from lwddpm.config import DiffusionConfig, SamplingConfig
+from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
+
+Device = torch.device | str
+RECONSTRUCTION_STEPS = 50
+
+
+def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
+    """Timesteps that a sampler visits, long [num_inference_steps], falling evenly from num_train_timesteps - 1.
+
+    Raises:
+        ValueError: more steps than the model was trained with.
+    """
+    if not 1 <= num_inference_steps <= num_train_timesteps:
+        raise ValueError(f"num_inference_steps must be from 1 to {num_train_timesteps}, got {num_inference_steps}")
+    stride = num_train_timesteps / num_inference_steps
+    return torch.from_numpy(np.round(num_train_timesteps - stride * np.arange(num_inference_steps)).astype(int) - 1)
+
+
+def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited: Tensor | None = None) -> Any:
+    """The diffusers scheduler of a sampler, ready to step.
+
+    Its own timesteps count the visited ones (n - 1 to 0) and its model output is the clean slice.
+
+    Args:
+        diffusion: schedule that the model was trained with.
+        sampling: sampler and number of steps.
+        visited: falling timesteps to visit, long [n]; default: `visited_timesteps` of the two configs.
+
+    Returns:
+        A DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler. The last has state: make one for each batch.
+    """
+    if visited is None:
+        visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
+    abar = (1 - noise_schedule(diffusion.beta_schedule, diffusion.num_train_timesteps)).cumprod(0)[visited.flip(0)]
+    betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
+    options = {
+        "num_train_timesteps": len(visited),
+        "trained_betas": betas.tolist(),
+        "prediction_type": "sample",
+        "timestep_spacing": "trailing",
+    }
+    match sampling.sampler:
+        case "ddpm":
+            scheduler: Any = DDPMScheduler(**options, clip_sample=False)
+        case "ddim":
+            scheduler = DDIMScheduler(**options, clip_sample=False)
+        case "dpmsolver++" | "sde-dpmsolver++":
+            scheduler = DPMSolverMultistepScheduler(**options, algorithm_type=sampling.sampler)
+    # diffusers multiplies float32 alphas, and 1 - beta of a long stride underflows.
+    scheduler.alphas_cumprod = abar.float()
+    scheduler.set_timesteps(len(visited))
+    return scheduler
+
+
+def generate(
+    model: nn.Module,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    indices: Sequence[int],
+    image_size: int,
+    device: Device,
+    *,
+    on_batch: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Draw images; image i depends only on (model, settings, sampling.seed, i), not on its batch or shard.
+
+    Runs in the autocast context of the caller; leaves the model in the mode it was in.
+
+    Args:
+        model: predicts from (x_t [B, 1, S, S], timesteps [B]), on `device`.
+        indices: which images of the endless sequence to draw, each at least 0.
+        image_size: S, divisible by the model's down-sampling.
+        on_batch: called after each batch with its number of images.
+
+    Returns:
+        uint8 [N, S, S] on the CPU, in the order of `indices`.
+    """
+    images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
+    visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
+    process = DiffusionProcess(diffusion).to(device)
+    with _inference(model):
+        for batch in _batches(indices, sampling.batch_size):
+            streams = _streams(sampling.seed, batch)
+            x = randn_tensor((len(batch), 1, image_size, image_size), streams, torch.device(device))
+            x = _denoise(model, process, sampling, visited, x, streams)
+            images.append(to_uint8(x[:, 0]).cpu())
+            if on_batch is not None:
+                on_batch(len(batch))
+    return torch.cat(images)
+
+
+def denoising_trajectory(
+    model: nn.Module,
+    diffusion: DiffusionConfig,
+    sampling: SamplingConfig,
+    indices: Sequence[int],
+    image_size: int,
+    device: Device,
+    num_frames: int,
+) -> tuple[Tensor, Tensor]:
+    """The way from noise to the images of `generate`, in evenly spaced frames; all images are one batch.
+
+    Returns:
+        Frames, uint8 [N, F, S, S] on the CPU, from pure noise to the image; and the number of noising steps still in
+        each frame, long [F], from num_train_timesteps to 0 (timestep t is the result of t + 1 noising steps).
+
+    Raises:
+        ValueError: fewer than 2 frames, or more than the sampler has.
+    """
+    if not 2 <= num_frames <= sampling.num_inference_steps + 1:
+        raise ValueError(f"num_frames must be from 2 to {sampling.num_inference_steps + 1}, got {num_frames}")
+    visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
+    kept = np.linspace(0, len(visited), num_frames).round().astype(int)
+    with _inference(model):
+        streams = _streams(sampling.seed, indices)
+        x = randn_tensor((len(indices), 1, image_size, image_size), streams, torch.device(device))
+        states = [x]
+        _denoise(model, DiffusionProcess(diffusion).to(device), sampling, visited, x, streams, on_step=states.append)
+        frames = torch.stack([to_uint8(states[k][:, 0]).cpu() for k in kept], dim=1)
+    return frames, torch.cat([visited + 1, visited.new_zeros(1)])[kept]
+
+
+def reconstruct(
+    model: nn.Module,
+    diffusion: DiffusionConfig,
+    images: Tensor,
+    timestep: int,
+    *,
+    seed: int,
+    device: Device,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+) -> Tensor:
+    """Noise images to a timestep and denoise them with deterministic DDIM in at most 50 evenly spaced steps.
+
+    Args:
+        images: uint8 [N, S, S].
+        timestep: from 0 to num_train_timesteps - 1.
+        seed: of the noise; each image has its own stream, as in `generate`.
+        indices: number of each image's stream, so that shards can agree with the whole; default: its position.
+
+    Returns:
+        uint8 [N, S, S] on the CPU.
+
+    Raises:
+        ValueError: timestep outside the model's range.
+    """
+    if not 0 <= timestep < diffusion.num_train_timesteps:
+        raise ValueError(f"timestep must be from 0 to {diffusion.num_train_timesteps - 1}, got {timestep}")
+    process = DiffusionProcess(diffusion).to(device)
+    visited = visited_timesteps(timestep + 1, min(timestep + 1, RECONSTRUCTION_STEPS))
+    ddim = SamplingConfig(sampler="ddim", eta=0.0, num_inference_steps=len(visited))
+    numbers = range(len(images)) if indices is None else indices
+    restored = [torch.empty(0, *images.shape[1:], dtype=torch.uint8)]
+    with _inference(model):
+        for batch, numbers_of_batch in zip(images.split(batch_size), _batches(numbers, batch_size), strict=False):
+            streams = _streams(seed, numbers_of_batch)
+            x_0 = from_uint8(batch[:, None]).to(device)
+            noise = randn_tensor(x_0.shape, streams, x_0.device)
+            x = process.q_sample(x_0, torch.full((len(batch),), timestep, device=device), noise)
+            x = _denoise(model, process, ddim, visited, x, streams)
+            restored.append(to_uint8(x[:, 0]).cpu())
+    return torch.cat(restored)
+
+
+def _denoise(
+    model: nn.Module,
+    process: DiffusionProcess,
+    sampling: SamplingConfig,
+    visited: Tensor,
+    x: Tensor,
+    streams: list[torch.Generator],
+    on_step: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Walk x [B, 1, H, W] from the first visited timestep to the clean slice; `on_step` is called with every state."""
+    scheduler = make_scheduler(process.config, sampling, visited)
+    options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
+    for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
+        timesteps = torch.full((len(x),), timestep, device=x.device)
+        prediction = model(x, timesteps).float()
+        x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
+        x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
+        if on_step is not None:
+            on_step(x)
+    return x
+
+
+def _streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+    """One generator for each image. They live on the CPU, so that images are the same on every device.
+
+    torch keeps 32 bits of a CPU seed: counting up from a hash of `seed` never repeats one among 2^32 images.
+    """
+    first = int(np.random.SeedSequence(seed).generate_state(1)[0])
+    return [torch.Generator().manual_seed((first + index) % 2**32) for index in indices]
+
+
+def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+    return (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation and inference mode; the model is put back as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)

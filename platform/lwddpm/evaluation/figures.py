@@ -1,0 +1,159 @@
+"""Figures of a run, for the screen and for print: matplotlib's object API, so that nothing needs a display.
+
+Slices are shown with one grey scale, 0 to 255, never stretched one by one.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+WIDTH_IN, DPI = 7.0, 200  # the width of a printed page's text
+TEXT_PT, TITLE_PT = 9, 10
+GAP = 2  # white pixels between tiles
+BLUE, PALE_BLUE, ORANGE = "#1f5fa8", "#b9cfe6", "#d1600b"
+Curve = Sequence[tuple[float, float]]
+
+
+def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """Lay slices out in a grid, pixel for pixel, for a lossless PNG.
+
+    Args:
+        images: uint8 [N, S, S], N >= 1, filled row by row.
+        columns: default: the squarest grid that is at least as wide as high.
+
+    Returns:
+        uint8 [H, W]; gaps and empty places are white.
+
+    Raises:
+        ValueError: no images, or not uint8 [N, S, S].
+    """
+    if images.ndim != 3 or len(images) == 0 or images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8 [N >= 1, S, S], got {images.dtype} {images.shape}")
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width = images.shape[1:]
+    grid = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + GAP), index % columns * (width + GAP)
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def image_grid(images: np.ndarray, title: str, columns: int | None = None) -> Figure:
+    """Slices, uint8 [N, S, S], in a grid under a title such as "Epoch 40"; n and the size are added."""
+    grid = tile(images, columns)
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.22), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    _show(axes, grid)
+    axes.set_title(f"{title}  ({_size(images)})", fontsize=TITLE_PT)
+    return figure
+
+
+def real_beside_synthetic(real: np.ndarray, generated: np.ndarray, *, simulated: bool = False, rows: int = 6) -> Figure:
+    """Two square grids of equally many slices, unselected: the first ones given.
+
+    Args:
+        real, generated: uint8 [N, S, S]; grids have as many rows as both can fill, at most `rows`.
+        simulated: the dataset itself is a phantom, which the figure then says.
+    """
+    rows = max(1, min(rows, math.isqrt(min(len(real), len(generated)))))
+    shown = rows * rows
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2 + 0.42), dpi=DPI, layout=ConstrainedLayoutEngine(wspace=0.04))
+    left, right = figure.subplots(1, 2)
+    for axes, images, title in (
+        (left, real, "Simulated phantoms" if simulated else "Real"),
+        (right, generated, "Synthetic, learnt from phantoms" if simulated else "Synthetic"),
+    ):
+        _show(axes, tile(images[:shown], rows))
+        axes.set_title(f"{title}\n{_size(images[:shown])}", fontsize=TITLE_PT)
+    return figure
+
+
+def denoising_strip(frames: np.ndarray, timesteps: Sequence[int]) -> Figure:
+    """How samples emerge: a row for each sample, a column for each timestep.
+
+    Args:
+        frames: uint8 [N, F, S, S], from noise to slice.
+        timesteps: F noising steps still in the frames of a column, falling to 0.
+
+    Raises:
+        ValueError: the numbers of frames and timesteps differ.
+    """
+    num_samples, num_frames, size = frames.shape[:3]
+    if num_frames != len(timesteps):
+        raise ValueError(f"every frame needs its timestep, got {num_frames} frames and {len(timesteps)} timesteps")
+    grid = tile(frames.reshape(-1, size, size), num_frames)
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.3), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    _show(axes, grid)
+    centres = np.arange(max(num_samples, num_frames)) * (size + GAP) + (size - 1) / 2
+    axes.set_xticks(centres[:num_frames], [f"t = {t}" for t in timesteps], fontsize=TEXT_PT)
+    axes.set_yticks(centres[:num_samples], [str(i + 1) for i in range(num_samples)], fontsize=TEXT_PT)
+    axes.tick_params(length=0)
+    axes.set_xlabel("noising steps left", fontsize=TEXT_PT)
+    axes.set_ylabel("sample", fontsize=TEXT_PT)
+    return figure
+
+
+def loss_curve(train: Curve, validation: Curve = (), label: str = "loss") -> Figure:
+    """Training and validation loss.
+
+    Args:
+        train, validation: (optimizer step, loss) in order of steps; either may be empty.
+        label: of the vertical axis. It is logarithmic where the losses span more than a decade.
+    """
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    drawn: list[np.ndarray] = []
+    if len(train):
+        steps, losses = np.array(train, dtype=float).T
+        smooth, window = _smoothed(losses)
+        if window > 1:
+            axes.plot(steps, losses, color=PALE_BLUE, linewidth=0.8, label="training, as logged")
+        name = f"training, mean of {window} points" if window > 1 else "training"
+        axes.plot(steps, smooth, color=BLUE, linewidth=1.6, label=name)
+        drawn.append(losses)
+    if len(validation):
+        steps, losses = np.array(validation, dtype=float).T
+        axes.plot(steps, losses, color=ORANGE, linewidth=1.2, marker="o", markersize=3.5, label="validation")
+        drawn.append(losses)
+    if drawn:
+        values = np.concatenate(drawn)
+        values = values[np.isfinite(values)]
+        if len(values) and values.min() > 0 and values.max() > 10 * values.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+        axes.legend(fontsize=TEXT_PT, frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("optimizer steps", fontsize=TEXT_PT)
+    axes.set_ylabel(label, fontsize=TEXT_PT)
+    axes.tick_params(which="both", labelsize=TEXT_PT)
+    axes.grid(which="major", color="#e4e4e4", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _show(axes: Axes, grid: np.ndarray) -> None:
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def _size(images: np.ndarray) -> str:
+    return f"n = {len(images)}, {images.shape[2]} x {images.shape[1]} px"
+
+
+def _smoothed(losses: np.ndarray) -> tuple[np.ndarray, int]:
+    """Centred moving mean over about 1/20 of the points, fewer at the ends; the curve does not lag."""
+    window = len(losses) // 20 // 2 * 2 + 1
+    ones = np.ones(window)
+    return np.convolve(losses, ones, "same") / np.convolve(np.ones_like(losses), ones, "same"), window

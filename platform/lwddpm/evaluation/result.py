@@ -1,0 +1,82 @@
+"""The outcome of an evaluation: figures with what is needed to read them, as JSON, as MLflow metrics, as a table."""
+
+from pydantic import BaseModel, ConfigDict
+
+from lwddpm.config import EvaluationConfig
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MetricRecord(Record):
+    """One figure with what is needed to read it.
+
+    Attributes:
+        floor: the same measurement on real held-out slices; None where there is no such thing.
+        n: slices measured: generated ones, or reconstructed ones for `ssim_reconstruction`.
+        num_reference: real slices of `reference` that they are compared with; None for comparisons within a set.
+        weights_sha256: of the extractor's weights; None for SSIM.
+        sampler, num_inference_steps: how the measured slices were made.
+    """
+
+    name: str
+    value: float
+    floor: float | None
+    n: int
+    num_reference: int | None
+    reference: str
+    image_size: int
+    extractor: str | None
+    weights_sha256: str | None
+    sampler: str
+    num_inference_steps: int
+    protocol: str
+
+
+class Unavailable(Record):
+    """A metric that was asked for and could not be computed."""
+
+    name: str
+    reason: str
+
+
+class EvaluationResult(Record):
+    """All figures of one evaluation, ready for JSON."""
+
+    dataset_version: str
+    simulated: bool
+    config: EvaluationConfig
+    records: tuple[MetricRecord, ...]
+    unavailable: tuple[Unavailable, ...]
+
+    def metrics(self) -> dict[str, float]:
+        """`eval/NAME` and, where there is one, `eval/NAME_floor`."""
+        values = {f"eval/{record.name}": record.value for record in self.records}
+        floors = {f"eval/{record.name}_floor": record.floor for record in self.records if record.floor is not None}
+        return values | floors
+
+    def table(self) -> str:
+        """Markdown: one row a figure, then its protocol and what was unavailable."""
+        lines = [
+            "| metric | value | real-versus-real floor | n | reference | image size | extractor | sampler |",
+            "|---|---:|---:|---:|---|---|---|---|",
+        ]
+        for r in self.records:
+            floor = "-" if r.floor is None else _significant(r.floor)
+            reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
+            network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
+            lines.append(
+                f"| {r.name} | {_significant(r.value)} | {floor} | {r.n} | {reference} | {r.image_size} px | {network} "
+                f"| {r.sampler}, {r.num_inference_steps} steps |"
+            )
+        lines += [f"| {u.name} | unavailable | - | - | - | - | - | - |" for u in self.unavailable]
+        kind = "simulated slices" if self.simulated else "real slices"
+        lines += ["", f"Dataset {self.dataset_version[:12]} ({kind}).", ""]
+        lines += [f"- {r.name}: {r.protocol}" for r in self.records]
+        lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
+        return "\n".join(lines) + "\n"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

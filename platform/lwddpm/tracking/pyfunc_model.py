@@ -1,0 +1,41 @@
+"""The model as MLflow serves it ("models from code": this file is stored with the model, nothing is pickled).
+
+Input: one row with `count`, `seed` and `steps`. Output: uint8 images [count, H, W].
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+
+from lwddpm.config import SamplingConfig
+from lwddpm.diffusion.sampling import generate
+from lwddpm.training.checkpoint import load_model
+
+MAX_COUNT = 1024  # one request must not fill the server's memory
+
+
+class LwddpmModel(mlflow.pyfunc.PythonModel):
+    def load_context(self, context: Any) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network, self.saved = load_model(Path(context.artifacts["model"]), self.device)
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Draw `count` slices; image i depends on (seed, i) alone."""
+        row = pd.DataFrame(model_input).iloc[0].dropna().to_dict()
+        count, seed, steps = int(row.get("count", 1)), int(row.get("seed", 0)), int(row.get("steps", 20))
+        limit = self.saved.diffusion.num_train_timesteps
+        if not 1 <= count <= MAX_COUNT or not 1 <= steps <= limit or seed < 0:
+            raise ValueError(
+                f"1 <= count <= {MAX_COUNT}, 1 <= steps <= {limit} and seed >= 0 must hold, "
+                f"got count {count}, steps {steps}, seed {seed}"
+            )
+        sampling = SamplingConfig(sampler="dpmsolver++", num_inference_steps=steps, seed=seed)
+        size = self.saved.image_size
+        return generate(self.network, self.saved.diffusion, sampling, range(count), size, self.device).numpy()
+
+
+mlflow.models.set_model(LwddpmModel())

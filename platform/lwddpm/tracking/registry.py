@@ -1,0 +1,184 @@
+"""The model registry: register, list, show, promote, fetch. All state lives in MLflow."""
+
+import getpass
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+from lwddpm.config import RegistryConfig
+from lwddpm.errors import ConfigError
+
+CHAMPION = "champion"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
+_PROMOTION = "lwddpm.promotion."
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of one model, as people ask for it."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    run_id: str
+    created: str
+    metrics: dict[str, float]
+    tags: dict[str, str]
+    card: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def register(
+    run_id: str, model_dir: Path, registry: RegistryConfig, tags: dict[str, str], metrics: dict[str, float], card: str
+) -> RegisteredVersion:
+    """Store a model folder with its run, register it and give it the alias.
+
+    Args:
+        run_id: the open run that trained the model.
+        model_dir: folder with `model.safetensors` and `config.json`.
+        registry: name and alias.
+        tags: facts to search by, such as the dataset version.
+        metrics: `eval/...` numbers; attached to the logged model.
+        card: the model card, Markdown.
+    """
+    logged = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+        artifacts={"model": str(model_dir)},
+        code_paths=[str(_PACKAGE)],
+        signature=ModelSignature(
+            inputs=Schema([ColSpec("long", name, required=False) for name in ("count", "seed", "steps")]),
+            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
+        ),
+        pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+        registered_model_name=registry.name,
+    )
+    client = MlflowClient()
+    if metrics:
+        mlflow.log_metrics(metrics, model_id=logged.model_id)
+    number = str(logged.registered_model_version)
+    for key, value in (tags | {name: f"{value:.6g}" for name, value in metrics.items()}).items():
+        client.set_model_version_tag(registry.name, number, key, value)
+    client.update_model_version(registry.name, number, description=card)
+    client.set_registered_model_alias(registry.name, registry.alias, number)
+    return _describe(client, client.get_model_version(registry.name, number))
+
+
+def list_versions(name: str | None = None) -> list[RegisteredVersion]:
+    """All versions of one model or of all, newest first.
+
+    Raises:
+        ConfigError: no model of that name.
+    """
+    client = MlflowClient()
+    query = f"name='{name}'" if name else None
+    found = client.search_model_versions(query, order_by=["creation_timestamp DESC"])
+    if name and not found:
+        raise ConfigError(f"{name}: no such registered model; {_known(client)}")
+    # a search does not return aliases, so each version is read by itself
+    return [_describe(client, client.get_model_version(v.name, v.version)) for v in found]
+
+
+def find_version(uri: str) -> RegisteredVersion:
+    """Look up `models:/NAME@ALIAS` or `models:/NAME/VERSION`; the `models:/` may be left out.
+
+    Raises:
+        ConfigError: not of that form, or not in the registry; lists what is.
+    """
+    client = MlflowClient()
+    reference = uri.removeprefix("models:/")
+    try:
+        if "@" in reference:
+            return _describe(client, client.get_model_version_by_alias(*reference.split("@", 1)))
+        if "/" in reference:
+            return _describe(client, client.get_model_version(*reference.split("/", 1)))
+    except MlflowException:
+        raise ConfigError(f"{uri}: no such model; {_known(client)}") from None
+    raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
+
+
+def fetch_model(uri: str) -> Path:
+    """A local folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+
+    Raises:
+        ConfigError: neither a model folder nor a model that the registry knows.
+    """
+    if not uri.startswith("models:/"):
+        folder = Path(uri)
+        if (folder / "config.json").is_file():
+            return folder
+        raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
+    found = find_version(uri)
+    local = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{found.name}/{found.version}")
+    return Path(local) / "artifacts" / "model"
+
+
+def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
+    """Move an alias to a version, and record who, when, from, to, why and the metrics.
+
+    The records are tags of the registered model, one a promotion, never overwritten.
+
+    Returns:
+        The record.
+    """
+    client = MlflowClient()
+    target = find_version(uri)
+    try:
+        previous: int | None = int(client.get_model_version_by_alias(target.name, to).version)
+    except MlflowException:
+        previous = None
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    record = {
+        "model": target.name,
+        "alias": to,
+        "from": previous,
+        "to": target.version,
+        "by": getpass.getuser(),
+        "at": now,
+        "reason": reason,
+        "metrics": target.metrics,
+    }
+    client.set_registered_model_tag(target.name, f"{_PROMOTION}{now}", json.dumps(record))
+    client.set_registered_model_alias(target.name, to, str(target.version))
+    return record
+
+
+def promotions(name: str) -> list[dict[str, Any]]:
+    """Every recorded promotion of a model, oldest first."""
+    tags = MlflowClient().get_registered_model(name).tags
+    return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_PROMOTION)]
+
+
+def _describe(client: MlflowClient, found: ModelVersion) -> RegisteredVersion:
+    metrics = {key: float(value) for key, value in found.tags.items() if key.startswith("eval/")}
+    return RegisteredVersion(
+        name=found.name,
+        version=int(found.version),
+        aliases=sorted(found.aliases),
+        run_id=found.run_id or "",
+        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        metrics=metrics,
+        tags={key: value for key, value in found.tags.items() if key not in metrics},
+        card=found.description or "",
+    )
+
+
+def _known(client: MlflowClient) -> str:
+    known = [
+        f"models:/{model.name}@{alias}" for model in client.search_registered_models() for alias in sorted(model.aliases)
+    ]
+    return f"known: {', '.join(known)}" if known else "the registry is empty: train a model first, lwddpm run demo"

@@ -1,0 +1,174 @@
+"""One MLflow run per job, owned by the driver from opening to final status."""
+
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric, RunStatus
+from mlflow.tracking import MlflowClient
+
+from lwddpm.config import AnyJob
+from lwddpm.data.store import Dataset
+from lwddpm.evaluation.figures import tile
+from lwddpm.tracking.store import connect
+
+_BATCH = 500  # metrics in one request; MLflow takes at most 1000
+_VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
+
+
+class TrackedRun:
+    """An open run. Implements the training loop's `Reporter`."""
+
+    def __init__(self, run_id: str, client: MlflowClient) -> None:
+        self.run_id, self.client = run_id, client
+        self._pending: list[Metric] = []
+        # A killed attempt may have logged further than its last checkpoint: those steps are not logged again.
+        history = client.get_metric_history(run_id, "train/loss")
+        self._logged_until = max((m.step for m in history), default=0)
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        if step <= self._logged_until and "train/loss" in values:
+            return
+        now = int(time.time() * 1000)
+        self._pending += [Metric(key, value, now, step) for key, value in values.items()]
+        if len(self._pending) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is pending in one request."""
+        if self._pending:
+            self.client.log_batch(self.run_id, metrics=self._pending)
+            self._pending = []
+
+    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
+        grid = tile(images)
+        self.client.log_image(self.run_id, grid, key="samples", step=step)
+        self.client.log_image(self.run_id, grid, artifact_file=f"samples/epoch_{epoch:07.2f}.png")
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        self.client.set_tag(self.run_id, "lwddpm.checkpoint", str(path))
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Store a figure under figures/."""
+        self.client.log_figure(self.run_id, figure, f"figures/{name}.png")
+
+    def text(self, text: str, file: str) -> None:
+        self.client.log_text(self.run_id, text, file)
+
+    def values(self, metrics: dict[str, float], step: int) -> None:
+        """Log final numbers, such as `eval/...`."""
+        self.flush()
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+
+    def tags(self, tags: dict[str, str]) -> None:
+        for key, value in tags.items():
+            self.client.set_tag(self.run_id, key, value)
+
+    def history(self, key: str) -> list[tuple[int, float]]:
+        """All logged (step, value) of one metric, in order of steps."""
+        self.flush()
+        return sorted((m.step, m.value) for m in self.client.get_metric_history(self.run_id, key))
+
+    def dataset(self, dataset: Dataset) -> None:
+        """Record which dataset went in, as an MLflow dataset input."""
+        source = resolve_dataset_source(dataset.path)
+        described = MetaDataset(source, name=Path(dataset.path).name, digest=dataset.version[:36])
+        mlflow.log_input(described, context="training")
+        self.tags({"lwddpm.dataset_version": dataset.version, "lwddpm.dataset_path": dataset.path})
+
+
+@contextmanager
+def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Iterator[TrackedRun]:
+    """Open a run, or open one again, and end it with what really happened.
+
+    Leaves it FINISHED, KILLED on Ctrl-C or SIGTERM, FAILED on any other error.
+
+    Args:
+        job: logged as parameters and as `job.yaml`.
+        uri: absolute tracking URI.
+        run_id: an earlier attempt to continue, or None for a new run.
+        digest: identifies the job's training.
+    """
+    client = connect(uri)
+    mlflow.set_system_metrics_sampling_interval(5)
+    experiment = mlflow.set_experiment(job.tracking.experiment)
+    fresh = run_id is None or not _exists(client, run_id)
+    active = mlflow.start_run(
+        run_id=None if fresh else run_id,
+        experiment_id=experiment.experiment_id if fresh else None,
+        run_name=job.name if fresh else None,
+        log_system_metrics=True,
+    )
+    status = RunStatus.to_string(RunStatus.FAILED)
+    run = TrackedRun(active.info.run_id, client)
+    try:
+        if fresh:
+            settings = job.model_dump(mode="json")
+            mlflow.log_params(_flatten(settings))
+            run.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
+        run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
+        yield run
+        run.flush()
+        status = RunStatus.to_string(RunStatus.FINISHED)
+    except KeyboardInterrupt:
+        status = RunStatus.to_string(RunStatus.KILLED)
+        raise
+    finally:
+        mlflow.end_run(status)
+
+
+def _exists(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except mlflow.MlflowException:
+        return False
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _environment() -> dict[str, str]:
+    tags = {
+        "lwddpm.host": platform.node(),
+        "lwddpm.python": platform.python_version(),
+        "lwddpm.command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
+    commit = git_commit()
+    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, or None outside one."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def log_images(run: TrackedRun, images: np.ndarray) -> None:
+    """Keep generated slices with the run: `samples/images.npy`, uint8 [N, H, W]."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        np.save(path, images)
+        run.client.log_artifact(run.run_id, str(path), "samples")

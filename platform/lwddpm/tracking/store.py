@@ -1,0 +1,70 @@
+"""Where MLflow keeps its records, and whether it can be reached."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlparse
+
+from lwddpm.config import TrackingConfig
+from lwddpm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_TIMEOUT_S = 5.0
+
+
+def tracking_uri(tracking: TrackingConfig | None = None) -> str:
+    """The job's `tracking.uri`, else MLFLOW_TRACKING_URI, else SQLite in the working folder; always absolute.
+
+    Workers and the driver have different working folders, so a relative path would be two stores.
+    """
+    uri = (tracking.uri if tracking else None) or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and not uri.startswith(f"{prefix}/"):
+        return f"{prefix}{Path.cwd() / uri.removeprefix(prefix)}"
+    return uri
+
+
+def check_tracking(tracking: TrackingConfig | None = None) -> str:
+    """Refuse a store that cannot be used, within seconds and without importing MLflow.
+
+    Returns:
+        The absolute tracking URI.
+
+    Raises:
+        ConfigError: says what was tried and what to do.
+    """
+    uri = tracking_uri(tracking)
+    parsed = urlparse(uri)
+    remedy = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
+    if parsed.scheme in ("http", "https"):
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        try:
+            socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
+        except OSError as error:
+            raise ConfigError(f"tracking.uri: {uri} does not answer ({error}); {remedy}") from None
+    elif parsed.scheme == "sqlite":
+        folder = Path(uri.removeprefix("sqlite:///")).parent
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {remedy}")
+    elif parsed.scheme not in ("file", "postgresql", "mysql", "mssql", "databricks"):
+        raise ConfigError(
+            f"tracking.uri: must begin with http(s)://, sqlite:/// or postgresql://, got {uri!r}; "
+            "such as sqlite:///mlflow.db"
+        )
+    return uri
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Point this process at the store, creating its tables where it is new (which takes seconds)."""
+    import mlflow
+
+    for chatty in ("mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    client.search_experiments(max_results=1)
+    return client

@@ -1,0 +1,88 @@
+"""Which image, timestep, flip and noise each sample of each step gets.
+
+Everything is a function of (seed, step, position in the global batch). So the loss curve does not depend on how
+many workers share the batch, and a resumed run needs no saved random state.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ORDER, _DRAW, _VALIDATION = 1, 2, 3  # separate random streams of one seed
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random choices for a run of samples; all arrays have shape [B].
+
+    Attributes:
+        indices: rows of the split.
+        timesteps: 0 <= t < T.
+        flips: whether the slice is mirrored left to right.
+        noise_seeds: one seed per sample for its Gaussian noise.
+    """
+
+    indices: np.ndarray
+    timesteps: np.ndarray
+    flips: np.ndarray
+    noise_seeds: np.ndarray
+
+    def part(self, start: int, stop: int) -> "Draw":
+        return Draw(*(values[start:stop] for values in vars(self).values()))
+
+
+def training_draw(seed: int, step: int, batch_size: int, num_images: int, num_timesteps: int, flip: bool) -> Draw:
+    """The global batch of a step (counted from 0).
+
+    An epoch is num_images // batch_size steps over a fresh permutation; the remainder is left to later epochs.
+    """
+    epoch, position = divmod(step, num_images // batch_size)
+    indices = _permutation(seed, epoch, num_images)[position * batch_size : (position + 1) * batch_size]
+    return _draw(np.random.default_rng([_DRAW, seed, step]), indices, num_timesteps, flip)
+
+
+def validation_draw(seed: int, num_samples: int, num_images: int, num_timesteps: int) -> Draw:
+    """The same slices, evenly spaced timesteps and noise at every call, so that val/loss curves compare."""
+    rng = np.random.default_rng([_VALIDATION, seed])
+    indices = np.sort(rng.permutation(num_images)[:num_samples])
+    draw = _draw(rng, indices, num_timesteps, flip=False)
+    timesteps = (np.arange(len(indices)) + 0.5) * num_timesteps / len(indices)
+    return Draw(draw.indices, rng.permutation(timesteps.astype(np.int64)), draw.flips, draw.noise_seeds)
+
+
+def _draw(rng: np.random.Generator, indices: np.ndarray, num_timesteps: int, flip: bool) -> Draw:
+    n = len(indices)
+    timesteps = rng.integers(num_timesteps, size=n)
+    flips = rng.random(n) < 0.5 if flip else np.zeros(n, dtype=bool)
+    return Draw(indices, timesteps, flips, rng.integers(2**63, size=n))
+
+
+@functools.lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(num_images)
+
+
+class BatchLoader:
+    """Turns draws into tensors on a device."""
+
+    def __init__(self, images: np.ndarray, device: torch.device) -> None:
+        """`images`: uint8 [N, H, W], usually a read-only memory map."""
+        self.images, self.device = images, device
+        self._generator = torch.Generator(device)
+
+    def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """Slices float [B, 1, H, W] in [-1, 1], timesteps long [B], noise float [B, 1, H, W]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(self.images[draw.indices]))
+        timesteps, flips = torch.from_numpy(draw.timesteps), torch.from_numpy(draw.flips)
+        if self.device.type == "cuda":  # pinned memory lets the copies overlap the previous step
+            pixels, timesteps, flips = (x.pin_memory() for x in (pixels, timesteps, flips))
+        pixels, timesteps, flips = (x.to(self.device, non_blocking=True) for x in (pixels, timesteps, flips))
+        x_0 = pixels.unsqueeze(1).float().div_(127.5).sub_(1)
+        x_0 = torch.where(flips[:, None, None, None], x_0.flip(-1), x_0)
+        noise = torch.empty_like(x_0)
+        for sample, seed in zip(noise, draw.noise_seeds.tolist(), strict=True):
+            sample.normal_(generator=self._generator.manual_seed(seed))
+        return x_0, timesteps, noise

@@ -1,0 +1,181 @@
+"""Training state and model files on disk: safetensors and JSON, never pickle.
+
+    <run>/checkpoints/step_00001200/   weights, EMA, Adam state, step, config: what a run continues from
+    <run>/snapshots/epoch_70/          a model as it was then
+    <run>/model/                       the final model: what is evaluated, registered and sampled
+
+A folder appears under its name only when it is complete (written beside, then renamed).
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lwddpm.config import DiffusionConfig, ModelConfig
+from lwddpm.errors import CheckpointError
+from lwddpm.models.unet import build_model
+
+_STATE = "state.json"
+
+
+class TrainingState(BaseModel):
+    """What a checkpoint knows besides tensors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    step: int
+    training_digest: str
+    dataset_version: str
+    initial_loss: float | None
+
+
+class SavedModel(BaseModel):
+    """`config.json` of a model folder: all that is needed to sample, and where the model comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    format: int = 1
+    model: ModelConfig
+    diffusion: DiffusionConfig
+    image_size: int
+    dataset_version: str
+    dataset_simulated: bool
+    training_digest: str
+    step: int
+    epoch: float
+    parameters: int
+
+
+@contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Write into the yielded folder; it gets its name `path` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    partial.chmod(0o755)
+    try:
+        yield partial
+        if path.exists():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_checkpoint(
+    run_dir: Path, state: TrainingState, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, keep: int
+) -> Path:
+    """Write a checkpoint and remove all but the newest `keep`."""
+    path = run_dir / "checkpoints" / f"step_{state.step:08d}"
+    with complete_folder(path) as folder:
+        save_file(_tensors(model), folder / "model.safetensors")
+        save_file(_tensors(ema), folder / "ema.safetensors")
+        moments = {
+            f"{index}.{name}": value.contiguous()
+            for index, values in optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        save_file(moments, folder / "optimizer.safetensors")
+        (folder / _STATE).write_text(state.model_dump_json(indent=2))
+    for old in _checkpoints(run_dir)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The newest complete checkpoint of a run, or None."""
+    return next(reversed(_checkpoints(run_dir)), None)
+
+
+def _checkpoints(run_dir: Path) -> list[Path]:
+    return sorted(path for path in (run_dir / "checkpoints").glob("step_*") if (path / _STATE).is_file())
+
+
+def read_state(path: Path) -> TrainingState:
+    try:
+        return TrainingState.model_validate_json((path / _STATE).read_text())
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint: {error}") from None
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+) -> TrainingState:
+    """Restore everything in place.
+
+    Raises:
+        CheckpointError: the folder is damaged or belongs to another network.
+    """
+    state = read_state(path)
+    _restore(model, path / "model.safetensors")
+    _restore(ema, path / "ema.safetensors")
+    restored: dict[int, dict[str, Tensor]] = {}
+    for key, value in _read_tensors(path / "optimizer.safetensors").items():
+        index, _, name = key.partition(".")
+        restored.setdefault(int(index), {})[name] = value.to(device)
+    optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state
+
+
+def save_model(path: Path, weights: nn.Module, saved: SavedModel) -> Path:
+    """Write a model folder: `model.safetensors` and `config.json`."""
+    with complete_folder(path) as folder:
+        save_file(_tensors(weights), folder / "model.safetensors")
+        (folder / "config.json").write_text(saved.model_dump_json(indent=2))
+    return path
+
+
+def read_saved_model(path: Path) -> SavedModel:
+    """Read `config.json` of a model folder.
+
+    Raises:
+        CheckpointError: it is missing, not JSON, or has keys that this version does not know.
+    """
+    try:
+        return SavedModel.model_validate(json.loads((path / "config.json").read_text()))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: not a saved model: config.json is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}/config.json: {' '.join(str(error).split())}") from None
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, SavedModel]:
+    """Rebuild the network of a model folder, in eval mode, without ever unpickling.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or weights do not fit the config.
+    """
+    saved = read_saved_model(path)
+    model = build_model(saved.model)
+    _restore(model, path / "model.safetensors")
+    return model.to(device).eval().requires_grad_(False), saved
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    # contiguous: a checkpoint is the same bytes whatever memory format the run used
+    return {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+
+
+def _restore(module: nn.Module, path: Path) -> None:
+    tensors: dict[str, Any] = _read_tensors(path)
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: weights must be finite, {broken[0]} is not; use an earlier checkpoint")
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: does not fit the network of its config: {error}") from None

@@ -1,0 +1,321 @@
+"""The training loop: one process of one or many. Imports neither Ray nor MLflow."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lwddpm.config import SamplingConfig, TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.sampling import generate
+from lwddpm.errors import CheckpointError, JobError
+from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.training.checkpoint import (
+    SavedModel,
+    TrainingState,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_model,
+)
+from lwddpm.training.ema import ExponentialMovingAverage
+from lwddpm.training.precision import choose_precision
+from lwddpm.training.reporter import Reporter
+from lwddpm.training.schedule import Schedule, learning_rate
+
+GRID_SAMPLES = 16  # drawn at every snapshot
+# The untrained network predicts about zero; a loss well above that start means it has left for good.
+_DIVERGED = 3.0
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """What the loop hands back: the same on every rank."""
+
+    step: int
+    finished: bool
+    seconds: float
+    images_per_s: float
+
+
+def train(
+    job: TrainJob,
+    dataset: Dataset,
+    run_dir: Path,
+    reporter: Reporter,
+    device: torch.device,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingOutcome:
+    """Train to the end of the schedule, from the newest checkpoint in `run_dir` where there is one.
+
+    Joins the process group if one is initialised: every rank calls this with the same job.
+
+    Args:
+        job: validated job.
+        dataset: opened dataset of `job.data`.
+        run_dir: receives checkpoints, snapshots and the final model; shared by all ranks.
+        reporter: told about progress on rank 0.
+        device: where this rank computes.
+        should_stop: asked on rank 0; once true, the loop saves a checkpoint and returns unfinished.
+
+    Raises:
+        JobError: the loss is not finite or diverges; names the step and the likely setting.
+        CheckpointError: the run's checkpoint is of another job or dataset.
+        DataError: fewer training slices than one batch.
+    """
+    return _Trainer(job, dataset, run_dir, reporter, device, should_stop).run()
+
+
+class _Trainer:
+    def __init__(
+        self,
+        job: TrainJob,
+        dataset: Dataset,
+        run_dir: Path,
+        reporter: Reporter,
+        device: torch.device,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.job, self.dataset, self.run_dir = job, dataset, run_dir
+        self.reporter, self.device, self.should_stop = reporter, device, should_stop
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        config = job.training
+        self.schedule = Schedule.of(config, dataset.num("train"))
+        self.precision = choose_precision(config, job.model, device, self.schedule.num_steps)
+        torch.manual_seed(job.seed)
+        self.model = self.precision.place(build_model(job.model).to(device)).train()
+        self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
+        self.process = DiffusionProcess(job.diffusion).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
+        self.loader = BatchLoader(dataset.images("train"), device)
+        self.initial_loss: float | None = None
+        self.step = 0
+        self._resume()
+        network: nn.Module = torch.compile(self.model) if self.precision.compile else self.model
+        if self.world > 1:
+            ids = [device.index] if device.type == "cuda" else None
+            network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+        self.network = network
+
+    def _resume(self) -> None:
+        path = latest_checkpoint(self.run_dir)
+        if path is None:
+            return
+        state = load_checkpoint(path, self.model, self.ema.model, self.optimizer, self.device)
+        for name, found, expected in (
+            ("job settings", state.training_digest, self.job.training_digest()),
+            ("dataset version", state.dataset_version, self.dataset.version),
+        ):
+            if found != expected:
+                raise CheckpointError(
+                    f"{path}: a run continues with the {name} it began with, {found}, got {expected}; "
+                    "start over with --fresh, or give the job another name"
+                )
+        self.step, self.initial_loss = state.step, state.initial_loss
+
+    def run(self) -> TrainingOutcome:
+        start, first_step = time.perf_counter(), self.step
+        config, schedule = self.job.training, self.schedule
+        window = _Window(config.log_every_steps, self.device, self.world)
+        stopping = False
+        while self.step < schedule.num_steps and not stopping:
+            loss, norm = self._optimizer_step()
+            self.step += 1
+            window.add(loss, norm)
+            step = self.step
+            at_checkpoint = step in schedule.checkpoints
+            if window.full or at_checkpoint or step == schedule.num_steps or (self.world == 1 and self.should_stop()):
+                stopping = window.agree(self.rank == 0 and self.should_stop())
+                self._report(window, first=step - window.count)
+                window.reset()
+            if at_checkpoint or stopping:
+                self._validate()
+                self._save_checkpoint()
+            if step in schedule.snapshots:
+                self._snapshot()
+        finished = self.step >= schedule.num_steps
+        if finished:
+            self._save_model(self.run_dir / "model")
+        seconds = time.perf_counter() - start
+        done = (self.step - first_step) * config.batch_size
+        return TrainingOutcome(self.step, finished, seconds, done / seconds)
+
+    def _optimizer_step(self) -> tuple[Tensor, Tensor]:
+        """One step on this rank's share of the global batch; returns the mean loss and the gradient's norm."""
+        config = self.job.training
+        draw = training_draw(
+            self.job.seed,
+            self.step,
+            config.batch_size,
+            len(self.loader.images),
+            self.job.diffusion.num_train_timesteps,
+            config.horizontal_flip,
+        )
+        share = config.batch_size // self.world
+        chunk = share // config.grad_accumulation_steps
+        total = torch.zeros((), device=self.device)
+        for index in range(config.grad_accumulation_steps):
+            begin = self.rank * share + index * chunk
+            last = index == config.grad_accumulation_steps - 1
+            if isinstance(self.network, DistributedDataParallel):
+                self.network.require_backward_grad_sync = last  # one all-reduce a step, not one a chunk
+            x_0, timesteps, noise = self.loader.load(draw.part(begin, begin + chunk))
+            loss = self._losses(self.network, x_0, timesteps, noise).mean() / config.grad_accumulation_steps
+            loss.backward()
+            total += loss.detach()
+        limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.step, self.schedule.num_steps)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=self.world == 1)  # DDP's bucket views keep their memory
+        self.ema.update(self.model, self.step)
+        return total, norm
+
+    def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
+        with self.precision.autocast():
+            prediction = network(x_t, timesteps)
+        return self.process.losses(prediction.float(), x_0, timesteps, noise)
+
+    def _report(self, window: "_Window", first: int) -> None:
+        losses, norms, rate = window.read()
+        for offset, loss in enumerate(losses):
+            if not np.isfinite(loss):
+                raise JobError(self._divergence(first + offset + 1, f"the loss is {loss}"))
+        mean = float(np.mean(losses))
+        if self.initial_loss is None:
+            self.initial_loss = mean
+        elif mean > _DIVERGED * self.initial_loss and self.step > self.job.training.warmup_steps:
+            raise JobError(
+                self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
+            )
+        if self.rank == 0:
+            for offset, loss in enumerate(losses[:-1]):
+                self.reporter.metrics(first + offset + 1, {"train/loss": loss})
+            self.reporter.metrics(
+                self.step,
+                {
+                    "train/loss": losses[-1],
+                    "train/grad_norm": norms[-1],
+                    "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
+                    "train/images_per_s": rate * self.job.training.batch_size,
+                    "train/epoch": self.step / self.schedule.steps_per_epoch,
+                },
+            )
+
+    def _divergence(self, step: int, what: str) -> str:
+        config = self.job.training
+        remedy = f"lower training.lr (now {config.lr:g})"
+        if config.max_grad_norm is None:
+            remedy = f"set training.max_grad_norm: 1.0, or {remedy}"
+        elif self.precision.bf16:
+            remedy += ", or try training.precision: fp32"
+        return f"training diverged at step {step}: {what}; {remedy}. The last good checkpoint is kept"
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        count = min(self.job.training.validation_samples, self.dataset.num("validation"))
+        if count == 0:
+            return
+        images = self.dataset.images("validation")
+        draw = validation_draw(self.job.seed, count, len(images), self.job.diffusion.num_train_timesteps)
+        loader = BatchLoader(images, self.device)
+        share = max(1, self.job.training.batch_size // self.world)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for begin in range(self.rank * share, count, self.world * share):
+            batch = loader.load(draw.part(begin, begin + share))
+            total += self._losses(self.ema.model, *batch).double().sum()
+        if self.world > 1:
+            dist.all_reduce(total)
+        if self.rank == 0:
+            self.reporter.metrics(self.step, {"val/loss": total.item() / count})
+
+    def _save_checkpoint(self) -> None:
+        if self.rank == 0:
+            state = TrainingState(
+                step=self.step,
+                training_digest=self.job.training_digest(),
+                dataset_version=self.dataset.version,
+                initial_loss=self.initial_loss,
+            )
+            keep = self.job.training.keep_checkpoints
+            path = save_checkpoint(self.run_dir, state, self.model, self.ema.model, self.optimizer, keep)
+            self.reporter.checkpoint(self.step, path)
+        self._wait_for_rank_0()
+
+    def _snapshot(self) -> None:
+        """Draw samples from the EMA weights on rank 0 and, before the last step, keep the weights."""
+        epoch = self.step / self.schedule.steps_per_epoch
+        if self.rank == 0:
+            sampling = self.job.evaluation or SamplingConfig()
+            indices = range(GRID_SAMPLES)
+            images = generate(
+                self.ema.model, self.job.diffusion, sampling, indices, self.dataset.manifest.image_size, self.device
+            )
+            self.reporter.images(self.step, epoch, images.numpy())
+            if self.step < self.schedule.num_steps:
+                self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
+        self._wait_for_rank_0()
+
+    def _save_model(self, path: Path) -> None:
+        if self.rank == 0:
+            saved = SavedModel(
+                model=self.job.model,
+                diffusion=self.job.diffusion,
+                image_size=self.dataset.manifest.image_size,
+                dataset_version=self.dataset.version,
+                dataset_simulated=self.dataset.manifest.simulated,
+                training_digest=self.job.training_digest(),
+                step=self.step,
+                epoch=self.step / self.schedule.steps_per_epoch,
+                parameters=count_parameters(self.job.model),
+            )
+            save_model(path, self.ema.model, saved)
+
+    def _wait_for_rank_0(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+class _Window:
+    """Losses and norms of the steps since the last report, kept on the device so that no step waits for them."""
+
+    def __init__(self, size: int, device: torch.device, world: int) -> None:
+        self.values = torch.zeros(2, size + 1, device=device)  # the last column carries the stop flag
+        self.size, self.world, self.count = size, world, 0
+        self.start = time.perf_counter()
+
+    @property
+    def full(self) -> bool:
+        return self.count == self.size
+
+    def add(self, loss: Tensor, norm: Tensor) -> None:
+        self.values[0, self.count] = loss
+        self.values[1, self.count] = norm
+        self.count += 1
+
+    def agree(self, stop: bool) -> bool:
+        """Average over the ranks; true on all of them if any wants to stop."""
+        self.values[:, -1] = float(stop)
+        if self.world > 1:
+            dist.all_reduce(self.values)
+            self.values /= self.world
+        return bool(self.values[0, -1] > 0)
+
+    def read(self) -> tuple[list[float], list[float], float]:
+        """Losses, gradient norms, steps per second."""
+        losses, norms = self.values[:, : self.count].tolist()
+        return losses, norms, self.count / (time.perf_counter() - self.start)
+
+    def reset(self) -> None:
+        self.count, self.start = 0, time.perf_counter()
+

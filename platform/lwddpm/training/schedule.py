@@ -1,0 +1,50 @@
+"""When things happen during a run, and the learning rate at each step."""
+
+import math
+from dataclasses import dataclass
+
+from lwddpm.config import TrainingConfig
+from lwddpm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A run measured in optimizer steps; an event at step n happens when n steps are complete."""
+
+    steps_per_epoch: int
+    num_steps: int
+    checkpoints: frozenset[int]
+    snapshots: frozenset[int]
+
+    @classmethod
+    def of(cls, config: TrainingConfig, num_images: int) -> "Schedule":
+        """Translate epochs into steps for a training split of `num_images` slices.
+
+        Raises:
+            DataError: the split is smaller than one batch.
+        """
+        per_epoch = num_images // config.batch_size
+        if per_epoch == 0:
+            raise DataError(
+                f"training.batch_size: an epoch needs at least one batch, got {num_images} training slices for a "
+                f"batch of {config.batch_size}; lower it or add data"
+            )
+        num_steps = config.max_steps or (config.epochs or 0) * per_epoch
+        every = max(1, round(config.checkpoint_every_epochs * per_epoch))
+        snapshots = {round(epoch * per_epoch) for epoch in config.snapshot_epochs}
+        return cls(
+            steps_per_epoch=per_epoch,
+            num_steps=num_steps,
+            checkpoints=frozenset([*range(every, num_steps, every), num_steps]),
+            snapshots=frozenset([*(max(1, step) for step in snapshots if step < num_steps), num_steps]),
+        )
+
+
+def learning_rate(config: TrainingConfig, step: int, num_steps: int) -> float:
+    """Rate of step `step` (from 0): linear warm-up, then constant, or half a cosine down to zero."""
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.lr_schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * progress))

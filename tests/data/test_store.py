@@ -1,0 +1,152 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lwddpm.data.location import exclusive, locate
+from lwddpm.data.manifest import SCHEMA_VERSION, DuplicatesSummary, Manifest
+from lwddpm.data.shards import Row, SplitWriter
+from lwddpm.data.store import open_dataset, read_manifest
+from lwddpm.errors import DataError
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (30, 16, 16), dtype=np.uint8)
+ROWS = [Row("ab"[i % 2], i // 2, None if i % 3 else f"sub-{i}", f"{'ab'[i % 2]}/{i}.png") for i in range(30)]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LWDDPM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    folder = locate(str(tmp_path / "data"))
+    folder.filesystem.create_dir(folder.path)
+    splits = {}
+    for name, where in {"train": slice(0, 20), "validation": slice(20, 30), "test": slice(30, 30)}.items():
+        writer = SplitWriter(folder, name, 16)
+        for image, row in zip(IMAGES[where], ROWS[where], strict=True):
+            writer.append(image, row)
+        splits[name] = writer.close()
+    duplicates = DuplicatesSummary(exact_copies=0, near_pairs=0, groups=15, largest_group=2, label_conflicts=())
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION, version="v", simulated=False, source="s", source_fingerprint="f", image_size=16,
+        label_names=("a", "b"), settings={}, splits=splits, rejected=(), duplicates=duplicates,
+    )  # fmt: skip
+    (folder / "dataset.json").write_bytes(manifest.model_dump_json().encode())
+    return open_dataset(str(tmp_path / "data"))
+
+
+def test_round_trip(dataset):
+    images = dataset.images("train")
+    assert isinstance(images, np.memmap)
+    assert not images.flags.writeable
+    np.testing.assert_array_equal(images, IMAGES[:20])
+    np.testing.assert_array_equal(dataset.labels("validation"), np.arange(20, 30) % 2)
+    np.testing.assert_array_equal(dataset.groups("validation"), np.arange(20, 30) // 2)
+    assert dataset.sources("train") == [row.source for row in ROWS[:20]]
+    assert dataset.labels_names == ("a", "b")
+    assert dataset.manifest.splits["train"].counts == {"a": 10, "b": 10}
+    assert dataset.num("test") == len(dataset.images("test")) == len(dataset.labels("test")) == 0
+    with pytest.raises(ValueError, match="split must be one of"):
+        dataset.images("training")
+
+
+def test_shards_are_plain_parquet_and_roll_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("lwddpm.data.shards.ROW_GROUP_BYTES", 4 * 256)
+    monkeypatch.setattr("lwddpm.data.shards.SHARD_BYTES", 8 * 256)
+    writer = SplitWriter(locate(str(tmp_path)), "train", 16)
+    for image, row in zip(IMAGES, ROWS, strict=True):
+        writer.append(image, row)
+    summary = writer.close()
+    assert summary.shards == tuple(f"train-{i:05d}.parquet" for i in range(4))
+    tables = [pq.read_table(tmp_path / shard) for shard in summary.shards]
+    assert tables[0].column_names == ["image", "label", "split", "group", "subject_id", "source"]
+    assert sum(len(table) for table in tables) == summary.num == 30
+    last = tables[-1].to_pylist()[-1]
+    np.testing.assert_array_equal(np.frombuffer(last["image"], np.uint8).reshape(16, 16), IMAGES[29])
+    assert last["split"] == "train"
+    assert last["source"] == ROWS[29].source
+
+
+def test_missing_damaged_and_foreign_datasets(dataset, tmp_path):
+    with pytest.raises(DataError, match="no prepared dataset here"):
+        open_dataset(str(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match="not a usable filesystem URI"):
+        open_dataset("nonsense://bucket/data")
+    manifest = tmp_path / "data" / "dataset.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"schema_version":1', '"schema_version":99'))
+    with pytest.raises(DataError, match="schema version must be 1, got 99"):
+        read_manifest(dataset.path)
+    manifest.write_text(text[:100])
+    with pytest.raises(DataError, match="damaged"):
+        read_manifest(dataset.path)
+
+
+def test_damaged_shards_never_reach_training(dataset, tmp_path, cache):
+    shard = tmp_path / "data" / "train-00000.parquet"
+    writer = SplitWriter(locate(str(tmp_path / "data")), "train", 16)  # same rows, one pixel differs
+    for image, row in zip(IMAGES[:20] ^ (np.arange(20) == 7)[:, None, None].astype(np.uint8), ROWS, strict=False):
+        writer.append(image, row)
+    writer.close()
+    with pytest.raises(DataError, match=r"shards are not those of dataset\.json"):
+        dataset.images("train")
+    shard.write_bytes(shard.read_bytes()[:300])
+    with pytest.raises(DataError, match="missing or damaged"):
+        dataset.images("train")
+    shard.unlink()
+    with pytest.raises(DataError, match="missing or damaged"):
+        dataset.images("train")
+    assert not list(cache.iterdir())
+
+
+def test_unwritable_cache_names_the_remedy(dataset, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LWDDPM_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="set LWDDPM_CACHE"):
+        dataset.images("train")
+
+
+def _load(dataset):
+    return dataset.images("train").sum(dtype=np.int64)
+
+
+def test_racing_processes_share_one_cache_file(dataset, cache):
+    cache.mkdir()
+    (cache / "v-train.0000.partial").touch()  # of a killed process
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        sums = pool.map(_load, [dataset] * 6)
+    assert set(sums) == {IMAGES[:20].sum()}
+    assert [path.name for path in cache.iterdir()] == ["v-train.npy"]
+
+
+def test_lock_excludes_and_dies_with_its_holder(tmp_path):
+    lock = tmp_path / "lock"
+    code = (
+        "import sys, time, pathlib; from lwddpm.data.location import exclusive\n"
+        "with exclusive(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        waiter = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE)
+        with waiter:
+            os.set_blocking(waiter.stdout.fileno(), False)
+            time.sleep(1.0)
+            assert waiter.stdout.read() is None
+            os.kill(holder.pid, signal.SIGKILL)
+            os.set_blocking(waiter.stdout.fileno(), True)
+            assert waiter.stdout.readline() == b"held\n"
+            waiter.kill()
+    with exclusive(lock) as held:
+        assert held
+    assert not lock.exists()

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from safetensors.torch import load_file
+
+from lwddpm.evaluation.distances import FeatureStatistics, cached_statistics, frechet_distance
+
+
+def correlated(n, d, seed):
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=generator) / d**0.5
+    return torch.randn(n, d, generator=generator) @ mix + torch.randn(d, generator=generator)
+
+
+def scipy_distance(a, b):
+    a, b = a.double().numpy(), b.double().numpy()
+    root = scipy.linalg.sqrtm(np.cov(a, rowvar=False) @ np.cov(b, rowvar=False))
+    trace = np.trace(np.cov(a, rowvar=False)) + np.trace(np.cov(b, rowvar=False)) - 2 * np.trace(root).real
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + trace
+
+
+def distance(a, b):
+    return frechet_distance(FeatureStatistics.of(a), FeatureStatistics.of(b))
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (40, 1000, 64)])
+def test_agrees_with_scipys_matrix_square_root(n, m, d):
+    a, b = correlated(n, d, 0), correlated(m, d, 1)
+    assert distance(a, b) == pytest.approx(scipy_distance(a, b), rel=1e-6)
+
+
+def test_fewer_images_than_features_agrees_with_singular_values():
+    # scipy.linalg.sqrtm is unreliable for singular matrices; with centred factors, S_i = A_i^T A_i, the root's
+    # trace is the sum of the singular values of A_1 A_2^T.
+    a, b = correlated(50, 200, 0), correlated(60, 200, 1)
+    factors = [(x.double() - x.double().mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b)]
+    root = torch.linalg.svdvals(factors[0] @ factors[1].T).sum()
+    means = (a.double().mean(0) - b.double().mean(0)).square().sum()
+    expected = means + sum(factor.square().sum() for factor in factors) - 2 * root
+    assert distance(a, b) == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_known_gaussians():
+    # Equal shapes up to scale and shift: |shift|² + (scale - 1)² tr S, whatever the sample.
+    a = correlated(100, 8, 0).double()
+    shift = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    b = (a - a.mean(0)) * 1.5 + a.mean(0) + shift
+    expected = shift.square().sum() + 0.25 * torch.cov(a.T).trace()
+    assert distance(a, b) == pytest.approx(expected.item(), rel=1e-9)
+
+
+def test_identical_sets_are_at_distance_zero_and_order_does_not_matter():
+    a, b = correlated(300, 32, 0), correlated(300, 32, 1)
+    assert abs(distance(a, a.flip(0))) < 1e-4
+    assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-9)
+
+
+def test_means_far_from_zero_keep_their_precision():
+    a, b = correlated(300, 16, 0).double(), correlated(300, 16, 1).double()
+    assert distance(a + 1000, b + 1000) == pytest.approx(distance(a, b), rel=1e-6)
+
+
+def test_a_mismatch_is_refused():
+    with pytest.raises(ValueError, match="2 or more"):
+        distance(torch.zeros(1, 4), torch.zeros(5, 4))
+    with pytest.raises(ValueError, match="equal features"):
+        distance(torch.zeros(5, 4), torch.zeros(5, 3))
+
+
+def test_cache_is_filled_once_and_gives_the_same_distance(tmp_path):
+    a, b, path, calls = correlated(30, 8, 0), correlated(30, 8, 1), tmp_path / "deep" / "a.safetensors", []
+
+    def features():
+        calls.append(1)
+        return a
+
+    first = cached_statistics(path, features)
+    second = cached_statistics(path, features)
+    assert len(calls) == 1
+    other = FeatureStatistics.of(b)
+    assert frechet_distance(first, other) == frechet_distance(second, other) == distance(a, b)
+    assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_damaged_cache_is_made_again(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"half a fi")
+    assert cached_statistics(path, lambda: correlated(30, 8, 0)).num == 30
+    assert load_file(path)["sum"].dtype == torch.float64
+
+
+def test_a_failure_leaves_no_cache(tmp_path):
+    def fails():
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        cached_statistics(tmp_path / "a.safetensors", fails)
+    assert list(tmp_path.iterdir()) == []
