@@ -1,6 +1,6 @@
 """A training step of the platform's network against those of two public libraries, as ratios in one run.
 
-    python benchmarks/training_speed.py [--json] [--rounds 5] [--threads 2] [--image-size 128] [--batch-size 4]
+    python benchmarks/training_speed.py [--json] [--rounds 3] [--threads 2] [--image-size 128] [--batch-size 4]
 
 Each network trains as it comes. LW-DDPM: the paper's network with the number format, memory layout, allocator settings
 and fused Adam that the platform chooses by itself. denoising-diffusion-pytorch's Unet and diffusers' UNet2DModel:
@@ -23,7 +23,7 @@ from typing import Any
 
 PLATFORM, *OTHERS = NETWORKS = ("lwddpm", "denoising-diffusion-pytorch", "diffusers")
 MAX_SIZE_DIFFERENCE = 0.03
-WARMUP_ROUNDS = 2
+WARMUP_ROUNDS = 1
 
 
 def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[], None], int]:
@@ -114,7 +114,7 @@ def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=4)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
@@ -24,6 +25,10 @@ app = typer.Typer(
 models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
 app.add_typer(models, name="models")
 
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
+]
+RegisteredArgument = Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
 TrackingOption = Annotated[
     str | None,
@@ -92,26 +97,34 @@ def run(
 
 @app.command()
 def sample(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION or a folder.")],
+    model: ModelArgument,
     count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
     sampler: Annotated[str, typer.Option(help="ddpm, ddim, dpmsolver++ or sde-dpmsolver++.")] = "ddim",
     steps: Annotated[int, typer.Option(help="Denoising steps; more is slower and, up to a point, better.")] = 50,
     eta: Annotated[float, typer.Option(help="DDIM only: 0 deterministic, 1 as noisy as DDPM.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
-    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and samples.json.")] = "samples",
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and samples.json.")
+    ] = "samples",
     workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Draw synthetic slices from a registered or saved model.
 
-        lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
+    lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
     """
     from lwddpm.jobfile import validate_job
 
     def verb() -> dict[str, Any]:
-        sampling = {"sampler": sampler, "num_inference_steps": steps, "eta": eta, "batch_size": batch_size, "seed": seed}
+        sampling = {
+            "sampler": sampler,
+            "num_inference_steps": steps,
+            "eta": eta,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
         job = {
             "kind": "sample",
             "name": "sample",
@@ -146,7 +159,7 @@ def models_list(
 
 @models.command("show")
 def models_show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    model: RegisteredArgument,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -162,7 +175,7 @@ def models_show(
 
 @models.command("promote")
 def models_promote(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    model: RegisteredArgument,
     reason: Annotated[str, typer.Option(help="Why; kept in the promotion record.")] = "",
     to: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
     tracking_uri: TrackingOption = None,
@@ -217,6 +230,9 @@ def _finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
         _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
         _fail("stopped", 130, as_json)
+    except Exception as error:  # a defect or a broken machine: the stack trace helps, the exit code still tells
+        traceback.print_exc()
+        _fail(f"{type(error).__name__}: {error}", 1, as_json)
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=str))
     else:

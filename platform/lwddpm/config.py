@@ -152,12 +152,11 @@ class SamplingConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-METRICS = ("fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction")
 Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
 
 
 class EvaluationConfig(SamplingConfig):
-    metrics: tuple[Metric, ...] = METRICS
+    metrics: tuple[Metric, ...] = ("fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction")
     num_samples: Annotated[int, Field(ge=2)] = Field(1000, description="lowered to the held-out slices at hand")
     num_reference: Annotated[int, Field(ge=2)] | None = Field(None, description="training slices; default: all")
     inception_weights: str | None = Field(None, description="file; default: the cache, else a download")
@@ -215,7 +214,7 @@ class TrainJob(Job):
                 f"grad_accumulation_steps = {shards}; try {high if low == 0 else f'{low} or {high}'}"
             )
         if self.evaluation is not None:
-            check_inference_steps(self.evaluation, self.diffusion, "evaluation")
+            check_steps(self.evaluation, self.diffusion, "evaluation")
         return self
 
     def training_digest(self) -> str:
@@ -254,8 +253,8 @@ KINDS: dict[str, type[AnyJob]] = {
 }
 
 
-def check_inference_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: str) -> None:
-    """Refuse more sampling steps than the model was trained with.
+def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: str) -> None:
+    """Refuse more sampling steps, or a later reconstruction, than the model was trained with.
 
     Raises:
         ValueError: names the setting, both numbers and the limit.
@@ -264,4 +263,9 @@ def check_inference_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, 
     if steps > limit:
         raise ValueError(
             f"{section}.num_inference_steps: must be at most diffusion.num_train_timesteps = {limit}, got {steps}"
+        )
+    if isinstance(sampling, EvaluationConfig) and sampling.reconstruction_timestep >= limit:
+        raise ValueError(
+            f"{section}.reconstruction_timestep: must be below diffusion.num_train_timesteps = {limit}, "
+            f"got {sampling.reconstruction_timestep}"
         )

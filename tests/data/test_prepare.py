@@ -174,7 +174,7 @@ def test_bad_files_are_listed_up_to_a_fraction(source, tmp_path):
     }
     assert json.loads((tmp_path / "a" / "dataset.json").read_text())["rejected"][0]["reason"] == "empty file"
     with pytest.raises(
-        DataError, match=r"3 of 63 files .* data\.max_rejected_fraction = 0\.01 .*empty\.jpg: empty file"
+        DataError, match=r"3 of 63 .* data\.max_rejected_fraction = 0\.01 .*empty\.jpg: empty file"
     ):
         prepare_dataset(config(source, tmp_path / "b", max_rejected_fraction=0.01), serial)
     assert not (tmp_path / "b").exists()

@@ -14,9 +14,9 @@ import torch
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import TrackingConfig, WorkersConfig
-from lwddpm.data.phantom import Phantom
+from lwddpm.data.phantom import simulate
 from lwddpm.errors import LwddpmError
-from lwddpm.evaluation.features import WeightsUnavailable, load_extractor
+from lwddpm.evaluation.features import WEIGHTS_SHA256, WeightsUnavailable, read_weights
 from lwddpm.tracking.store import check_tracking, connect
 
 _GIB = 2**30
@@ -80,7 +80,9 @@ def _mlflow(uri: str | None) -> Check:
         resolved = check_tracking(TrackingConfig(uri=uri))
         experiments = connect(resolved).search_experiments()
     except (LwddpmError, mlflow.MlflowException) as error:
-        return Check("MLflow", "broken", str(error), "start the server, or unset MLFLOW_TRACKING_URI to use SQLite here")
+        return Check(
+            "MLflow", "broken", str(error), "start the server, or unset MLFLOW_TRACKING_URI to use SQLite here"
+        )
     return Check("MLflow", "ok", f"{mlflow.__version__}, {resolved}, {len(experiments)} experiments")
 
 
@@ -88,7 +90,10 @@ def _gpu() -> Check:
     count = torch.cuda.device_count()
     if count == 0:
         return Check(
-            "GPU", "warning", "none that torch can use", "small jobs run on CPUs; jobs/paper.yaml wants GPUs (NVIDIA driver)"
+            "GPU",
+            "warning",
+            "none that torch can use",
+            "small jobs run on CPUs; jobs/paper.yaml wants GPUs (NVIDIA driver)",
         )
     names = ", ".join(torch.cuda.get_device_name(i) for i in range(count))
     return Check("GPU", "ok", f"{count}: {names}")
@@ -116,7 +121,7 @@ def _disk() -> Check:
 
 def _phantom() -> Check:
     try:
-        Phantom(count=1, image_size=32, seed=0).read("0")
+        simulate(seed=0, index=0, image_size=32)
     except (OSError, ImportError, LwddpmError) as error:
         return Check("embedded dataset", "broken", str(error), "reinstall nilearn")
     return Check("embedded dataset", "ok", "ICBM152 template of nilearn")
@@ -124,7 +129,7 @@ def _phantom() -> Check:
 
 def _weights(name: str) -> Check:
     try:
-        extractor = load_extractor(name, inception_weights=None, device=torch.device("cpu"))
+        read_weights(name, inception_weights=None, download=False)
     except WeightsUnavailable as error:
         return Check(f"weights for {name}", "warning", str(error), "evaluation reports the other metrics meanwhile")
-    return Check(f"weights for {name}", "ok", f"sha256 {extractor.weights_sha256[:12]}")
+    return Check(f"weights for {name}", "ok", f"sha256 {WEIGHTS_SHA256[name][:12]}")

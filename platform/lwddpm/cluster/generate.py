@@ -10,7 +10,7 @@ import torch
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate, reconstruct
-from lwddpm.evaluation.features import Extractor, load_extractor
+from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
 from lwddpm.training.checkpoint import SavedModel, load_model
 
 _FEATURE_CHUNK = 64
@@ -33,12 +33,11 @@ def reconstruct_images(
     return np.concatenate(list(session.worker_map(function, chunks, description="reconstructing")))
 
 
-def feature_extraction(
-    session: Session, inception_weights: str | None
-) -> Callable[[str, np.ndarray], torch.Tensor]:
+def feature_extraction(session: Session, inception_weights: str | None) -> Callable[[str, np.ndarray], torch.Tensor]:
     """A function (extractor name, uint8 [N, H, W]) -> float32 [N, D] that computes on the workers."""
 
     def extract(name: str, images: np.ndarray) -> torch.Tensor:
+        read_weights(name, inception_weights=inception_weights)  # missing weights are found here, not on every worker
         function = functools.partial(_extract, name, inception_weights)
         chunks = [list(images[i : i + _FEATURE_CHUNK]) for i in range(0, len(images), _FEATURE_CHUNK)]
         return torch.cat(list(session.worker_map(function, chunks, description=f"features for {name}")))

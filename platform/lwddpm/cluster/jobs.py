@@ -1,14 +1,13 @@
 """One function for each kind of job: takes a validated job, returns a summary that is also the `--json` output."""
 
 import json
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel
 
 from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
 from lwddpm.cluster.rundir import check_writable, clear, occupied, read_json, run_folder, write_json
@@ -22,15 +21,15 @@ from lwddpm.config import (
     PrepareJob,
     SampleJob,
     TrainJob,
-    check_inference_steps,
+    check_steps,
 )
 from lwddpm.data.prepare import check_source, prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
-from lwddpm.evaluation.protocol import EvaluationResult, evaluate, num_evaluated
-from lwddpm.models.unet import count_parameters
+from lwddpm.evaluation.protocol import evaluate, num_evaluated
+from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
@@ -97,6 +96,8 @@ def _check_out(out: Path) -> None:
 
 def _prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     dataset = prepare_dataset(data, session.map, fresh=fresh)
+    if "://" not in dataset.path:  # workers have working folders of their own
+        dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
     manifest = dataset.manifest
     kept = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
     duplicates = manifest.duplicates
@@ -232,8 +233,9 @@ def _measure(
         "real_beside_synthetic",
     )
     model, saved = load_model(model_dir, "cuda" if torch.cuda.is_available() else "cpu")
+    device, num_frames = next(model.parameters()).device, min(8, config.num_inference_steps + 1)
     frames, timesteps = denoising_trajectory(
-        model, saved.diffusion, config, range(4), saved.image_size, next(model.parameters()).device, num_frames=8
+        model, saved.diffusion, config, range(4), saved.image_size, device, num_frames
     )
     run.figure(figures.denoising_strip(frames.numpy(), timesteps.tolist()), "denoising")
     return result
@@ -264,7 +266,7 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
 
 def _check_steps(sampling: Any, saved: SavedModel, section: str) -> None:
     try:
-        check_inference_steps(sampling, saved.diffusion, section)
+        check_steps(sampling, saved.diffusion, section)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -1,16 +1,16 @@
 """The folder of one training run: what is done, what is not, and who is at it.
 
-    <output>/<name>-<digest>/
-        run.json           MLflow run id and tracking URI
-        checkpoints/ snapshots/ model/
-        evaluation.json    metrics of the final model
-        result.json        the finished job's summary; its presence means done
+<output>/<name>-<digest>/
+    run.json           MLflow run id and tracking URI
+    checkpoints/ snapshots/ model/
+    evaluation.json    metrics of the final model
+    result.json        the finished job's summary; its presence means done
 """
 
 import fcntl
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ def run_folder(job: TrainJob) -> Path:
 
 
 def check_writable(folder: Path, setting: str) -> None:
-    """Refuse an output folder that could not be written, without creating it.
+    """Refuse an output folder that cannot be written; creates nothing that stays.
 
     Raises:
         ConfigError: names the setting and the folder.
@@ -34,8 +34,13 @@ def check_writable(folder: Path, setting: str) -> None:
     nearest = folder.absolute()
     while not nearest.exists():
         nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise ConfigError(f"{setting}: must be a writable folder, {nearest} is not; choose another {setting}")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # permission bits say too little: read-only mounts, full disks
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{setting}: must be a writable folder, got {folder} ({error.strerror}); choose another {setting}"
+        ) from None
 
 
 @contextmanager
@@ -50,7 +55,9 @@ def occupied(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JobError(f"{folder}: this job is running already; wait for it, or give the job another name") from None
+            raise JobError(
+                f"{folder}: this job is running already; wait for it, or give the job another name"
+            ) from None
         yield
 
 

@@ -48,7 +48,9 @@ class Session:
             ConfigError: names the setting, what it asks for and what there is.
         """
         if self.address is None:
-            check_resources(self.workers, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, "this machine")
+            check_resources(
+                self.workers, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, "this machine"
+            )
 
     def connect(self) -> None:
         """Start or join Ray; does nothing when it runs already.
@@ -58,6 +60,7 @@ class Session:
         """
         if not ray.is_initialized():
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks in flight when another has failed
             os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
             try:
                 if self.address is None:

@@ -101,7 +101,9 @@ def train_on_workers(
                 getattr(run, name)(*arguments)
                 if name == "metrics" and "train/images_per_s" in arguments[1]:
                     step, values = arguments
-                    progress.advance_to(step, f"loss {values['train/loss']:.4f}, {values['train/images_per_s']:.1f} images/s")
+                    progress.advance_to(
+                        step, f"loss {values['train/loss']:.4f}, {values['train/images_per_s']:.1f} images/s"
+                    )
             except KeyboardInterrupt:
                 if interrupted:
                     raise

@@ -118,11 +118,14 @@ class DiffusionProcess(nn.Module):
         """
         if (earlier >= timesteps).any():
             raise ValueError(f"s must be before t, got t = {timesteps.tolist()}, s = {earlier.tolist()}")
-        abar_t = _per_image(self.alphas_cumprod[timesteps])
-        abar_s = _per_image(torch.where(earlier < 0, 1, self.alphas_cumprod[earlier]))
-        alpha = abar_t / abar_s
-        mean = abar_s.sqrt() * (1 - alpha) / (1 - abar_t) * x_0 + alpha.sqrt() * (1 - abar_s) / (1 - abar_t) * x_t
-        return mean, (1 - abar_s) / (1 - abar_t) * (1 - alpha)
+        clean = _per_image(earlier < 0)
+        signal_t, noise_t, snr_t = (_per_image(value[timesteps]) for value in (self.signal, self.noise, self.snrs))
+        signal_s, noise_s, snr_s = (_per_image(value[earlier]) for value in (self.signal, self.noise, self.snrs))
+        signal_s, noise_s = torch.where(clean, 1, signal_s), torch.where(clean, 0, noise_s)
+        # Written with SNRs (Kingma et al. 2021, arXiv:2107.00630, appendix A), since 1 - abar cancels in float32.
+        remaining = torch.where(clean, 0, snr_t / snr_s)
+        mean = signal_s * (1 - remaining) * x_0 + signal_t / signal_s * (noise_s / noise_t) ** 2 * x_t
+        return mean, noise_s**2 * (1 - remaining)
 
 
 def _loss_weights(snr: Tensor, config: DiffusionConfig) -> Tensor:

@@ -76,6 +76,40 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
     return scheduler
 
 
+def denoise(
+    model: nn.Module,
+    process: DiffusionProcess,
+    sampling: SamplingConfig,
+    visited: Tensor,
+    x: Tensor,
+    streams: list[torch.Generator],
+    on_step: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Walk noisy slices from the first visited timestep to the clean ones.
+
+    Args:
+        process: forward process that the model was trained with, on the device of x.
+        sampling: `sampler` and `eta`; the steps are those of `visited`.
+        visited: falling timesteps, long [n]; see `visited_timesteps`.
+        x: slices at the first visited timestep, float32 [B, 1, H, W].
+        streams: one generator for each slice; read at every step of a stochastic sampler.
+        on_step: called with the state after each step; the last one is the result.
+
+    Returns:
+        Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
+    """
+    scheduler = make_scheduler(process.config, sampling, visited)
+    options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
+    for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
+        timesteps = torch.full((len(x),), timestep, device=x.device)
+        prediction = model(x, timesteps).float()
+        x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
+        x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
+        if on_step is not None:
+            on_step(x)
+    return x
+
+
 def generate(
     model: nn.Module,
     diffusion: DiffusionConfig,
@@ -106,7 +140,7 @@ def generate(
         for batch in _batches(indices, sampling.batch_size):
             streams = _streams(sampling.seed, batch)
             x = randn_tensor((len(batch), 1, image_size, image_size), streams, torch.device(device))
-            x = _denoise(model, process, sampling, visited, x, streams)
+            x = denoise(model, process, sampling, visited, x, streams)
             images.append(to_uint8(x[:, 0]).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -139,7 +173,7 @@ def denoising_trajectory(
         streams = _streams(sampling.seed, indices)
         x = randn_tensor((len(indices), 1, image_size, image_size), streams, torch.device(device))
         states = [x]
-        _denoise(model, DiffusionProcess(diffusion).to(device), sampling, visited, x, streams, on_step=states.append)
+        denoise(model, DiffusionProcess(diffusion).to(device), sampling, visited, x, streams, on_step=states.append)
         frames = torch.stack([to_uint8(states[k][:, 0]).cpu() for k in kept], dim=1)
     return frames, torch.cat([visited + 1, visited.new_zeros(1)])[kept]
 
@@ -182,31 +216,9 @@ def reconstruct(
             x_0 = from_uint8(batch[:, None]).to(device)
             noise = randn_tensor(x_0.shape, streams, x_0.device)
             x = process.q_sample(x_0, torch.full((len(batch),), timestep, device=device), noise)
-            x = _denoise(model, process, ddim, visited, x, streams)
+            x = denoise(model, process, ddim, visited, x, streams)
             restored.append(to_uint8(x[:, 0]).cpu())
     return torch.cat(restored)
-
-
-def _denoise(
-    model: nn.Module,
-    process: DiffusionProcess,
-    sampling: SamplingConfig,
-    visited: Tensor,
-    x: Tensor,
-    streams: list[torch.Generator],
-    on_step: Callable[[Tensor], None] | None = None,
-) -> Tensor:
-    """Walk x [B, 1, H, W] from the first visited timestep to the clean slice; `on_step` is called with every state."""
-    scheduler = make_scheduler(process.config, sampling, visited)
-    options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
-    for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
-        timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = model(x, timesteps).float()
-        x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
-        x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
-        if on_step is not None:
-            on_step(x)
-    return x
 
 
 def _streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:

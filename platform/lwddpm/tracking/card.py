@@ -2,7 +2,7 @@
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.evaluation.protocol import EvaluationResult
+from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.training.checkpoint import SavedModel
 
 

@@ -141,7 +141,7 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         previous: int | None = int(client.get_model_version_by_alias(target.name, to).version)
     except MlflowException:
         previous = None
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     record = {
         "model": target.name,
         "alias": to,
@@ -179,6 +179,8 @@ def _describe(client: MlflowClient, found: ModelVersion) -> RegisteredVersion:
 
 def _known(client: MlflowClient) -> str:
     known = [
-        f"models:/{model.name}@{alias}" for model in client.search_registered_models() for alias in sorted(model.aliases)
+        f"models:/{model.name}@{alias}"
+        for model in client.search_registered_models()
+        for alias in sorted(model.aliases)
     ]
     return f"known: {', '.join(known)}" if known else "the registry is empty: train a model first, lwddpm run demo"

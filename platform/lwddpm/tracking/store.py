@@ -49,7 +49,9 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     elif parsed.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
-            raise ConfigError(f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {remedy}")
+            raise ConfigError(
+                f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {remedy}"
+            )
     elif parsed.scheme not in ("file", "postgresql", "mysql", "mssql", "databricks"):
         raise ConfigError(
             f"tracking.uri: must begin with http(s)://, sqlite:/// or postgresql://, got {uri!r}; "

@@ -99,7 +99,9 @@ class _Trainer:
         self.initial_loss: float | None = None
         self.step = 0
         self._resume()
-        network: nn.Module = torch.compile(self.model) if self.precision.compile else self.model
+        if self.precision.compile:
+            self.model.compile()  # in place: the names in checkpoints stay the same
+        network: nn.Module = self.model
         if self.world > 1:
             ids = [device.index] if device.type == "cuda" else None
             network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
@@ -318,4 +320,3 @@ class _Window:
 
     def reset(self) -> None:
         self.count, self.start = 0, time.perf_counter()
-

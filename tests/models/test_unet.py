@@ -1,0 +1,111 @@
+"""The network as a whole: the paper's parameter counts, and properties that any input must have."""
+
+import pytest
+import torch
+from torch import nn
+
+from lwddpm.config import ModelConfig
+from lwddpm.models.unet import build_model, count_parameters
+
+VARIANTS = [(attention, last) for attention in ("se", "linear", "none") for last in (False, True)]
+
+
+def small_model(**settings) -> nn.Module:
+    """A small network with no zero-initialised layer left, so that every part acts."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(**{"dim": 8, "dim_mults": (1, 2, 3)} | settings))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        else:
+            nn.init.normal_(parameter, mean=0.5, std=0.5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("family", "downsample_last", "expected"),
+    [
+        ("lw_ddpm", False, 13_341_041),  # Table 1: 13.34 M
+        ("ddpm", False, 13_476_081),  # Table 1: 13.48 M
+        ("lw_ddpm", True, 16_114_481),  # the prose's four down-samplings
+        ("ddpm", True, 16_259_361),
+    ],
+)
+def test_parameter_counts(family, downsample_last, expected):
+    config = ModelConfig(family=family, dim=80, dim_mults=(1, 2, 3, 4), downsample_last=downsample_last)
+    assert count_parameters(config) == expected
+
+
+def test_counting_agrees_with_building():
+    config = ModelConfig(dim=16, dim_mults=(1, 2))
+    assert count_parameters(config) == sum(parameter.numel() for parameter in build_model(config).parameters())
+
+
+@pytest.mark.parametrize("downsample_last", [False, True])
+@pytest.mark.parametrize(("levels", "size"), [(2, 32), (3, 64), (4, 128), (5, 256), (6, 128)])
+def test_bottleneck_is_as_small_as_the_config_says(levels, size, downsample_last):
+    config = ModelConfig(dim=8, dim_mults=(1,) * levels, downsample_last=downsample_last)
+    model = build_model(config)
+    seen = []
+    model.bottleneck_attention.register_forward_hook(lambda module, inputs, output: seen.append(output.shape[2:]))
+    x = torch.randn(1, 1, size, size)
+    assert torch.equal(model(x, torch.tensor([3])), torch.zeros_like(x))  # a new network predicts zero
+    assert seen == [(size // config.downsampling, size // config.downsampling)]
+
+
+@pytest.mark.parametrize(("attention", "downsample_last"), VARIANTS)
+def test_every_parameter_gets_a_gradient(attention, downsample_last):
+    model = small_model(attention=attention, downsample_last=downsample_last, se_reduction=1)
+    model(torch.randn(2, 1, 16, 16), torch.tensor([0, 999])).square().mean().backward()
+    dead = [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0]
+    assert dead == []
+
+
+@pytest.mark.parametrize("attention", ["se", "linear"])
+def test_images_of_a_batch_do_not_mix(attention):
+    model = small_model(attention=attention)
+    x, timesteps = torch.randn(3, 1, 16, 16), torch.tensor([0, 500, 999])
+    alone = torch.cat([model(x[i : i + 1], timesteps[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(model(x, timesteps), alone, atol=1e-4, rtol=1e-4)
+
+
+def test_prediction_depends_on_the_timestep():
+    model = small_model()
+    x = torch.randn(1, 1, 16, 16)
+    assert not torch.allclose(model(x, torch.tensor([10])), model(x, torch.tensor([11])), atol=1e-4)
+
+
+@pytest.mark.parametrize(("attention", "downsample_last"), VARIANTS)
+def test_channels_last_changes_nothing_and_is_kept(attention, downsample_last):
+    model = small_model(attention=attention, downsample_last=downsample_last)
+    x, timesteps = torch.randn(2, 1, 16, 16), torch.tensor([5, 700])
+    expected = model(x, timesteps)
+    model = model.to(memory_format=torch.channels_last)
+    strayed = []
+
+    def check(module, inputs, output):
+        if output.dim() == 4 and not output.is_contiguous(memory_format=torch.channels_last):
+            strayed.append(module)
+
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(check)
+    out = model(x.contiguous(memory_format=torch.channels_last), timesteps)
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+    assert strayed == []
+
+
+@pytest.mark.parametrize("attention", ["se", "linear"])
+def test_bf16_autocast_stays_close(attention):
+    model = small_model(attention=attention)
+    x, timesteps = torch.randn(2, 1, 16, 16), torch.tensor([5, 700])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x, timesteps)
+    assert out.dtype == torch.bfloat16
+    expected = model(x, timesteps)
+    assert (out.float() - expected).norm() / expected.norm() < 0.05
+
+
+def test_indivisible_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"divisible by 4 for 3 levels, got \(16, 18\)"):
+        small_model()(torch.randn(1, 1, 16, 18), torch.tensor([0]))
