@@ -8,10 +8,12 @@ float32, their default memory format and attention, torch's default Adam; four l
 chosen so that the parameter counts match within 3 %. A step is forward, backward and Adam on a batch of noise.
 
 Each network has a process of its own, since the allocator settings act on a whole process. The processes take turns,
-one step each a round, so that a disturbance of the machine meets all of them. Figures are medians.
+one turn of about two seconds or one step each a round, so that a disturbance of the machine meets all of them. Figures
+are medians of steps; with more threads than idle cores they say little.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -24,6 +26,7 @@ from typing import Any
 PLATFORM, *OTHERS = NETWORKS = ("lwddpm", "denoising-diffusion-pytorch", "diffusers")
 MAX_SIZE_DIFFERENCE = 0.03
 WARMUP_ROUNDS = 1
+TURN_S = 2.0
 
 
 def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[], None], int]:
@@ -64,16 +67,18 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
 
 
 def serve_steps(connection: Connection, name: str, image_size: int, batch_size: int, threads: int) -> None:
-    """Body of a network's process: a step for each request, answered with its wall time in seconds."""
+    """Body of a network's process: a turn for each request, answered with the wall time of each step in seconds."""
     import torch
 
     torch.set_num_threads(threads)
     step, num_parameters = make_step(name, image_size, batch_size)
     connection.send(num_parameters)
     while connection.recv():
-        start = time.perf_counter()
-        step()
-        connection.send(time.perf_counter() - start)
+        times = [time.perf_counter()]
+        while len(times) == 1 or times[-1] - times[0] < TURN_S:
+            step()
+            times.append(time.perf_counter())
+        connection.send([end - start for start, end in itertools.pairwise(times)])
 
 
 def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict[str, Any]:
@@ -94,13 +99,15 @@ def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict
         if abs(difference) > MAX_SIZE_DIFFERENCE:
             raise RuntimeError(f"{name}: {parameters[name]:,} parameters differ by {difference:+.1%}, at most 3 %")
     seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
-    for _ in range(WARMUP_ROUNDS + rounds):
+    for number in range(WARMUP_ROUNDS + rounds):
         for name, connection in connections.items():
             connection.send(True)
-            seconds[name].append(connection.recv())
+            turn = connection.recv()
+            if number >= WARMUP_ROUNDS:
+                seconds[name] += turn
     for connection in connections.values():
         connection.send(False)
-    step_s = {name: statistics.median(values[WARMUP_ROUNDS:]) for name, values in seconds.items()}
+    step_s = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "image_size": image_size,
         "batch_size": batch_size,

@@ -16,7 +16,6 @@ from lwddpm.data.duplicates import (
 )
 from lwddpm.data.phantom import simulate
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:nilearn.*")
 RNG = np.random.default_rng(0)
 SIZE = 64
 
@@ -77,7 +76,7 @@ ALTERATIONS = {
 @pytest.mark.parametrize("name", ALTERATIONS)
 def test_altered_copies_are_found_and_others_are_not(slices, name):
     images = np.concatenate([slices, [ALTERATIONS[name](image) for image in slices]])
-    pairs = verified_pairs(candidate_pairs(perceptual_hashes(images)), lambda wanted: images[wanted])
+    pairs = verified_pairs(candidate_pairs(perceptual_hashes(images)), lambda wanted: images[wanted], SIZE)
     groups = connected_groups(len(images), pairs[:, :2])
     np.testing.assert_array_equal(groups[24:], groups[:24])
     assert groups.max() + 1 == 24
@@ -87,7 +86,7 @@ def test_verification_refuses_what_only_hashes_alike():
     ramp = np.tile(np.linspace(0, 255, SIZE).astype(np.uint8), (SIZE, 1))
     step = np.where(ramp > 250, 255, 0).astype(np.uint8)
     images = np.stack([ramp, step, ramp])
-    pairs = verified_pairs(np.array([[0, 1, 0], [0, 2, 0]]), lambda wanted: images[wanted])
+    pairs = verified_pairs(np.array([[0, 1, 0], [0, 2, 0]]), lambda wanted: images[wanted], SIZE)
     assert pairs.tolist() == [[0, 2, 0]]
 
 

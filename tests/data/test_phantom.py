@@ -6,8 +6,6 @@ import pytest
 from lwddpm.data.phantom import CANVAS, LABELS, Phantom, load_atlas, simulate
 from lwddpm.data.tumours import Tumour, smooth_field
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:nilearn.*")
-
 
 def test_slices_depend_on_seed_and_index_only():
     forwards = [simulate(1, i, 32) for i in range(6)]

@@ -28,7 +28,8 @@ def test_lossless_grey_is_read_unchanged(tmp_path, name):
 
 def test_palette_and_bilevel(tmp_path):
     Image.fromarray(PIXELS).convert("P").save(tmp_path / "p.png")
-    assert Image.open(tmp_path / "p.png").mode == "P"
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.mode == "P"
     np.testing.assert_array_equal(read(tmp_path / "p.png"), PIXELS)
     Image.fromarray(PIXELS > 99).save(tmp_path / "b.png")
     np.testing.assert_array_equal(read(tmp_path / "b.png"), 255 * (PIXELS > 99))

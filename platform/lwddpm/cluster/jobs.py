@@ -73,7 +73,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
     """
     Session(job.workers, address).check()
     if isinstance(job, PrepareJob | TrainJob | EvaluateJob):
-        check_source(job.data, fresh=fresh and isinstance(job, PrepareJob))
+        check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
         check_tracking(job.tracking)
     if isinstance(job, TrainJob):
@@ -121,7 +121,7 @@ def _train(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]:
         if done is not None and done["digest"] == job.digest():
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        dataset = _prepare(job.data, session, fresh=False)
+        dataset = _prepare(job.data, session, fresh)
         uri = tracking_uri(job.tracking)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == uri else None

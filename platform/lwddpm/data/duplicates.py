@@ -5,7 +5,7 @@ in few bits *and* their pixels correlate (the hash alone confuses smooth picture
 as copies, because training flips slices.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 HASH_SIDE = 16  # 256 bits
 MAX_DISTANCE = 16  # bits
 MIN_CORRELATION = 0.9
-PAIRS_PER_BATCH = 256
+PIXELS_PER_BATCH = 1 << 22
 
 
 @lru_cache
@@ -82,20 +82,25 @@ def candidate_pairs(hashes: np.ndarray, max_distance: int = MAX_DISTANCE) -> np.
 
 
 def verified_pairs(
-    pairs: np.ndarray, read: Callable[[Sequence[int]], np.ndarray], min_correlation: float = MIN_CORRELATION
+    pairs: np.ndarray,
+    read: Callable[[Sequence[int]], np.ndarray],
+    image_size: int,
+    min_correlation: float = MIN_CORRELATION,
 ) -> np.ndarray:
     """The candidate pairs whose pixels correlate.
 
     Args:
         pairs: int [P, 3] from `candidate_pairs`.
         read: gives the slices of some indices, uint8 [n, S, S].
+        image_size: S; with it the pairs are read in batches that fit in memory.
         min_correlation: least Pearson correlation of the pixels.
 
     Returns:
-        The rows of `pairs` that pass; memory does not grow with P.
+        The rows of `pairs` that pass.
     """
     keep = [np.empty((0, 3), np.int64)]
-    for batch in _batches(pairs):
+    step = max(1, PIXELS_PER_BATCH // image_size**2)
+    for batch in (pairs[start : start + step] for start in range(0, len(pairs), step)):
         wanted, position = np.unique(batch[:, :2], return_inverse=True)
         images = read(wanted.tolist()).astype(np.float32)
         position = position.reshape(-1, 2)
@@ -138,8 +143,3 @@ def equal_links(keys: Sequence[str | bytes | None]) -> np.ndarray:
     first: dict[str | bytes, int] = {}
     links = [(first.setdefault(key, i), i) for i, key in enumerate(keys) if key is not None]
     return np.array([(one, two) for one, two in links if one != two], dtype=np.int64).reshape(-1, 2)
-
-
-def _batches(pairs: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(pairs), PAIRS_PER_BATCH):
-        yield pairs[start : start + PAIRS_PER_BATCH]

@@ -181,14 +181,15 @@ def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
     if manifest is None:
         return None
     wanted = _settings(data)
-    differing = [key for key in wanted if manifest.settings.get(key) != wanted[key]]
     remedy = "set another data.path, or replace the dataset with --fresh"
-    if differing or manifest.settings.keys() != wanted.keys():
-        key = differing[0] if differing else "source"
-        raise DataError(
-            f"data.path: {path}: was prepared with data.{key} = {manifest.settings.get(key, manifest.source)}, "
-            f"the job says {wanted.get(key, data.source)}; {remedy}"
-        )
+    found = manifest.settings
+    if found.keys() != wanted.keys():  # folders and phantoms have settings of their own
+        found, wanted = {"source": manifest.source}, {"source": data.source}
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise DataError(
+                f"data.path: {path}: was prepared with data.{key} = {found[key]}, the job says {value}; {remedy}"
+            )
     try:
         _, _, fingerprint = scan(data)
     except DataError:
@@ -233,7 +234,7 @@ def _group(usable: list[Staged], source: Source, staging: Staging) -> tuple[np.n
     def read(positions: Sequence[int]) -> np.ndarray:
         return staging.read([(usable[i].chunk, usable[i].position) for i in distinct[positions]])
 
-    near = distinct[verified_pairs(candidate_pairs(hashes), read)[:, :2]]
+    near = distinct[verified_pairs(candidate_pairs(hashes), read, staging.image_size)[:, :2]]
     copies = connected_groups(len(usable), exact, near)
     groups = connected_groups(len(usable), exact, near, equal_links([source.subject_id(s.name) for s in usable]))
 

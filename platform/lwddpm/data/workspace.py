@@ -125,22 +125,21 @@ def check_target(target: Location) -> None:
     Raises:
         DataError: it is a file, holds files that are not a dataset's, or cannot be written.
     """
-    try:
-        info = target.filesystem.get_file_info(target.path)
-        foreign = [entry.base_name for entry in _entries(target) if not OURS.fullmatch(entry.base_name)]
-    except OSError as error:
-        raise DataError(f"data.path: {target.path}: cannot be reached ({error}); check it and its access") from error
-    if info.type == fs.FileType.File:
-        raise DataError(f"data.path: {target.path}: must be a folder, got a file; set another data.path")
-    if foreign:
-        raise DataError(
-            f"data.path: {target.path}: must be a new folder or a prepared dataset, but holds {sorted(foreign)[0]!r}; "
-            "set another data.path"
-        )
     if target.is_local:
         parent = next(folder for folder in Path(target.path).parents if folder.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
             raise DataError(f"data.path: {target.path}: {parent} is not a writable folder; set another data.path")
+    try:
+        if target.filesystem.get_file_info(target.path).type == fs.FileType.File:
+            raise DataError(f"data.path: {target.path}: must be a folder, got a file; set another data.path")
+        foreign = sorted(info.base_name for info in _entries(target) if not OURS.fullmatch(info.base_name))
+    except OSError as error:
+        raise DataError(f"data.path: {target.path}: cannot be reached ({error}); check it and its access") from error
+    if foreign:
+        raise DataError(
+            f"data.path: {target.path}: must be a new folder or a prepared dataset, but holds {foreign[0]!r}; "
+            "set another data.path"
+        )
 
 
 def _entries(folder: Location) -> list[fs.FileInfo]:

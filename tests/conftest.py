@@ -1,0 +1,100 @@
+"""Shared by all tests: an isolated home for caches and stores, small datasets, one Ray cluster for the session."""
+
+import os
+
+# Before torch is imported anywhere: compute threads that spin while they wait slow a shared machine down.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lwddpm.config import TrainJob
+from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.store import Dataset
+from lwddpm.jobfile import load_job
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = (
+    "data.phantom_count=60",
+    "data.image_size=16",
+    "model.dim=8",
+    "model.dim_mults=[1,2]",
+    "training.max_steps=8",
+    "training.batch_size=8",
+    "training.warmup_steps=0",
+    "training.log_every_steps=3",
+    "training.checkpoint_every_epochs=0.5",
+    "training.snapshot_epochs=[1]",
+    "training.validation_samples=6",
+    "evaluation.metrics=[ssim_pairs,ssim_reconstruction]",
+    "evaluation.num_samples=6",
+    "evaluation.sampler=ddim",
+    "evaluation.num_inference_steps=3",
+)
+
+
+def serial_map(function: Callable[[Any], Any], items: Sequence[Any], **options: Any) -> Iterator[Any]:
+    """A ParallelMap without Ray."""
+    return map(function, items)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image caches and feature statistics of the tests stay out of the user's home."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["LWDDPM_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a prepared dataset of 60 phantoms, 16x16: the one that `tiny_job` trains on."""
+    path = str(tmp_path_factory.mktemp("data") / "phantoms")
+    job = load_job("demo", [*TINY, f"data.path={path}"])
+    assert isinstance(job, TrainJob)
+    prepare_dataset(job.data, serial_map)
+    return path
+
+
+@pytest.fixture
+def tiny_job(tiny_data: str, tmp_path: Path) -> Callable[..., TrainJob]:
+    """Builds the smallest job that has every part; arguments are further `key=value` overrides."""
+
+    def build(*overrides: str) -> TrainJob:
+        places = (
+            f"data.path={tiny_data}",
+            f"output={tmp_path / 'runs'}",
+            f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+        )
+        job = load_job("demo", [*TINY, *places, *overrides])
+        assert isinstance(job, TrainJob)
+        return job
+
+    return build
+
+
+@pytest.fixture
+def tiny_dataset(tiny_data: str) -> Dataset:
+    from lwddpm.data.store import open_dataset
+
+    return open_dataset(tiny_data)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray for the whole session, started as the platform starts it."""
+    import ray
+
+    from lwddpm.cluster.session import Session
+    from lwddpm.config import WorkersConfig
+
+    with Session(WorkersConfig()) as session:
+        session.connect()
+        yield
+    assert not ray.is_initialized()

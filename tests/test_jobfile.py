@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+
+from lwddpm.config import TrainJob
+from lwddpm.errors import ConfigError
+from lwddpm.jobfile import find_job_file, load_job, shipped
+
+SHIPPED = sorted(path.stem for path in shipped("jobs").glob("*.yaml"))
+
+
+def _error(*overrides: str, job: str = "demo") -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_job(job, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_job_is_valid(name: str) -> None:
+    assert load_job(name).name
+
+
+def test_the_documented_set_of_jobs_is_shipped() -> None:
+    assert {"demo", "prepare", "kaggle_small", "paper", "evaluate", "sample"} <= set(SHIPPED)
+
+
+def test_paper_job_is_the_papers_recipe() -> None:
+    job = load_job("paper")
+    assert isinstance(job, TrainJob)
+    assert (job.training.lr, job.training.epochs, job.data.image_size) == (5e-4, 250, 128)
+    assert (job.diffusion.beta_schedule, job.diffusion.num_train_timesteps) == ("cosine", 1000)
+    assert (job.diffusion.prediction_type, job.diffusion.loss) == ("epsilon", "smooth_l1")
+    assert (job.model.attention, job.diffusion.min_snr_gamma) == ("se", None)
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("kind: train\ndata: {source: phantom}\ntraining: {lr: 1e-3, batch_size: 16}\n")
+    job = load_job(str(path), ["training.lr=2e-4", "workers.count=2"])
+    assert isinstance(job, TrainJob)
+    assert job.training.lr == 2e-4  # YAML reads 2e-4 as a string
+    assert (job.training.batch_size, job.training.epochs, job.workers.count) == (16, 250, 2)
+    assert job.name == "mine"
+
+
+def test_loading_a_dumped_job_gives_the_same_job(tmp_path: Path) -> None:
+    job = load_job("demo", ["training.lr=3e-4"])
+    path = tmp_path / "again.yaml"
+    path.write_text(job.model_dump_json())  # JSON is YAML
+    assert load_job(str(path)) == job
+
+
+def test_a_job_is_immutable() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_job("demo").name = "other"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.bach_size=8", ["unknown key", "did you mean training.batch_size?"]),
+        ("lr=1e-3", ["unknown key", "did you mean training.lr?"]),
+        ("training.learning_rate=1", ["unknown key", "known here: training.lr, "]),
+        ("training.lr=fast", ["training.lr", "valid number", "'fast'"]),
+        ("training.lr=-1", ["greater than 0", "-1"]),
+        ("model.dim=20", ["model.dim", "multiple of 8", "20"]),
+        ("data.image_size=30", ["data.image_size", "divisible by 4", "30", "try 32"]),
+        ("workers.count=3", ["training.batch_size", "32", "workers.count", "try 30 or 33"]),
+        ("diffusion.beta_schedule=cosin", ["'linear', 'cosine' or 'sigmoid'", "'cosin'"]),
+        ("evaluation.sampler=euler", ["'ddpm', 'ddim'", "'euler'"]),
+        ("evaluation.num_inference_steps=1001", ["at most", "1000", "1001"]),
+        ("evaluation.reconstruction_timestep=1000", ["below", "1000"]),
+        ("training.epochs=5", ["epochs or max_steps, not both", "null"]),
+        ("data.splits=[0.6,0.2,0.1]", ["sum to 1"]),
+        ("data.subject_pattern=abc", ["one group"]),
+        ("kind=trian", ["kind", "did you mean train?"]),
+        ("workers.use_gpu=perhaps", ["boolean", "'auto'", "'perhaps'"]),
+        ("training.lr.x=1", ["training.lr.x", "lr is a single value"]),
+        ("training", ["dotted.key=value"]),
+        ("training.lr=.nan", ["finite"]),
+    ],
+)
+def test_a_wrong_override_is_named_with_its_rule(override: str, expected: list[str]) -> None:
+    message = _error(override)
+    for part in expected:
+        assert part in message
+    assert "--set" in message or "demo.yaml" in message
+
+
+def test_an_error_in_a_file_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("kind: train\ndata:\n  source: phantom\ntraining:\n  lr: 0\n  bath_size: 3\n")
+    message = _error(job=str(path))
+    assert f"{path}:5: training.lr: " in message
+    assert f"{path}:6: training.bath_size: unknown key" in message
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "kind: [", "kind: train\n"])
+def test_a_file_that_is_no_job_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    assert str(path) in _error(job=str(path))
+
+
+def test_an_unknown_job_lists_the_shipped_ones() -> None:
+    message = _error(job="smok")
+    assert all(name in message for name in SHIPPED)
+    assert find_job_file("jobs/demo.yaml").resolve() == find_job_file("demo").resolve()
+
+
+def test_digests_follow_what_matters() -> None:
+    demo, other = load_job("demo"), load_job("demo", ["training.lr=1e-4"])
+    wide = load_job("demo", ["workers.count=2", "output=elsewhere"])
+    assert isinstance(demo, TrainJob)
+    assert isinstance(other, TrainJob)
+    assert isinstance(wide, TrainJob)
+    assert demo.training_digest() != other.training_digest()
+    assert demo.training_digest() == wide.training_digest()  # continues on any number of workers
+    assert demo.digest() != wide.digest()

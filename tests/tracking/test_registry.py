@@ -1,0 +1,124 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from lwddpm.config import RegistryConfig, TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.errors import ConfigError
+from lwddpm.tracking import registry
+from lwddpm.tracking.card import model_card
+from lwddpm.tracking.runs import tracked_run
+from lwddpm.tracking.store import connect
+from lwddpm.training.checkpoint import load_model, read_saved_model
+
+METRICS = {"eval/fd_lite0": 20.0, "eval/fd_lite0_floor": 10.0}
+
+
+def _register(job: TrainJob, store: str, model_dir: Path, name: str, dataset: Dataset) -> registry.RegisteredVersion:
+    with tracked_run(job, store, None, "digest") as run:
+        card = model_card(job, read_saved_model(model_dir), dataset, None)
+        tags = {"lwddpm.dataset_version": dataset.version}
+        return registry.register(run.run_id, model_dir, RegistryConfig(name=name), tags, METRICS, card)
+
+
+def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset) -> None:
+    made = _register(job, store, model_dir, "found", tiny_dataset)
+    assert (made.version, made.aliases, made.metrics) == (1, ["candidate"], METRICS)
+    assert made.tags["lwddpm.dataset_version"] == tiny_dataset.version
+    assert "Not for diagnosis" in made.card
+    assert "simulated" in made.card
+    assert registry.find_version("models:/found@candidate") == made == registry.find_version("found/1")
+    second = _register(job, store, model_dir, "found", tiny_dataset)
+    assert registry.find_version("models:/found@candidate") == second
+    assert [(v.version, v.aliases) for v in registry.list_versions("found")] == [(2, ["candidate"]), (1, [])]
+    fetched, saved = load_model(registry.fetch_model("models:/found/1"))
+    original, _ = load_model(model_dir)
+    assert saved == read_saved_model(model_dir)
+    assert all(bool((a == b).all()) for a, b in zip(fetched.parameters(), original.parameters(), strict=True))
+
+
+def test_promotion_moves_the_champion_and_keeps_every_record(
+    job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset
+) -> None:
+    for _ in range(2):
+        _register(job, store, model_dir, "promoted", tiny_dataset)
+    first = registry.promote("models:/promoted/1", "best so far")
+    second = registry.promote("models:/promoted@candidate", "better")
+    assert (first["from"], first["to"], second["from"], second["to"]) == (None, 1, 1, 2)
+    assert second["metrics"] == METRICS
+    assert second["by"]
+    assert second["at"] > first["at"]
+    assert registry.promotions("promoted") == [first, second]
+    assert registry.find_version("models:/promoted@champion").version == 2
+
+
+@pytest.mark.parametrize("uri", ["models:/none@candidate", "models:/none/3", "nothing", "models:/x"])
+def test_an_unknown_model_is_refused(uri: str, store: str) -> None:
+    connect(store)
+    with pytest.raises(ConfigError, match=r"models:/|no such model"):
+        registry.fetch_model(uri)
+
+
+def test_nothing_that_is_stored_is_a_pickle(
+    job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    made = _register(job, store, model_dir, "files", tiny_dataset)
+    local = Path(mlflow.artifacts.download_artifacts(f"models:/files/{made.version}", dst_path=str(tmp_path / "all")))
+    files = [path for path in local.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert {path.suffix for path in files} <= {".py", ".json", ".safetensors", ".txt", ".yaml", ""}
+    assert not any(path.read_bytes().startswith(b"\x80") for path in files)
+
+
+def test_the_stored_model_serves_images(
+    job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _register(job, store, model_dir, "served", tiny_dataset)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "--env-manager", "local"]
+    command += ["--model-uri", "models:/served@candidate", "--port", str(port), "--workers", "1"]
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": store,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        first = _invoke(port, server, {"count": 3, "seed": 1, "steps": 2})
+        again = _invoke(port, server, {"count": 2, "seed": 1, "steps": 2})
+        other = _invoke(port, server, {"count": 2, "seed": 2, "steps": 2})
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait()
+    assert first.shape == (3, 16, 16)
+    assert (first.min() >= 0, first.max() <= 255) == (True, True)
+    assert np.array_equal(first[:2], again)
+    assert not np.array_equal(again, other)
+
+
+def _invoke(port: int, server: subprocess.Popen[bytes], row: dict[str, int]) -> np.ndarray:
+    """POST one row, waiting for the server to come up."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        data=json.dumps({"dataframe_records": [row]}).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return np.array(json.load(answer)["predictions"])
+        except (ConnectionError, urllib.error.URLError):
+            assert server.poll() is None, "the server ended"
+            assert time.monotonic() < deadline
+            time.sleep(0.5)

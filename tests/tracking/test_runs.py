@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image
+
+from lwddpm.config import TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.store import connect
+
+
+def _status(store: str, run_id: str) -> str:
+    return str(connect(store).get_run(run_id).info.status)
+
+
+def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    with tracked_run(job, store, None, "digest") as run:
+        run.dataset(tiny_dataset)
+        run.metrics(1, {"train/loss": 0.5})
+        run.metrics(2, {"train/loss": 0.25, "train/images_per_s": 10.0})
+        run.images(2, 1.0, np.full((16, 16, 16), 7, np.uint8))
+    client = connect(store)
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == job.name
+    assert found.data.params["training.lr"] == str(job.training.lr)
+    assert found.data.params["model.dim_mults"] == "[1, 2]"
+    tags = found.data.tags
+    assert tags["lwddpm.dataset_version"] == tiny_dataset.version
+    assert {"lwddpm.digest", "lwddpm.host", "lwddpm.version.torch", "mlflow.source.git.commit"} <= tags.keys()
+    (recorded,) = found.inputs.dataset_inputs
+    assert recorded.dataset.digest == tiny_dataset.version[:36]
+    assert [(m.step, m.value) for m in client.get_metric_history(run.run_id, "train/loss")] == [(1, 0.5), (2, 0.25)]
+    files = {file.path for file in client.list_artifacts(run.run_id)}
+    assert {"job.yaml", "samples"} <= files
+    grid = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, artifact_path="samples/epoch_0001.00.png", dst_path=str(tmp_path)
+    )
+    assert np.asarray(Image.open(grid)).max() >= 7
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_the_final_status_is_what_happened(job: TrainJob, store: str, error: type[BaseException], status: str) -> None:
+    opened: list[TrackedRun] = []
+
+    def fails() -> None:
+        with tracked_run(job, store, None, "digest") as run:
+            opened.append(run)
+            raise error
+
+    with pytest.raises(error):
+        fails()
+    assert _status(store, opened[0].run_id) == status
+
+
+def test_a_continued_run_is_the_same_run_and_logs_no_step_twice(job: TrainJob, store: str) -> None:
+    with tracked_run(job, store, None, "digest") as run:
+        for step in (1, 2, 3):
+            run.metrics(step, {"train/loss": 1.0 / step})
+    with tracked_run(job, store, run.run_id, "digest") as again:
+        assert again.run_id == run.run_id
+        for step in (2, 3, 4):  # from the checkpoint of step 1
+            again.metrics(step, {"train/loss": 1.0 / step})
+        assert again.history("train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
+    assert _status(store, run.run_id) == "FINISHED"
+
+
+def test_a_run_deleted_meanwhile_is_replaced_by_a_new_one(job: TrainJob, store: str) -> None:
+    with tracked_run(job, store, "0" * 32, "digest") as run:
+        pass
+    assert _status(store, run.run_id) == "FINISHED"
+
+
+def test_json_is_stored_as_text(job: TrainJob, store: str, tmp_path: Path) -> None:
+    with tracked_run(job, store, None, "digest") as run:
+        run.text(json.dumps({"a": 1}), "evaluation/metrics.json")
+    file = mlflow.artifacts.download_artifacts(
+        run_id=run.run_id, artifact_path="evaluation/metrics.json", dst_path=str(tmp_path)
+    )
+    assert json.loads(Path(file).read_text()) == {"a": 1}

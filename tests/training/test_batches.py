@@ -1,0 +1,74 @@
+import numpy as np
+import torch
+
+from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+
+
+def _epoch(seed: int, epoch: int, num_images: int = 10, batch_size: int = 3) -> list[int]:
+    steps = num_images // batch_size
+    draws = (training_draw(seed, epoch * steps + i, batch_size, num_images, 100, True) for i in range(steps))
+    return [int(index) for draw in draws for index in draw.indices]
+
+
+def test_an_epoch_shows_each_slice_at_most_once_and_epochs_differ() -> None:
+    first, second = _epoch(0, 0), _epoch(0, 1)
+    assert len(set(first)) == len(first) == 9
+    assert first != second
+    assert first == _epoch(0, 0)
+    assert first != _epoch(1, 0)
+
+
+def test_over_epochs_every_slice_is_shown() -> None:
+    assert {index for epoch in range(5) for index in _epoch(0, epoch)} == set(range(10))
+
+
+def test_timesteps_are_uniform_and_half_the_slices_are_flipped() -> None:
+    draws = [training_draw(0, step, 64, 64, 10, True) for step in range(200)]
+    timesteps = np.concatenate([draw.timesteps for draw in draws])
+    counts = np.bincount(timesteps, minlength=10)
+    expected = len(timesteps) / 10
+    assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi-squared, 9 degrees of freedom, p = 0.001
+    flips = np.concatenate([draw.flips for draw in draws])
+    assert abs(flips.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(flips))
+    assert not training_draw(0, 0, 64, 64, 10, False).flips.any()
+
+
+def test_a_share_of_a_batch_has_the_noise_of_the_whole() -> None:
+    images = np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8)
+    draw = training_draw(3, 5, 6, 20, 100, True)
+    whole = BatchLoader(images, torch.device("cpu")).load(draw)
+    parts = [BatchLoader(images, torch.device("cpu")).load(draw.part(i, i + 2)) for i in (0, 2, 4)]
+    for together, shares in zip(whole, zip(*parts, strict=True), strict=True):
+        assert torch.equal(together, torch.cat(shares))
+
+
+def test_loaded_slices_are_the_images_in_the_range_of_the_model() -> None:
+    images = np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = 0, 255
+    draw = training_draw(0, 0, 20, 20, 100, True)
+    x_0, timesteps, noise = BatchLoader(images, torch.device("cpu")).load(draw)
+    assert x_0.shape == noise.shape == (20, 1, 8, 8)
+    assert (x_0.min(), x_0.max()) == (-1, 1)
+    assert torch.equal(timesteps, torch.from_numpy(draw.timesteps))
+    for loaded, index, flipped in zip(x_0[:, 0].numpy(), draw.indices, draw.flips, strict=True):
+        expected = images[index, :, ::-1] if flipped else images[index]
+        np.testing.assert_allclose((loaded + 1) * 127.5, expected, atol=1e-4)
+
+
+def test_noise_is_standard_normal_and_never_repeats() -> None:
+    images = np.zeros((64, 32, 32), np.uint8)
+    loader = BatchLoader(images, torch.device("cpu"))
+    noise = torch.cat([loader.load(training_draw(0, step, 64, 64, 10, False))[2] for step in range(4)])
+    assert abs(noise.mean()) < 0.01
+    assert abs(noise.var() - 1) < 0.02
+    flat = noise.flatten(1)
+    correlation = (flat @ flat.T / flat.shape[1]).fill_diagonal_(0)
+    assert correlation.abs().max() < 0.2
+
+
+def test_validation_covers_the_timesteps_evenly_and_stays_the_same() -> None:
+    draw = validation_draw(0, 10, 30, 1000)
+    assert sorted(draw.timesteps) == list(range(50, 1000, 100))
+    assert len(set(draw.indices)) == 10
+    again = validation_draw(0, 10, 30, 1000)
+    assert all(np.array_equal(a, b) for a, b in zip(vars(draw).values(), vars(again).values(), strict=True))

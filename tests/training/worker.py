@@ -1,0 +1,55 @@
+"""A training process of its own, for the tests that kill it or run two of them.
+
+python worker.py JOB.json DATASET FOLDER kill STEP       dies by SIGKILL when STEP is reported
+python worker.py JOB.json DATASET FOLDER rank RANK PORT  one of two ranks; rank 0 writes values.json
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from lwddpm.config import TrainJob
+from lwddpm.data.store import open_dataset
+from lwddpm.training.loop import train
+from lwddpm.training.reporter import SilentReporter
+
+
+class KillsItself(SilentReporter):
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        if step >= self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Collects(SilentReporter):
+    def __init__(self) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.values.setdefault(step, {}).update(values)
+
+
+def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
+    job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
+    if mode == "kill":
+        train(job, data, Path(folder), KillsItself(int(number)), torch.device("cpu"))
+        return
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    dist.init_process_group("gloo", rank=int(number), world_size=2)
+    reporter = Collects()
+    train(job, data, Path(folder), reporter, torch.device("cpu"))
+    if number == "0":
+        (Path(folder) / "values.json").write_text(json.dumps(reporter.values))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
