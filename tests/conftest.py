@@ -53,6 +53,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_overrides() -> tuple[str, ...]:
+    """Overrides of the demo job for the smallest job that has every part."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a prepared dataset of 60 phantoms, 16x16: the one that `tiny_job` trains on."""
     path = str(tmp_path_factory.mktemp("data") / "phantoms")

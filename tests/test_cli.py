@@ -22,10 +22,10 @@ def _call(*arguments: str, folder: Path, **environment: str) -> subprocess.Compl
     )
 
 
-def _tiny(tiny_data: str, *overrides: str) -> list[str]:
-    from conftest import TINY  # type: ignore[import-not-found]
-
-    return [part for o in (*TINY, f"data.path={tiny_data}", *overrides) for part in ("--set", o)]
+@pytest.fixture
+def tiny(tiny_data: str, tiny_overrides: tuple[str, ...]) -> list[str]:
+    """Flags that make the demo the smallest job that has every part."""
+    return [part for override in (*tiny_overrides, f"data.path={tiny_data}") for part in ("--set", override)]
 
 
 @pytest.mark.parametrize("verb", [[], ["run"], ["sample"], ["models"], ["models", "promote"], ["doctor"]])
@@ -76,8 +76,8 @@ def test_errors_are_json_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny_data: str, tmp_path: Path) -> None:
-    result = _call("run", "demo", "--json", *_tiny(tiny_data), folder=tmp_path)
+def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: list[str], tmp_path: Path) -> None:
+    result = _call("run", "demo", "--json", *tiny, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
     assert "training" in result.stderr
@@ -97,10 +97,10 @@ def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny_data
 @pytest.mark.cluster
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
-    number: signal.Signals, tiny_data: str, tmp_path: Path
+    number: signal.Signals, tiny: list[str], tmp_path: Path
 ) -> None:
     overrides = ["training.max_steps=3000", "training.checkpoint_every_epochs=1000", "evaluation=null", "registry=null"]
-    arguments = ["run", "demo", *_tiny(tiny_data, *overrides)]
+    arguments = ["run", "demo", *tiny, *(part for override in overrides for part in ("--set", override))]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([LWDDPM, *arguments], cwd=tmp_path, stderr=log)
         uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
@@ -67,8 +68,16 @@ class DataConfig(Section):
         """`path`, or a default that changes with every setting that changes the dataset."""
         if self.path is not None:
             return self.path
-        stem = re.sub(r"[^a-z0-9]+", "-", Path(self.source).name.lower()).strip("-") or "dataset"
-        return f"datasets/{stem}-{self.image_size}px-{self.digest()[:6]}"
+        source = self.source if self.source == PHANTOM else str(Path(self.source).absolute())
+        stem = re.sub(r"[^a-z0-9]+", "-", Path(source).name.lower()).strip("-") or "dataset"
+        settings = json.dumps([source, self.content_settings()], sort_keys=True)
+        return f"datasets/{stem}-{self.image_size}px-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
+
+    def content_settings(self) -> dict[str, Any]:
+        """The settings that decide what is prepared from a given source, as JSON values."""
+        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels"}
+        unused = only_folders if self.source == PHANTOM else {"phantom_count"}
+        return self.model_dump(mode="json", exclude={"source", "path", "max_rejected_fraction"} | unused)
 
 
 class ModelConfig(Section):

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -7,16 +8,21 @@ from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, DataError
 
 
-def _square(value: int) -> int:
-    return value * value
+# Local functions: Ray ships them whole. Those of a test module would be looked up by name, and workers do not know it.
+def _functions() -> tuple[Callable[[int], int], Callable[[int], int], Callable[[int], int]]:
+    def square(value: int) -> int:
+        return value * value
+
+    def refuse(value: int) -> int:
+        raise DataError(f"no {value}")
+
+    def process(value: int) -> int:
+        return os.getpid()
+
+    return square, refuse, process
 
 
-def _refuse(value: int) -> int:
-    raise DataError(f"no {value}")
-
-
-def _process(value: int) -> int:
-    return os.getpid()
+_square, _refuse, _process = _functions()
 
 
 def test_one_local_worker_stays_in_this_process() -> None:

@@ -9,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from lwddpm.config import DataConfig
+from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.duplicates import candidate_pairs, connected_groups, equal_links, perceptual_hashes, verified_pairs
 from lwddpm.data.location import Location, locate
 from lwddpm.data.manifest import (
@@ -36,10 +36,6 @@ from lwddpm.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK = 32  # slices per task; changes no result
-PHANTOM = "phantom"
-NO_CONTENT = {"source", "path", "max_rejected_fraction"}  # settings that do not change what is prepared
-ONLY_FOLDERS = {"fit", "crop_background", "subject_pattern", "max_pixels"}
-ONLY_PHANTOM = {"phantom_count"}
 
 
 class ParallelMap(Protocol):
@@ -98,7 +94,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 source_fingerprint=fingerprint,
                 image_size=data.image_size,
                 label_names=label_names,
-                settings=_settings(data),
+                settings=data.content_settings(),
                 splits=splits,
                 rejected=rejected,
                 duplicates=duplicates,
@@ -180,7 +176,7 @@ def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
     manifest = None if fresh else read_manifest(path)
     if manifest is None:
         return None
-    wanted = _settings(data)
+    wanted = data.content_settings()
     remedy = "set another data.path, or replace the dataset with --fresh"
     found = manifest.settings
     if found.keys() != wanted.keys():  # folders and phantoms have settings of their own
@@ -201,12 +197,6 @@ def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
             f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; {remedy}"
         )
     return Dataset(path, manifest)
-
-
-def _settings(data: DataConfig) -> dict[str, Any]:
-    """The settings that decide what is prepared, as JSON values."""
-    other = ONLY_FOLDERS if data.source == PHANTOM else ONLY_PHANTOM
-    return data.model_dump(mode="json", exclude=NO_CONTENT | other)
 
 
 def _sort_out(staged: list[Staged], data: DataConfig) -> tuple[list[Staged], tuple[RejectedFile, ...]]:
