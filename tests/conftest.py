@@ -26,6 +26,7 @@ TINY = (
     "model.dim=8",
     "model.dim_mults=[1,2]",
     "training.max_steps=8",
+    "training.precision=fp32",  # parity is judged closely, on any machine
     "training.batch_size=8",
     "training.warmup_steps=0",
     "training.log_every_steps=3",

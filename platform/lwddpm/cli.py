@@ -1,9 +1,11 @@
 """The command line: verbs only. Heavy modules are imported inside the verbs, so that --help is instant."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import typer
 
 from lwddpm.errors import LwddpmError
 
+TRAINING_THREAD = "ray-train-fit"  # its name in cluster/train.py, which is too heavy to import here
 app = typer.Typer(
     name="lwddpm",
     no_args_is_help=True,
@@ -225,7 +228,8 @@ def _registry(uri: str | None) -> Any:
 def _finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
     """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes."""
     try:
-        result = verb()
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for the result
+            result = verb()
     except LwddpmError as error:
         _fail(str(error), error.exit_code, as_json)
     except KeyboardInterrupt:
@@ -265,4 +269,12 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        # A training thread that is not waited for (a second Ctrl-C) must not meet the interpreter's teardown.
+        if any(thread.name == TRAINING_THREAD for thread in threading.enumerate()):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -42,7 +43,7 @@ class DataConfig(Section):
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="larger images are rejected unread")
     phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="decides the splits and the phantoms")
+    seed: Seed = Field(0, description="decides the splits and the phantoms")
 
     @field_validator("splits")
     @classmethod
@@ -158,7 +159,7 @@ class SamplingConfig(Section):
     num_inference_steps: PositiveInt = 50
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
     batch_size: PositiveInt = 64
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
@@ -186,7 +187,7 @@ class Job(Section):
     """What every kind of job has."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()

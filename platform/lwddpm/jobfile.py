@@ -50,11 +50,11 @@ def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:
         ConfigError: every broken rule, one line each: file, line, key, rule, value.
     """
     path = find_job_file(reference)
-    text = path.read_text()
     try:
+        text = path.read_text()
         values = yaml.safe_load(text)
         node = yaml.compose(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a job file is a mapping that starts with 'kind: {'|'.join(KINDS)}'")
@@ -79,7 +79,7 @@ def validate_job(values: Mapping[str, Any], where: str, origins: Mapping[str, st
         ConfigError: as `load_job`.
     """
     kind = values.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"{where}: kind: must be one of {', '.join(KINDS)}, got {kind!r}{hint}")

@@ -24,18 +24,20 @@ class Bar:
         self.description, self.total, self._progress = description, total, progress
         self._task = progress.add_task(description, total=total, note="") if progress else None
         self._start = self._last_line = time.monotonic()
+        self._completed = 0
 
     def advance_to(self, completed: int, note: str = "") -> None:
         """Set the absolute progress, with an optional remark such as the current loss."""
+        self._completed = completed
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=completed, note=note)
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:
             self._last_line = time.monotonic()
             say(f"{self.description}: {completed}/{self.total} {note}".rstrip())
 
-    def close(self, completed: int) -> None:
+    def close(self) -> None:
         if self._progress is None:
-            say(f"{self.description}: {completed}/{self.total} in {time.monotonic() - self._start:.1f} s")
+            say(f"{self.description}: {self._completed}/{self.total} in {time.monotonic() - self._start:.1f} s")
 
 
 @contextmanager
@@ -44,7 +46,7 @@ def bar(description: str, total: int) -> Iterator[Bar]:
     if not (sys.stderr.isatty() and console.is_terminal):
         lines = Bar(description, total, None)
         yield lines
-        lines.close(total)
+        lines.close()
         return
     columns = (
         TextColumn("{task.description}"),

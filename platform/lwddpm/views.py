@@ -41,7 +41,9 @@ def summary(result: dict[str, Any]) -> None:
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
     if "run_id" in result:
-        _facts({"MLflow run": result["run_id"], "browse it": f"mlflow ui --backend-store-uri {result['tracking_uri']}"})
+        store = result["tracking_uri"]
+        browse = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
+        _facts({"MLflow run": result["run_id"], "browse it": browse})
     if model := result.get("model"):
         _facts(
             {

@@ -27,7 +27,7 @@ def _register(job: TrainJob, store: str, model_dir: Path, name: str, dataset: Da
     with tracked_run(job, store, None, "digest") as run:
         card = model_card(job, read_saved_model(model_dir), dataset, None)
         tags = {"lwddpm.dataset_version": dataset.version}
-        return registry.register(run.run_id, model_dir, RegistryConfig(name=name), tags, METRICS, card)
+        return registry.register(run.run_id, model_dir, RegistryConfig(name=name), tags, METRICS, 8, card)
 
 
 def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset) -> None:

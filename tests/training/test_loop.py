@@ -67,8 +67,13 @@ def test_the_loss_falls_and_everything_is_reported(tiny_job: Build, tiny_dataset
     assert load_model(tmp_path / "snapshots" / "epoch_2")[1].step == 12
 
 
-def test_stopped_and_continued_equals_uninterrupted(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    job = tiny_job("training.lr_schedule=cosine", "training.warmup_steps=3")
+@pytest.mark.parametrize("channels_last", ["true", "false"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stopped_and_continued_equals_uninterrupted(
+    precision: str, channels_last: str, tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    formats = (f"training.precision={precision}", f"training.channels_last={channels_last}")
+    job = tiny_job("training.lr_schedule=cosine", "training.warmup_steps=3", *formats)
     whole = _train(job, tiny_dataset, tmp_path / "whole")
     calls = iter([False] * 4 + [True] * 2)
     first = _train(job, tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls))

@@ -17,7 +17,7 @@ from lwddpm.config import TrackingConfig, WorkersConfig
 from lwddpm.data.phantom import simulate
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.features import WEIGHTS_SHA256, WeightsUnavailable, read_weights
-from lwddpm.tracking.store import check_tracking, connect
+from lwddpm.tracking.store import check_tracking, connect, public
 
 _GIB = 2**30
 
@@ -48,8 +48,16 @@ def examine(address: str | None, uri: str | None) -> dict[str, Any]:
         lambda: _weights("fd_lite0"),
         lambda: _weights("fid"),
     ]
-    checks = [examination() for examination in examinations]
+    checks = [_guarded(examination) for examination in examinations]
     return {"healthy": all(check.status != "broken" for check in checks), "checks": [asdict(c) for c in checks]}
+
+
+def _guarded(examination: Callable[[], Check]) -> Check:
+    """One broken check must not hide the others."""
+    try:
+        return examination()
+    except Exception as error:
+        return Check("unexpected", "broken", f"{type(error).__name__}: {error}", "please report this")
 
 
 def _ray(address: str | None) -> Check:
@@ -83,7 +91,7 @@ def _mlflow(uri: str | None) -> Check:
         return Check(
             "MLflow", "broken", str(error), "start the server, or unset MLFLOW_TRACKING_URI to use SQLite here"
         )
-    return Check("MLflow", "ok", f"{mlflow.__version__}, {resolved}, {len(experiments)} experiments")
+    return Check("MLflow", "ok", f"{mlflow.__version__}, {public(resolved)}, {len(experiments)} experiments")
 
 
 def _gpu() -> Check:

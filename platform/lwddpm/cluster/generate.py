@@ -18,7 +18,7 @@ _FEATURE_CHUNK = 64
 
 def generate_images(model_dir: Path, sampling: SamplingConfig, count: int, session: Session) -> np.ndarray:
     """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers."""
-    function = functools.partial(_generate, str(model_dir), sampling)
+    function = functools.partial(_generate, session.model_device, str(model_dir), sampling)
     indices = [range(i, min(i + sampling.batch_size, count)) for i in range(0, count, sampling.batch_size)]
     return np.concatenate(list(session.worker_map(function, indices, description="sampling")))
 
@@ -27,7 +27,7 @@ def reconstruct_images(
     model_dir: Path, images: np.ndarray, timestep: int, sampling: SamplingConfig, session: Session
 ) -> np.ndarray:
     """Noise slices uint8 [N, H, W] to `timestep` and denoise them back."""
-    function = functools.partial(_reconstruct, str(model_dir), timestep, sampling)
+    function = functools.partial(_reconstruct, session.model_device, str(model_dir), timestep, sampling)
     size = sampling.batch_size
     chunks = [list(enumerate(images[i : i + size], start=i)) for i in range(0, len(images), size)]
     return np.concatenate(list(session.worker_map(function, chunks, description="reconstructing")))
@@ -38,26 +38,22 @@ def feature_extraction(session: Session, inception_weights: str | None) -> Calla
 
     def extract(name: str, images: np.ndarray) -> torch.Tensor:
         read_weights(name, inception_weights=inception_weights)  # missing weights are found here, not on every worker
-        function = functools.partial(_extract, name, inception_weights)
+        function = functools.partial(_extract, session.model_device, name, inception_weights)
         chunks = [list(images[i : i + _FEATURE_CHUNK]) for i in range(0, len(images), _FEATURE_CHUNK)]
         return torch.cat(list(session.worker_map(function, chunks, description=f"features for {name}")))
 
     return extract
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _generate(model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
-    model, saved = _load(model_dir, _modified(model_dir))
-    return generate(model, saved.diffusion, sampling, indices, saved.image_size, _device()).numpy()
+def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
+    model, saved = _load(device, model_dir, _modified(model_dir))
+    return generate(model, saved.diffusion, sampling, indices, saved.image_size, device).numpy()
 
 
 def _reconstruct(
-    model_dir: str, timestep: int, sampling: SamplingConfig, chunk: list[tuple[int, np.ndarray]]
+    device: str, model_dir: str, timestep: int, sampling: SamplingConfig, chunk: list[tuple[int, np.ndarray]]
 ) -> np.ndarray:
-    model, saved = _load(model_dir, _modified(model_dir))
+    model, saved = _load(device, model_dir, _modified(model_dir))
     numbers, images = zip(*chunk, strict=True)
     return reconstruct(
         model,
@@ -65,20 +61,20 @@ def _reconstruct(
         torch.from_numpy(np.stack(images)),
         timestep,
         seed=sampling.seed,
-        device=_device(),
+        device=device,
         batch_size=len(chunk),
         indices=numbers,
     ).numpy()
 
 
-def _extract(name: str, inception_weights: str | None, chunk: list[np.ndarray]) -> torch.Tensor:
-    return _extractor(name, inception_weights)(torch.from_numpy(np.stack(chunk)))
+def _extract(device: str, name: str, inception_weights: str | None, chunk: list[np.ndarray]) -> torch.Tensor:
+    return _extractor(device, name, inception_weights)(torch.from_numpy(np.stack(chunk)))
 
 
 # A worker serves many chunks: it loads a model once. The time of writing tells a retrained model from the old one.
 @functools.lru_cache(maxsize=1)
-def _load(model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel]:
-    return load_model(Path(model_dir), _device())
+def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel]:
+    return load_model(Path(model_dir), device)
 
 
 def _modified(model_dir: str) -> int:
@@ -86,5 +82,5 @@ def _modified(model_dir: str) -> int:
 
 
 @functools.lru_cache(maxsize=2)
-def _extractor(name: str, inception_weights: str | None) -> Extractor:
-    return load_extractor(name, inception_weights=inception_weights, device=_device())
+def _extractor(device: str, name: str, inception_weights: str | None) -> Extractor:
+    return load_extractor(name, inception_weights=inception_weights, device=torch.device(device))

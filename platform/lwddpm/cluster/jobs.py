@@ -1,15 +1,15 @@
 """One function for each kind of job: takes a validated job, returns a summary that is also the `--json` output."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 
-from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
+from lwddpm.cluster.generate import generate_images
+from lwddpm.cluster.measure import measure
 from lwddpm.cluster.rundir import check_writable, clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
@@ -17,7 +17,6 @@ from lwddpm.config import (
     AnyJob,
     DataConfig,
     EvaluateJob,
-    EvaluationConfig,
     PrepareJob,
     SampleJob,
     TrainJob,
@@ -25,19 +24,16 @@ from lwddpm.config import (
 )
 from lwddpm.data.prepare import check_source, prepare_dataset
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import denoising_trajectory
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
-from lwddpm.evaluation.protocol import evaluate, num_evaluated
-from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
-from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
-from lwddpm.tracking.store import check_tracking, connect, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, complete_folder, load_model, read_saved_model
-
-_PICTURED = 32  # real and synthetic slices in the side-by-side figure
+from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
+from lwddpm.training.checkpoint import SavedModel, complete_folder, read_saved_model
+from lwddpm.training.schedule import Schedule
 
 
 def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
             case TrainJob():
                 return _train(job, session, fresh)
             case EvaluateJob():
-                return _evaluate(job, session)
+                return _evaluate(job, session, fresh)
             case SampleJob():
                 return _sample(job, session)
 
@@ -80,7 +76,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
         check_writable(Path(job.output), "output")
         weights = job.evaluation.inception_weights if job.evaluation else None
     elif isinstance(job, SampleJob):
-        _check_out(Path(job.out))
+        _check_out(Path(job.out).resolve())
         weights = None
     else:
         weights = job.evaluation.inception_weights if isinstance(job, EvaluateJob) else None
@@ -89,7 +85,11 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
 
 
 def _check_out(out: Path) -> None:
-    check_writable(out, "out")
+    check_writable(out.parent, "out")
+    if out == Path.cwd() or out in Path.cwd().parents:
+        raise ConfigError(
+            f"out: must not hold the working folder, which it would replace, got {out}; name a new folder"
+        )
     if out.exists() and any(out.iterdir()) and not (out / "samples.json").exists():
         raise ConfigError(f"out: must be a new or empty folder, or hold earlier samples, got {out}; choose another")
 
@@ -115,22 +115,46 @@ def _prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
 def _train(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]:
     folder = run_folder(job)
     with occupied(folder):
-        if fresh:
-            clear(folder)
+        uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
-        if done is not None and done["digest"] == job.digest():
+        if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        dataset = _prepare(job.data, session, fresh)
-        uri = tracking_uri(job.tracking)
+        with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store; preparation does not need it
+            opening = pool.submit(connect, uri)
+            dataset = _prepare(job.data, session, fresh)
+            opening.result()
+        _check_dataset(job, dataset)
+        if fresh:
+            clear(folder)
         earlier = read_json(folder / "run.json") or {}
-        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == uri else None
+        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
         with tracked_run(job, uri, run_id, job.digest()) as run:
-            write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": uri})
+            write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
             run.dataset(dataset)
             result = _train_evaluate_register(job, dataset, folder, run, session)
             write_json(folder / "result.json", result)
     return result
+
+
+def _still_registered(done: dict[str, Any], uri: str) -> bool:
+    """Whether this store still has the model of a finished job."""
+    if done["tracking_uri"] != public(uri):
+        return False
+    connect(uri)
+    try:
+        return done["model"] is None or bool(
+            registry.find_version(f"{done['model']['name']}/{done['model']['version']}")
+        )
+    except ConfigError:
+        return False
+
+
+def _check_dataset(job: TrainJob, dataset: Dataset) -> None:
+    """Refuse, before training, a dataset too small to train on or to evaluate with."""
+    Schedule.of(job.training, dataset.num("train"))
+    if job.evaluation is not None:
+        num_evaluated(dataset, job.evaluation)
 
 
 def _train_evaluate_register(
@@ -139,15 +163,15 @@ def _train_evaluate_register(
     model_dir = folder / "model"
     if not model_dir.exists():
         train_on_workers(job, dataset, folder, run, session)
-        label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-        run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {
         "name": job.name,
         "digest": job.digest(),
         "run_id": run.run_id,
         "run_dir": str(folder),
-        "tracking_uri": tracking_uri(job.tracking),
+        "tracking_uri": public(tracking_uri(job.tracking)),
         "dataset": _summary_of(dataset),
         "parameters": saved.parameters,
         "step": saved.step,
@@ -156,7 +180,7 @@ def _train_evaluate_register(
     }
     evaluated = None
     if job.evaluation is not None:
-        evaluated = _measure(model_dir, dataset, job.evaluation, session, run)
+        evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
     if job.registry is not None:
@@ -169,7 +193,7 @@ def _train_evaluate_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
         }
-        version = registry.register(run.run_id, model_dir, job.registry, tags, result["metrics"], card)
+        version = registry.register(run.run_id, model_dir, job.registry, tags, result["metrics"], saved.step, card)
         result["model"] = {
             "name": version.name,
             "version": version.version,
@@ -179,66 +203,31 @@ def _train_evaluate_register(
     return result
 
 
-def _evaluate(job: EvaluateJob, session: Session) -> dict[str, Any]:
+def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]:
     uri = tracking_uri(job.tracking)
+    connect(uri)
+    model_dir = registry.fetch_model(job.model_uri)
+    saved = read_saved_model(model_dir)
+    if saved.image_size != job.data.image_size:
+        raise ConfigError(
+            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
+            f"set data.image_size={saved.image_size}"
+        )
+    _check_steps(job.evaluation, saved, "evaluation")
+    dataset = _prepare(job.data, session, fresh)
+    num_evaluated(dataset, job.evaluation)
     with tracked_run(job, uri, None, job.digest()) as run:
-        model_dir = registry.fetch_model(job.model_uri)
-        saved = read_saved_model(model_dir)
-        if saved.image_size != job.data.image_size:
-            raise ConfigError(
-                f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
-                f"set data.image_size={saved.image_size}"
-            )
-        _check_steps(job.evaluation, saved, "evaluation")
-        dataset = _prepare(job.data, session, fresh=False)
         run.dataset(dataset)
-        result = _measure(model_dir, dataset, job.evaluation, session, run)
+        result = measure(model_dir, dataset, job.evaluation, session, run)
         return {
             "name": job.name,
             "run_id": run.run_id,
-            "tracking_uri": uri,
+            "tracking_uri": public(uri),
             "dataset": _summary_of(dataset),
             "parameters": saved.parameters,
             "metrics": result.metrics(),
             "unavailable": [u.model_dump() for u in result.unavailable],
         }
-
-
-def _measure(
-    model_dir: Path, dataset: Dataset, config: EvaluationConfig, session: Session, run: TrackedRun
-) -> EvaluationResult:
-    """Sample, compute every metric with its floor, draw the figures; all of it logged."""
-    count = num_evaluated(dataset, config)
-    if count < config.num_samples:
-        say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")
-    generated = generate_images(model_dir, config, max(count, _PICTURED), session)
-    result = evaluate(
-        generated[:count],
-        dataset,
-        config,
-        extract=feature_extraction(session, config.inception_weights),
-        reconstruct=lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session),
-    )
-    for missing in result.unavailable:
-        say(f"{missing.name} is not reported: {missing.reason}")
-    step = read_saved_model(model_dir).step
-    run.values(result.metrics(), step)
-    run.text(result.table(), "evaluation/metrics.md")
-    run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
-    log_images(run, generated[:count])
-    real = dataset.images("test" if dataset.num("test") >= _PICTURED else "train")
-    chosen = np.sort(np.random.default_rng(config.seed).choice(len(real), min(_PICTURED, len(real)), replace=False))
-    run.figure(
-        figures.real_beside_synthetic(real[chosen], generated[:_PICTURED], simulated=dataset.manifest.simulated),
-        "real_beside_synthetic",
-    )
-    model, saved = load_model(model_dir, "cuda" if torch.cuda.is_available() else "cpu")
-    device, num_frames = next(model.parameters()).device, min(8, config.num_inference_steps + 1)
-    frames, timesteps = denoising_trajectory(
-        model, saved.diffusion, config, range(4), saved.image_size, device, num_frames
-    )
-    run.figure(figures.denoising_strip(frames.numpy(), timesteps.tolist()), "denoising")
-    return result
 
 
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
@@ -247,7 +236,7 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     saved = read_saved_model(model_dir)
     _check_steps(job.sampling, saved, "sampling")
     images = generate_images(model_dir, job.sampling, job.count, session)
-    out = Path(job.out)
+    out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
         for index, image in enumerate(images):

@@ -2,8 +2,11 @@
 
 import logging
 import os
+import signal
+import socket
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -48,9 +51,10 @@ class Session:
             ConfigError: names the setting, what it asks for and what there is.
         """
         if self.address is None:
-            check_resources(
-                self.workers, {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}, "this machine"
-            )
+            here = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
+            check_resources(self.workers, here, "this machine")
+        else:
+            _check_address(self.address)
 
     def connect(self) -> None:
         """Start or join Ray; does nothing when it runs already.
@@ -59,19 +63,28 @@ class Session:
             ConfigError: the address does not answer, or the cluster is too small for the job.
         """
         if not ray.is_initialized():
+            on_sigterm = signal.getsignal(signal.SIGTERM)
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks in flight when another has failed
             os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
             try:
                 if self.address is None:
                     # an explicit "local": a stale address file of a dead cluster would be joined otherwise
-                    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+                    ray.init(
+                        address="local",
+                        num_cpus=usable_cpus(),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
                 else:
                     say(f"joining the Ray cluster at {self.address}")
                     ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
             except ConnectionError as error:
                 raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
             self._started_here = True
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the driver without its clean-up
         check_resources(self.workers, ray.cluster_resources(), "the Ray cluster")
 
     @property
@@ -83,12 +96,19 @@ class Session:
         return there >= self.workers.count
 
     @property
+    def model_device(self) -> str:
+        """Where tasks of `worker_map` compute."""
+        if not self.in_process:
+            self.connect()
+        return "cuda" if self.use_gpu else "cpu"
+
+    @property
     def cpus_per_worker(self) -> int:
         """CPUs, and so compute threads, of each worker."""
         if self.workers.cpus_per_worker is not None:
             return self.workers.cpus_per_worker
         if self.in_process:
-            return os.cpu_count() or 1
+            return usable_cpus()
         nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         usable = sorted(cpus for cpus in nodes if cpus)
         workers_per_node = -(-self.workers.count // max(1, len(usable)))
@@ -151,7 +171,25 @@ def _units(items: Sequence[Any]) -> int:
     return sum(len(item) if isinstance(item, (list, tuple, range)) else 1 for item in items)
 
 
-def check_resources(workers: WorkersConfig, there: dict[str, float], where: str) -> None:
+def usable_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_address(address: str) -> None:
+    """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return  # "auto": Ray knows where
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(
+            f"--address {address}: no Ray cluster answers there ({error}); start one, or leave it out to run here"
+        ) from None
+
+
+def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: str) -> None:
     """Refuse a job that could never start.
 
     Raises:

@@ -1,6 +1,8 @@
 """Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
 
+import logging
 import queue
+import signal
 import threading
 import uuid
 from dataclasses import asdict
@@ -28,6 +30,7 @@ from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
 _POLL_S = 0.25
+_STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
 
 
 class QueueReporter:
@@ -58,10 +61,12 @@ def train_on_workers(
         JobError: the training failed, or a worker was lost more often than `workers.max_failures` allows.
         KeyboardInterrupt: stopped by the user; a checkpoint is saved.
     """
+    total = Schedule.of(job.training, dataset.num("train")).num_steps
     stop_file = run_dir / "stop"
     stop_file.unlink(missing_ok=True)
     if not session.in_process:
         session.connect()
+    logging.getLogger("ray").setLevel(logging.ERROR)
     events: Any = queue.Queue() if session.in_process else RayQueue(actor_options={"num_cpus": 0})
     payload = {
         "job": job.model_dump(mode="json"),
@@ -83,14 +88,12 @@ def train_on_workers(
             # Unique: with a known name Ray Train would restore its own state; a run's state is its checkpoints.
             name=f"{run_dir.name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(run_dir / "ray"),
-            failure_config=FailureConfig(max_failures=job.workers.max_failures),
+            failure_config=FailureConfig(max_failures=job.workers.max_failures, controller_failure_limit=_STARTS),
         ),
     )
     attempt = _Attempt(trainer)
     attempt.start()
-    total = Schedule.of(job.training, dataset.num("train")).num_steps
-    interrupted = False
-    with bar("training", total) as progress:
+    with bar("training", total) as progress, _StopRequest(stop_file) as stop:
         while attempt.is_alive() or not events.empty():
             try:
                 try:
@@ -112,26 +115,69 @@ def train_on_workers(
                 say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
     stop_file.unlink(missing_ok=True)
     outcome = attempt.outcome()
-    if not outcome.finished:
+    if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
         raise KeyboardInterrupt
     return outcome
 
 
 def _work(payload: dict[str, Any]) -> dict[str, Any]:
-    """What every worker runs. Errors meant for users come back as values: Ray Train would retry an exception."""
+    """What every worker runs.
+
+    Rank 0 returns errors meant for users as values: Ray Train would retry an exception, and a run that diverged
+    diverges again. Other ranks raise, so that Ray Train ends the group at once where one rank fails alone.
+    """
     tune_allocator()
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
     rank = dist.get_rank() if dist.is_initialized() else 0
     reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
-    device = get_device() if payload["use_gpu"] else torch.device("cpu")
+    device = _device(payload["use_gpu"])
     try:
         dataset = open_dataset(payload["dataset"])
         return asdict(train(job, dataset, run_dir, reporter, device, (run_dir / "stop").exists))
     except LwddpmError as error:
+        if rank != 0:
+            raise
         return {"error": type(error).__name__, "message": str(error)}
+
+
+def _device(use_gpu: bool) -> torch.device:
+    if not use_gpu:
+        return torch.device("cpu")
+    # In the driver's process Ray Train's get_device() would start a second Ray to ask for GPU ids.
+    device: torch.device = get_device() if ray.is_initialized() and dist.is_initialized() else torch.device("cuda", 0)
+    return device
+
+
+class _StopRequest:
+    """Turns the first Ctrl-C or SIGTERM into a stop file that the workers look for; a second one interrupts.
+
+    A flag instead of an exception: an interrupt in the middle of a request to MLflow would lose what it carries.
+    """
+
+    def __init__(self, stop_file: Path) -> None:
+        self.requested = False
+        self._stop_file = stop_file
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "_StopRequest":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._stop_file.unlink(missing_ok=True)
+
+    def _note(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._stop_file.touch()
+        say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
 
 
 class _Attempt(threading.Thread):

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,6 +24,7 @@ CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
 _PROMOTION = "lwddpm.promotion."
+_NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,13 @@ class RegisteredVersion:
 
 
 def register(
-    run_id: str, model_dir: Path, registry: RegistryConfig, tags: dict[str, str], metrics: dict[str, float], card: str
+    run_id: str,
+    model_dir: Path,
+    registry: RegistryConfig,
+    tags: dict[str, str],
+    metrics: dict[str, float],
+    step: int,
+    card: str,
 ) -> RegisteredVersion:
     """Store a model folder with its run, register it and give it the alias.
 
@@ -52,7 +60,8 @@ def register(
         model_dir: folder with `model.safetensors` and `config.json`.
         registry: name and alias.
         tags: facts to search by, such as the dataset version.
-        metrics: `eval/...` numbers; attached to the logged model.
+        metrics: `eval/...` numbers of the model; logged with the run and attached to the logged model.
+        step: the optimizer step of the model.
         card: the model card, Markdown.
     """
     logged = mlflow.pyfunc.log_model(
@@ -69,7 +78,7 @@ def register(
     )
     client = MlflowClient()
     if metrics:
-        mlflow.log_metrics(metrics, model_id=logged.model_id)
+        mlflow.log_metrics(metrics, step=step, model_id=logged.model_id)
     number = str(logged.registered_model_version)
     for key, value in (tags | {name: f"{value:.6g}" for name, value in metrics.items()}).items():
         client.set_model_version_tag(registry.name, number, key, value)
@@ -85,6 +94,8 @@ def list_versions(name: str | None = None) -> list[RegisteredVersion]:
         ConfigError: no model of that name.
     """
     client = MlflowClient()
+    if name and not _NAME.fullmatch(name):
+        raise ConfigError(f"{name}: no such registered model; {_known(client)}")
     query = f"name='{name}'" if name else None
     found = client.search_model_versions(query, order_by=["creation_timestamp DESC"])
     if name and not found:
@@ -152,8 +163,13 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         "reason": reason,
         "metrics": target.metrics,
     }
+    try:
+        client.set_registered_model_alias(target.name, to, str(target.version))
+    except MlflowException as error:
+        raise ConfigError(
+            f"--to {to}: not a usable alias ({error}); use lower-case letters, such as champion"
+        ) from None
     client.set_registered_model_tag(target.name, f"{_PROMOTION}{now}", json.dumps(record))
-    client.set_registered_model_alias(target.name, to, str(target.version))
     return record
 
 

@@ -22,8 +22,9 @@ from mlflow.tracking import MlflowClient
 
 from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
+from lwddpm.errors import ConfigError
 from lwddpm.evaluation.figures import tile
-from lwddpm.tracking.store import connect
+from lwddpm.tracking.store import connect, public
 
 _BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
@@ -40,8 +41,10 @@ class TrackedRun:
         self._logged_until = max((m.step for m in history), default=0)
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        if step <= self._logged_until and "train/loss" in values:
-            return
+        if "train/loss" in values:
+            if step <= self._logged_until:
+                return
+            self._logged_until = step
         now = int(time.time() * 1000)
         self._pending += [Metric(key, value, now, step) for key, value in values.items()]
         if len(self._pending) >= _BATCH:
@@ -105,30 +108,38 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
     """
     client = connect(uri)
     mlflow.set_system_metrics_sampling_interval(5)
-    experiment = mlflow.set_experiment(job.tracking.experiment)
     fresh = run_id is None or not _exists(client, run_id)
-    active = mlflow.start_run(
-        run_id=None if fresh else run_id,
-        experiment_id=experiment.experiment_id if fresh else None,
-        run_name=job.name if fresh else None,
-        log_system_metrics=True,
-    )
     status = RunStatus.to_string(RunStatus.FAILED)
-    run = TrackedRun(active.info.run_id, client)
     try:
         if fresh:
+            experiment_id = _experiment(job.tracking.experiment)
+            active = mlflow.start_run(experiment_id=experiment_id, run_name=job.name, log_system_metrics=True)
+        else:  # in the experiment where it began
+            active = mlflow.start_run(run_id=run_id, log_system_metrics=True)
+        run = TrackedRun(active.info.run_id, client)
+        if fresh:
             settings = job.model_dump(mode="json")
+            settings["tracking"]["uri"] = public(uri)
             mlflow.log_params(_flatten(settings))
             run.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
         run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
-        yield run
-        run.flush()
+        try:
+            yield run
+        finally:
+            run.flush()
         status = RunStatus.to_string(RunStatus.FINISHED)
     except KeyboardInterrupt:
         status = RunStatus.to_string(RunStatus.KILLED)
         raise
     finally:
         mlflow.end_run(status)
+
+
+def _experiment(name: str) -> str:
+    try:
+        return str(mlflow.set_experiment(name).experiment_id)
+    except mlflow.MlflowException as error:
+        raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
 
 
 def _exists(client: MlflowClient, run_id: str) -> bool:

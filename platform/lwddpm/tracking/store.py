@@ -3,11 +3,14 @@
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from lwddpm.config import TrackingConfig
+from lwddpm.data.location import exclusive
 from lwddpm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,11 +44,11 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     parsed = urlparse(uri)
     remedy = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
     if parsed.scheme in ("http", "https"):
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
         try:
+            port = parsed.port or (443 if parsed.scheme == "https" else 80)
             socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
-        except OSError as error:
-            raise ConfigError(f"tracking.uri: {uri} does not answer ({error}); {remedy}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {remedy}") from None
     elif parsed.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
@@ -54,7 +57,7 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
             )
     elif parsed.scheme not in ("file", "postgresql", "mysql", "mssql", "databricks"):
         raise ConfigError(
-            f"tracking.uri: must begin with http(s)://, sqlite:/// or postgresql://, got {uri!r}; "
+            f"tracking.uri: must begin with http(s)://, sqlite:/// or postgresql://, got {public(uri)!r}; "
             "such as sqlite:///mlflow.db"
         )
     return uri
@@ -63,10 +66,34 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
 def connect(uri: str) -> "MlflowClient":
     """Point this process at the store, creating its tables where it is new (which takes seconds)."""
     import mlflow
+    from sqlalchemy.exc import SQLAlchemyError
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri)
-    client.search_experiments(max_results=1)
+    try:
+        client = mlflow.MlflowClient(uri)
+        with _creating(uri):
+            client.search_experiments(max_results=1)
+    except (mlflow.MlflowException, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"tracking.uri: {public(uri)} is not a usable MLflow store ({reason}); set another") from None
     return client
+
+
+def public(uri: str) -> str:
+    """The URI without user and password, fit for logs and records."""
+    parsed = urlparse(uri)
+    if parsed.username is None and parsed.password is None:
+        return uri
+    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
+
+
+@contextmanager
+def _creating(uri: str) -> Iterator[None]:
+    """Only one process at a time may find an SQLite file without tables: MLflow does not guard their creation."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with exclusive(Path(f"{uri.removeprefix('sqlite:///')}.lock")):
+        yield

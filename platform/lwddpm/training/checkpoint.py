@@ -116,9 +116,14 @@ def load_checkpoint(
     state = read_state(path)
     _restore(model, path / "model.safetensors")
     _restore(ema, path / "ema.safetensors")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restored: dict[int, dict[str, Tensor]] = {}
     for key, value in _read_tensors(path / "optimizer.safetensors").items():
         index, _, name = key.partition(".")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            # In the parameter's memory format: fused Adam walks both as raw memory and would mix up the elements.
+            value = torch.empty_like(parameter).copy_(value)
         restored.setdefault(int(index), {})[name] = value.to(device)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
     return state

@@ -32,6 +32,7 @@ from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule, learning_rate
 
 GRID_SAMPLES = 16  # drawn at every snapshot
+GRID_STEPS = 50
 # The untrained network predicts about zero; a loss well above that start means it has left for good.
 _DIVERGED = 3.0
 
@@ -138,11 +139,11 @@ class _Trainer:
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
                 window.reset()
+            if step in schedule.snapshots:
+                self._snapshot()  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
                 self._validate()
                 self._save_checkpoint()
-            if step in schedule.snapshots:
-                self._snapshot()
         finished = self.step >= schedule.num_steps
         if finished:
             self._save_model(self.run_dir / "model")
@@ -190,9 +191,10 @@ class _Trainer:
 
     def _report(self, window: "_Window", first: int) -> None:
         losses, norms, rate = window.read()
-        for offset, loss in enumerate(losses):
-            if not np.isfinite(loss):
-                raise JobError(self._divergence(first + offset + 1, f"the loss is {loss}"))
+        for offset, values in enumerate(zip(losses, norms, strict=True)):
+            for name, value in zip(("loss", "gradient's norm"), values, strict=True):
+                if not np.isfinite(value):
+                    raise JobError(self._divergence(first + offset + 1, f"the {name} is {value}"))
         mean = float(np.mean(losses))
         if self.initial_loss is None:
             self.initial_loss = mean
@@ -258,11 +260,11 @@ class _Trainer:
         """Draw samples from the EMA weights on rank 0 and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
         if self.rank == 0:
-            sampling = self.job.evaluation or SamplingConfig()
-            indices = range(GRID_SAMPLES)
-            images = generate(
-                self.ema.model, self.job.diffusion, sampling, indices, self.dataset.manifest.image_size, self.device
-            )
+            # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
+            steps = min(GRID_STEPS, self.job.diffusion.num_train_timesteps)
+            sampling = SamplingConfig(sampler="ddim", num_inference_steps=steps)
+            size = self.dataset.manifest.image_size
+            images = generate(self.ema.model, self.job.diffusion, sampling, range(GRID_SAMPLES), size, self.device)
             self.reporter.images(self.step, epoch, images.numpy())
             if self.step < self.schedule.num_steps:
                 self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")

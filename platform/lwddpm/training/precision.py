@@ -1,6 +1,7 @@
 """Number format, memory layout and allocator: what makes a step fast on the device at hand."""
 
 import ctypes
+import shutil
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -56,8 +57,9 @@ def choose_precision(
     bf16 = fast_bf16 if training.precision == "auto" else training.precision == "bf16"
     pays = not bf16 or device.type == "cuda" or model.dim >= _MIN_DIM_FOR_CHANNELS_LAST
     channels_last = pays if training.channels_last == "auto" else training.channels_last
+    has_compiler = any(map(shutil.which, ("cc", "gcc", "clang")))  # slim container images have none
     long_on_gpu = device.type == "cuda" and num_steps >= _MIN_STEPS_FOR_COMPILE
-    compile_ = long_on_gpu if training.compile == "auto" else training.compile
+    compile_ = (long_on_gpu and has_compiler) if training.compile == "auto" else training.compile
     return Precision(device.type, bf16, channels_last, compile_)
 
 
