@@ -96,24 +96,16 @@ def train_on_workers(
     with bar("training", total) as progress, _StopRequest(stop_file) as stop:
         while attempt.is_alive() or not events.empty():
             try:
-                try:
-                    name, arguments = events.get(timeout=_POLL_S)
-                except queue.Empty:
-                    run.flush()
-                    continue
-                getattr(run, name)(*arguments)
-                if name == "metrics" and "train/images_per_s" in arguments[1]:
-                    step, values = arguments
-                    progress.advance_to(
-                        step, f"loss {values['train/loss']:.4f}, {values['train/images_per_s']:.1f} images/s"
-                    )
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                stop_file.touch()
-                say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
-    stop_file.unlink(missing_ok=True)
+                name, arguments = events.get(timeout=_POLL_S)
+            except queue.Empty:
+                run.flush()
+                continue
+            getattr(run, name)(*arguments)
+            if name == "metrics" and "train/images_per_s" in arguments[1]:
+                step, values = arguments
+                rate = values["train/images_per_s"]
+                progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+        run.flush()
     outcome = attempt.outcome()
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
