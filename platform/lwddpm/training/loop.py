@@ -138,12 +138,13 @@ class _Trainer:
             if window.full or at_checkpoint or step == schedule.num_steps or (self.world == 1 and self.should_stop()):
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
-                window.reset()
             if step in schedule.snapshots:
                 self._snapshot()  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
                 self._validate()
                 self._save_checkpoint()
+            if window.reported:
+                window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
         if finished:
             self._save_model(self.run_dir / "model")
@@ -297,6 +298,7 @@ class _Window:
         self.values = torch.zeros(2, size + 1, device=device)  # the last column carries the stop flag
         self.size, self.world, self.count = size, world, 0
         self.start = time.perf_counter()
+        self.reported = False
 
     @property
     def full(self) -> bool:
@@ -317,8 +319,9 @@ class _Window:
 
     def read(self) -> tuple[list[float], list[float], float]:
         """Losses, gradient norms, steps per second."""
+        self.reported = True
         losses, norms = self.values[:, : self.count].tolist()
         return losses, norms, self.count / (time.perf_counter() - self.start)
 
     def reset(self) -> None:
-        self.count, self.start = 0, time.perf_counter()
+        self.count, self.start, self.reported = 0, time.perf_counter(), False

@@ -1,0 +1,24 @@
+"""What is installed elsewhere: the wheel alone, without the checkout."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_wheel_runs_shipped_jobs_without_the_checkout(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "dist")]
+    subprocess.run(build, check=True, cwd=ROOT, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    shipped = {path.name for path in (ROOT / "jobs").glob("*.yaml")}
+    assert {path.name for path in (tmp_path / "site" / "lwddpm" / "bundled" / "jobs").glob("*.yaml")} == shipped
+    command = [sys.executable, "-m", "lwddpm", "run", "paper", "--set", "data.source=phantom", "--dry-run", "--json"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    output = subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert json.loads(output.stdout)["parameters"] == 13_341_041
