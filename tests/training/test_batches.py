@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -72,3 +76,22 @@ def test_validation_covers_the_timesteps_evenly_and_stays_the_same() -> None:
     assert len(set(draw.indices)) == 10
     again = validation_draw(0, 10, 30, 1000)
     assert all(np.array_equal(a, b) for a, b in zip(vars(draw).values(), vars(again).values(), strict=True))
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path: Path) -> None:
+    """Anonymous memory of a process that trains from a 1 GiB split stays that of a few batches."""
+    path = tmp_path / "images.npy"
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(65536, 128, 128)).flush()  # sparse on disk
+    code = f"""
+import numpy as np, torch
+from lwddpm.training.batches import BatchLoader, training_draw
+def anonymous_mib():
+    return next(int(l.split()[1]) / 1024 for l in open("/proc/self/status") if l.startswith("RssAnon"))
+loader = BatchLoader(np.load({str(path)!r}, mmap_mode="r"), torch.device("cpu"))
+loader.load(training_draw(0, 0, 32, 65536, 1000, True))
+before = anonymous_mib()
+for step in range(1, 100):
+    loader.load(training_draw(0, step, 32, 65536, 1000, True))
+assert anonymous_mib() - before < 64, (before, anonymous_mib())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,6 +30,7 @@ from lwddpm.training.ema import ExponentialMovingAverage
 from lwddpm.training.precision import choose_precision
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule, learning_rate
+from lwddpm.training.window import Window
 
 GRID_SAMPLES = 16  # drawn at every snapshot
 GRID_STEPS = 50
@@ -127,7 +128,7 @@ class _Trainer:
     def run(self) -> TrainingOutcome:
         start, first_step = time.perf_counter(), self.step
         config, schedule = self.job.training, self.schedule
-        window = _Window(config.log_every_steps, self.device, self.world)
+        window = Window(config.log_every_steps, self.device, self.world)
         stopping = False
         while self.step < schedule.num_steps and not stopping:
             loss, norm = self._optimizer_step()
@@ -190,7 +191,7 @@ class _Trainer:
             prediction = network(x_t, timesteps)
         return self.process.losses(prediction.float(), x_0, timesteps, noise)
 
-    def _report(self, window: "_Window", first: int) -> None:
+    def _report(self, window: Window, first: int) -> None:
         losses, norms, rate = window.read()
         for offset, values in enumerate(zip(losses, norms, strict=True)):
             for name, value in zip(("loss", "gradient's norm"), values, strict=True):
@@ -289,39 +290,3 @@ class _Trainer:
     def _wait_for_rank_0(self) -> None:
         if self.world > 1:
             dist.barrier()
-
-
-class _Window:
-    """Losses and norms of the steps since the last report, kept on the device so that no step waits for them."""
-
-    def __init__(self, size: int, device: torch.device, world: int) -> None:
-        self.values = torch.zeros(2, size + 1, device=device)  # the last column carries the stop flag
-        self.size, self.world, self.count = size, world, 0
-        self.start = time.perf_counter()
-        self.reported = False
-
-    @property
-    def full(self) -> bool:
-        return self.count == self.size
-
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        self.values[0, self.count] = loss
-        self.values[1, self.count] = norm
-        self.count += 1
-
-    def agree(self, stop: bool) -> bool:
-        """Average over the ranks; true on all of them if any wants to stop."""
-        self.values[:, -1] = float(stop)
-        if self.world > 1:
-            dist.all_reduce(self.values)
-            self.values /= self.world
-        return bool(self.values[0, -1] > 0)
-
-    def read(self) -> tuple[list[float], list[float], float]:
-        """Losses, gradient norms, steps per second."""
-        self.reported = True
-        losses, norms = self.values[:, : self.count].tolist()
-        return losses, norms, self.count / (time.perf_counter() - self.start)
-
-    def reset(self) -> None:
-        self.count, self.start, self.reported = 0, time.perf_counter(), False
