@@ -1,6 +1,6 @@
 """What the platform costs and what workers bring, as ratios in one run: images per second of real jobs.
 
-    python benchmarks/platform_speed.py overhead|workers [--json] [--rounds 3] [--steps 120]
+    python benchmarks/platform_speed.py overhead|workers [--json] [--rounds 2] [--steps 100]
 
 overhead: a job of the platform (Ray Train in-process, MLflow on SQLite, checkpoints, EMA, logging) against a bare
 PyTorch loop over the same network with the same number format, optimizer, clipping and EMA. At least 0.95 is wanted.
@@ -122,8 +122,8 @@ def measure(what: str, rounds: int, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("overhead", "workers", "bare"))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--data", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()

@@ -29,21 +29,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", help="folder of real images for the preparation benchmark")
     arguments = parser.parse_args()
-    overhead = run("platform_speed.py", "overhead")
-    rows = [("images/s of a job / of a bare PyTorch loop", overhead["ratio"], 0.95)]
-    speed = run("training_speed.py")
-    rows += [(f"step of {name} / of the platform, 128x128", value, 2.5) for name, value in speed["speedup"].items()]
-    workers = run("platform_speed.py", "workers")
-    rows.append(("images/s of 2 workers / of 1, one thread each", workers["ratio"], 1.6))
+    print("| ratio | measured | wanted |\n|---|---:|---:|", flush=True)
+    _row("images/s of a job / of a bare PyTorch loop", run("platform_speed.py", "overhead")["ratio"], 0.95)
+    for name, value in run("training_speed.py")["speedup"].items():
+        _row(f"seconds a step of {name} / of the platform, 128x128", value, 2.5)
+    _row("images/s of 2 workers / of 1, one thread each", run("platform_speed.py", "workers")["ratio"], 1.6)
     if arguments.source:
         preparation = run("preparation.py", "--source", arguments.source)
-        label = f"Pillow loop / preparation of {preparation['images']:,} images, {preparation['cpus']} CPUs"
-        rows.append((label, preparation["ratio"], 1.5))
-    print("| ratio | measured | wanted |\n|---|---:|---:|")
-    for name, value, wanted in rows:
-        print(f"| {name} | {value:.2f} | {wanted:g} |")
-    if not arguments.source:
+        label = f"seconds of a Pillow loop / of preparing {preparation['images']:,} images, {preparation['cpus']} CPUs"
+        _row(label, preparation["ratio"], 1.5)
+    else:
         print("| preparation of real images | not measured: give --source (make bench DATA=FOLDER) | 1.5 |")
+
+
+def _row(name: str, value: float, wanted: float) -> None:
+    print(f"| {name} | {value:.2f} | {wanted:g} |", flush=True)
 
 
 if __name__ == "__main__":
