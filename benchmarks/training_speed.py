@@ -39,7 +39,8 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
     if name == PLATFORM:
         from lwddpm.config import ModelConfig, TrainingConfig
         from lwddpm.models.unet import build_model
-        from lwddpm.training.precision import choose_precision, tune_allocator
+        from lwddpm.training.allocator import tune_allocator
+        from lwddpm.training.precision import choose_precision
 
         tune_allocator()
         config = ModelConfig()

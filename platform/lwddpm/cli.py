@@ -84,6 +84,9 @@ def run(
         lwddpm run jobs/paper.yaml --set data.source=PATH --dry-run
     """
     from lwddpm.jobfile import load_job
+    from lwddpm.training.allocator import tune_allocator
+
+    tune_allocator()
 
     def verb() -> dict[str, Any]:
         loaded = load_job(job, overrides or [])

@@ -19,8 +19,7 @@ def _status(store: str, run_id: str) -> str:
 def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset: Dataset, tmp_path: Path) -> None:
     with tracked_run(job, store, None, "digest") as run:
         run.dataset(tiny_dataset)
-        run.metrics(1, {"train/loss": 0.5})
-        run.metrics(2, {"train/loss": 0.25, "train/images_per_s": 10.0})
+        run.metrics({1: {"train/loss": 0.5}, 2: {"train/loss": 0.25, "train/images_per_s": 10.0}})
         run.images(2, 1.0, np.full((16, 16, 16), 7, np.uint8))
     client = connect(store)
     found = client.get_run(run.run_id)
@@ -58,12 +57,10 @@ def test_the_final_status_is_what_happened(job: TrainJob, store: str, error: typ
 
 def test_a_continued_run_is_the_same_run_and_logs_no_step_twice(job: TrainJob, store: str) -> None:
     with tracked_run(job, store, None, "digest") as run:
-        for step in (1, 2, 3):
-            run.metrics(step, {"train/loss": 1.0 / step})
+        run.metrics({step: {"train/loss": 1.0 / step} for step in (1, 2, 3)})
     with tracked_run(job, store, run.run_id, "digest") as again:
         assert again.run_id == run.run_id
-        for step in (2, 3, 4):  # from the checkpoint of step 1
-            again.metrics(step, {"train/loss": 1.0 / step})
+        again.metrics({step: {"train/loss": 1.0 / step} for step in (2, 3, 4)})  # from the checkpoint of step 1
         assert again.history("train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert _status(store, run.run_id) == "FINISHED"
 

@@ -31,8 +31,9 @@ class Recorder:
         self.drawn: list[tuple[int, np.ndarray]] = []
         self.saved: list[int] = []
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.values.setdefault(step, {}).update(values)
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        for step, values in rows.items():
+            self.values.setdefault(step, {}).update(values)
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         self.drawn.append((step, images))

@@ -23,8 +23,8 @@ class KillsItself(SilentReporter):
     def __init__(self, at: int) -> None:
         self.at = at
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        if step >= self.at:
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        if max(rows) >= self.at:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -32,8 +32,9 @@ class Collects(SilentReporter):
     def __init__(self) -> None:
         self.values: dict[int, dict[str, float]] = {}
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.values.setdefault(step, {}).update(values)
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        for step, values in rows.items():
+            self.values.setdefault(step, {}).update(values)
 
 
 def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:

@@ -66,7 +66,6 @@ class Session:
             on_sigterm = signal.getsignal(signal.SIGTERM)
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks in flight when another has failed
-            os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
             try:
                 if self.address is None:
                     # an explicit "local": a stale address file of a dead cluster would be joined otherwise

@@ -24,12 +24,12 @@ from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.progress import bar, say
 from lwddpm.tracking.runs import TrackedRun
+from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
-from lwddpm.training.precision import tune_allocator
 from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
-_POLL_S = 0.25
+_POLL_S = 0.5
 _STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
 
 
@@ -39,8 +39,8 @@ class QueueReporter:
     def __init__(self, events: Any) -> None:
         self._events = events
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self._events.put(("metrics", (step, values)))
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        self._events.put(("metrics", (rows,)))
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         self._events.put(("images", (step, epoch, images)))
@@ -88,23 +88,27 @@ def train_on_workers(
             # Unique: with a known name Ray Train would restore its own state; a run's state is its checkpoints.
             name=f"{run_dir.name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(run_dir / "ray"),
+            worker_runtime_env={"env_vars": ENVIRONMENT},
             failure_config=FailureConfig(max_failures=job.workers.max_failures, controller_failure_limit=_STARTS),
         ),
     )
     attempt = _Attempt(trainer)
     attempt.start()
     with bar("training", total) as progress, _StopRequest(stop_file) as stop:
-        while attempt.is_alive() or not events.empty():
+        while True:
+            ended = not attempt.is_alive()  # asked first: what was reported before the end is in the queue by now
             try:
                 name, arguments = events.get(timeout=_POLL_S)
             except queue.Empty:
-                run.flush()
+                if ended:
+                    break
                 continue
             getattr(run, name)(*arguments)
-            if name == "metrics" and "train/images_per_s" in arguments[1]:
-                step, values = arguments
-                rate = values["train/images_per_s"]
-                progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+            if name == "metrics":
+                step, values = max(arguments[0].items())
+                if "train/images_per_s" in values:
+                    rate = values["train/images_per_s"]
+                    progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
         run.flush()
     outcome = attempt.outcome()
     if stop.requested or not outcome.finished:
@@ -119,7 +123,6 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     Rank 0 returns errors meant for users as values: Ray Train would retry an exception, and a run that diverged
     diverges again. Other ranks raise, so that Ray Train ends the group at once where one rank fails alone.
     """
-    tune_allocator()
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])

@@ -27,6 +27,8 @@ from lwddpm.evaluation.figures import tile
 from lwddpm.tracking.store import connect, public
 
 _BATCH = 500  # metrics in one request; MLflow takes at most 1000
+_FLUSH_EVERY_S = 10.0
+_SYSTEM_METRICS_EVERY_S = 30
 _VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
 
 
@@ -36,25 +38,29 @@ class TrackedRun:
     def __init__(self, run_id: str, client: MlflowClient) -> None:
         self.run_id, self.client = run_id, client
         self._pending: list[Metric] = []
+        self._flushed_at = time.monotonic()
         # A killed attempt may have logged further than its last checkpoint: those steps are not logged again.
         history = client.get_metric_history(run_id, "train/loss")
         self._logged_until = max((m.step for m in history), default=0)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        if "train/loss" in values:
-            if step <= self._logged_until:
-                return
-            self._logged_until = step
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        """Log now and then: a request costs tens of milliseconds of a CPU that the training wants."""
         now = int(time.time() * 1000)
-        self._pending += [Metric(key, value, now, step) for key, value in values.items()]
-        if len(self._pending) >= _BATCH:
+        for step, values in rows.items():
+            if "train/loss" in values:
+                if step <= self._logged_until:
+                    continue
+                self._logged_until = step
+            self._pending += [Metric(key, value, now, step) for key, value in values.items()]
+        if len(self._pending) >= _BATCH or time.monotonic() - self._flushed_at >= _FLUSH_EVERY_S:
             self.flush()
 
     def flush(self) -> None:
-        """Send what is pending in one request."""
-        if self._pending:
-            self.client.log_batch(self.run_id, metrics=self._pending)
-            self._pending = []
+        """Send what is pending."""
+        while self._pending:
+            self.client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
+            self._pending = self._pending[_BATCH:]
+        self._flushed_at = time.monotonic()
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         grid = tile(images)
@@ -107,7 +113,7 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
         digest: identifies the job's training.
     """
     client = connect(uri)
-    mlflow.set_system_metrics_sampling_interval(5)
+    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
     fresh = run_id is None or not _exists(client, run_id)
     status = RunStatus.to_string(RunStatus.FAILED)
     try:

@@ -205,18 +205,14 @@ class _Trainer:
                 self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
             )
         if self.rank == 0:
-            for offset, loss in enumerate(losses[:-1]):
-                self.reporter.metrics(first + offset + 1, {"train/loss": loss})
-            self.reporter.metrics(
-                self.step,
-                {
-                    "train/loss": losses[-1],
-                    "train/grad_norm": norms[-1],
-                    "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
-                    "train/images_per_s": rate * self.job.training.batch_size,
-                    "train/epoch": self.step / self.schedule.steps_per_epoch,
-                },
-            )
+            rows = {first + offset + 1: {"train/loss": loss} for offset, loss in enumerate(losses)}
+            rows[self.step] |= {
+                "train/grad_norm": norms[-1],
+                "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
+                "train/images_per_s": rate * self.job.training.batch_size,
+                "train/epoch": self.step / self.schedule.steps_per_epoch,
+            }
+            self.reporter.metrics(rows)
 
     def _divergence(self, step: int, what: str) -> str:
         config = self.job.training
@@ -243,7 +239,7 @@ class _Trainer:
         if self.world > 1:
             dist.all_reduce(total)
         if self.rank == 0:
-            self.reporter.metrics(self.step, {"val/loss": total.item() / count})
+            self.reporter.metrics({self.step: {"val/loss": total.item() / count}})
 
     def _save_checkpoint(self) -> None:
         if self.rank == 0:

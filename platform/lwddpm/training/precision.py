@@ -1,8 +1,6 @@
-"""Number format, memory layout and allocator: what makes a step fast on the device at hand."""
+"""Number format and memory layout: what makes a step fast on the device at hand."""
 
-import ctypes
 import shutil
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -67,25 +65,3 @@ def _cpu_multiplies_bf16() -> bool:
     """Whether the CPU has matrix units for bf16 (AMX): 1.3 to 3 times the speed of float32 at every width measured."""
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions
     return bool(capabilities.get("amx_bf16"))
-
-
-def tune_allocator() -> bool:
-    """Keep freed activations in the process instead of giving them back to the kernel after every step.
-
-    A training step on a CPU frees and asks again for the same hundreds of MiB; with glibc's defaults each round
-    pays for page faults (measured: 1.2 to 1.4 times slower steps). Call before any tensor is made.
-
-    Returns:
-        Whether the settings were taken; elsewhere than on glibc nothing changes.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # <malloc.h>
-    # One arena: Ray Train calls the training function in a thread, whose own arena could not grow past 64 MiB.
-    settings = {arena_max: 1, mmap_max: 0, trim_threshold: 2**31 - 1, top_pad: 256 * 2**20}
-    taken = [mallopt(option, value) == 1 for option, value in settings.items()]
-    return all(taken)

@@ -9,8 +9,8 @@ import numpy as np
 class Reporter(Protocol):
     """Called on rank 0 only. Steps are completed optimizer steps."""
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Numbers that belong to one step."""
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        """Numbers by step: those of many steps in one call, since a listener may be a process away."""
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         """Samples drawn from the EMA weights: uint8 [N, H, W]."""
@@ -22,7 +22,7 @@ class Reporter(Protocol):
 class SilentReporter:
     """Listens to nothing: for benchmarks, and for ranks other than 0."""
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
         pass
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
