@@ -14,9 +14,16 @@ def test_what_is_asked_for_is_taken(value: str) -> None:
     assert (chosen.bf16, chosen.channels_last, chosen.compile) == (value == "bf16", True, True)
 
 
-def test_small_networks_on_a_cpu_stay_in_float32() -> None:
-    chosen = choose_precision(TrainingConfig(), ModelConfig(dim=16), CPU, num_steps=10**6)
-    assert (chosen.bf16, chosen.channels_last, chosen.compile) == (False, False, False)
+@pytest.mark.parametrize(
+    ("amx", "dim", "expected"), [(True, 16, (True, False)), (True, 80, (True, True)), (False, 80, (False, True))]
+)
+def test_a_cpu_uses_its_matrix_units_and_the_layout_that_is_fast_with_them(
+    amx: bool, dim: int, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})  # of a CPU that may not be this one
+    chosen = choose_precision(TrainingConfig(), ModelConfig(dim=dim), CPU, num_steps=10**6)
+    assert (chosen.bf16, chosen.channels_last) == expected
+    assert not chosen.compile
 
 
 def test_bf16_changes_the_arithmetic_and_not_the_weights() -> None:
