@@ -180,7 +180,7 @@ class RegistryConfig(Section):
 
 class TrackingConfig(Section):
     uri: str | None = Field(None, description="default: MLFLOW_TRACKING_URI, else SQLite in the working folder")
-    experiment: str = "lw-ddpm"
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")] = "lw-ddpm"
 
 
 class Job(Section):

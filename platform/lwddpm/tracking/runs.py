@@ -118,7 +118,7 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
     status = RunStatus.to_string(RunStatus.FAILED)
     try:
         if fresh:
-            experiment_id = _experiment(job.tracking.experiment)
+            experiment_id = _experiment(client, uri, job.tracking.experiment)
             active = mlflow.start_run(experiment_id=experiment_id, run_name=job.name, log_system_metrics=True)
         else:  # in the experiment where it began
             active = mlflow.start_run(run_id=run_id, log_system_metrics=True)
@@ -141,9 +141,14 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
         mlflow.end_run(status)
 
 
-def _experiment(name: str) -> str:
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
     try:
-        return str(mlflow.set_experiment(name).experiment_id)
+        found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "active":
+            return str(found.experiment_id)
+        beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
+        return str(client.create_experiment(name, str(beside) if uri.startswith("sqlite:///") else None))
     except mlflow.MlflowException as error:
         raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
 
