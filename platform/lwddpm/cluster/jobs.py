@@ -96,6 +96,8 @@ def _check_out(out: Path) -> None:
 
 def _prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     dataset = prepare_dataset(data, session.map, fresh=fresh)
+    if session.in_process:
+        session.close()  # idle, Ray's processes still take a few per cent of the CPUs that training wants
     if "://" not in dataset.path:  # workers have working folders of their own
         dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
     manifest = dataset.manifest

@@ -41,8 +41,13 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop or leave Ray if this session started or joined it; it starts again when needed."""
         if self._started_here:
             ray.shutdown()
+            self._started_here = False
 
     def check(self) -> None:
         """Refuse more GPUs or CPUs than this machine has; a cluster is asked once connected.
