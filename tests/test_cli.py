@@ -60,6 +60,7 @@ def test_a_dry_run_describes_and_starts_nothing(tmp_path: Path) -> None:
         (["sample", "models:/none@candidate"], "no such model"),
         (["sample", "models:/none@candidate", "--sampler", "euler"], "'ddpm', 'ddim'"),
         (["sample", "models:/none@candidate", "--count", "0"], "count"),
+        (["run", "sample", "--dry-run", "--set", "model_uri=models:/none"], "must be models:/NAME@ALIAS"),
         (["models", "show", "none"], "must be models:/NAME@ALIAS"),
         (["run", "demo", "--no-such-flag"], "No such option"),
     ],

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import typer
 
 from lwddpm.errors import LwddpmError
 
-TRAINING_THREAD = "ray-train-fit"  # its name in cluster/train.py, which is too heavy to import here
 app = typer.Typer(
     name="lwddpm",
     no_args_is_help=True,
@@ -276,7 +274,8 @@ def main() -> None:
         app()
     except SystemExit as end:
         # A training thread that is not waited for (a second Ctrl-C) must not meet the interpreter's teardown.
-        if any(thread.name == TRAINING_THREAD for thread in threading.enumerate()):
+        train = sys.modules.get("lwddpm.cluster.train")
+        if train is not None and train.training_goes_on():
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(end.code if isinstance(end.code, int) else 1)

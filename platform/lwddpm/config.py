@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
@@ -239,16 +239,29 @@ class TrainJob(Job):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def _is_a_model_uri(uri: str) -> str:
+    if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
+        raise ValueError(f"must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model, got {uri}")
+    return uri
+
+
+ModelUri = Annotated[
+    str,
+    Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model"),
+    AfterValidator(_is_a_model_uri),
+]
+
+
 class EvaluateJob(Job):
     kind: Literal["evaluate"]
-    model_uri: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
+    model_uri: ModelUri
     data: DataConfig
     evaluation: EvaluationConfig = EvaluationConfig()
 
 
 class SampleJob(Job):
     kind: Literal["sample"]
-    model_uri: str = Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
+    model_uri: ModelUri
     count: PositiveInt = 64
     out: str = "samples"
     sampling: SamplingConfig = SamplingConfig()

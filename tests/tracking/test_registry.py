@@ -10,6 +10,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 from lwddpm.config import RegistryConfig, TrainJob
 from lwddpm.data.store import Dataset
@@ -27,7 +28,7 @@ def _register(job: TrainJob, store: str, model_dir: Path, name: str, dataset: Da
     with tracked_run(job, store, None, "digest") as run:
         card = model_card(job, read_saved_model(model_dir), dataset, None)
         tags = {"lwddpm.dataset_version": dataset.version}
-        return registry.register(run.run_id, model_dir, RegistryConfig(name=name), tags, METRICS, 8, card)
+        return registry.register(run, model_dir, RegistryConfig(name=name), tags, METRICS, 8, card)
 
 
 def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset) -> None:
@@ -44,6 +45,27 @@ def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_di
     original, _ = load_model(model_dir)
     assert saved == read_saved_model(model_dir)
     assert all(bool((a == b).all()) for a, b in zip(fetched.parameters(), original.parameters(), strict=True))
+
+
+def test_a_registration_cut_off_is_completed_and_not_doubled(
+    job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = (model_dir, RegistryConfig(name="once"), {"lwddpm.digest": "d"}, METRICS, 8, "card")
+    with tracked_run(job, store, None, "digest") as run:
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "update_model_version", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                registry.register(run, *args)
+        made = registry.register(run, *args)
+        assert registry.list_versions("once") == [made]
+        assert (made.aliases, made.card) == (["candidate"], "card")
+        assert [m.value for m in run.client.get_metric_history(run.run_id, "eval/fd_lite0")] == [20.0]
+        other = registry.register(run, *args[:2], {"lwddpm.digest": "other"}, *args[3:])
+    assert (made.version, other.version) == (1, 2)
+
+
+def _interrupt(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_promotion_moves_the_champion_and_keeps_every_record(

@@ -15,12 +15,19 @@ def test_what_is_asked_for_is_taken(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("amx", "dim", "expected"), [(True, 16, (True, False)), (True, 80, (True, True)), (False, 80, (False, True))]
+    ("capabilities", "dim", "expected"),
+    [
+        ({"amx_bf16": True}, 16, (True, False)),
+        ({"amx_bf16": True}, 80, (True, True)),
+        ({"amx_bf16": False, "avx512_bf16": True}, 16, (True, False)),
+        ({"amx_bf16": False, "avx512_bf16": False}, 80, (False, True)),
+        ({}, 80, (False, True)),
+    ],
 )
-def test_a_cpu_uses_its_matrix_units_and_the_layout_that_is_fast_with_them(
-    amx: bool, dim: int, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_uses_its_bf16_units_and_the_layout_that_is_fast_with_them(
+    capabilities: dict[str, bool], dim: int, expected: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx})  # of a CPU that may not be this one
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)  # of a CPU that may not be this one
     chosen = choose_precision(TrainingConfig(), ModelConfig(dim=dim), CPU, num_steps=10**6)
     assert (chosen.bf16, chosen.channels_last) == expected
     assert not chosen.compile

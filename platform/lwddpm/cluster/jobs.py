@@ -185,7 +185,9 @@ def _train_evaluate_register(
         evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
-    if job.registry is not None:
+    if job.registry is None:
+        run.values(result["metrics"], saved.step)
+    else:
         card = model_card(job, saved, dataset, evaluated)
         run.text(card, "model_card.md")
         tags = {
@@ -195,7 +197,7 @@ def _train_evaluate_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
         }
-        version = registry.register(run.run_id, model_dir, job.registry, tags, result["metrics"], saved.step, card)
+        version = registry.register(run, model_dir, job.registry, tags, result["metrics"], saved.step, card)
         result["model"] = {
             "name": version.name,
             "version": version.version,
@@ -221,6 +223,7 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
     with tracked_run(job, uri, None, job.digest()) as run:
         run.dataset(dataset)
         result = measure(model_dir, dataset, job.evaluation, session, run)
+        run.values(result.metrics(), saved.step)
         return {
             "name": job.name,
             "run_id": run.run_id,

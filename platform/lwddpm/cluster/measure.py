@@ -14,7 +14,7 @@ from lwddpm.evaluation.protocol import evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
 from lwddpm.tracking.runs import TrackedRun, log_images
-from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.checkpoint import load_model
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
 _STRIP_ROWS, _STRIP_FRAMES = 4, 8
@@ -23,7 +23,7 @@ _STRIP_ROWS, _STRIP_FRAMES = 4, 8
 def measure(
     model_dir: Path, dataset: Dataset, config: EvaluationConfig, session: Session, run: TrackedRun
 ) -> EvaluationResult:
-    """Evaluate a model folder and log metrics, tables, images and figures to the run.
+    """Evaluate a model folder and log tables, images and figures to the run. Its numbers are the caller's to log.
 
     Raises:
         DataError: the dataset has no held-out slices.
@@ -41,7 +41,6 @@ def measure(
     )
     for missing in result.unavailable:
         say(f"{missing.name} is not reported: {missing.reason}")
-    run.values(result.metrics(), read_saved_model(model_dir).step)
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
     log_images(run, generated[:count])

@@ -175,6 +175,11 @@ class _StopRequest:
         say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
 
 
+def training_goes_on() -> bool:
+    """Whether a training of this process has not ended yet."""
+    return any(isinstance(thread, _Attempt) for thread in threading.enumerate())
+
+
 class _Attempt(threading.Thread):
     """`trainer.fit()` beside the driver's main thread, which stays free for tracking, progress and signals."""
 

@@ -19,6 +19,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 from lwddpm.config import RegistryConfig
 from lwddpm.errors import ConfigError
+from lwddpm.tracking.runs import TrackedRun
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -45,7 +46,7 @@ class RegisteredVersion:
 
 
 def register(
-    run_id: str,
+    run: TrackedRun,
     model_dir: Path,
     registry: RegistryConfig,
     tags: dict[str, str],
@@ -55,36 +56,47 @@ def register(
 ) -> RegisteredVersion:
     """Store a model folder with its run, register it and give it the alias.
 
+    Called again with the same run and tags, after a crash in between, it completes the version it made before.
+
     Args:
-        run_id: the open run that trained the model.
+        run: the open run that trained the model; receives the metrics too.
         model_dir: folder with `model.safetensors` and `config.json`.
         registry: name and alias.
         tags: facts to search by, such as the dataset version.
-        metrics: `eval/...` numbers of the model; logged with the run and attached to the logged model.
+        metrics: `eval/...` numbers of the model.
         step: the optimizer step of the model.
         card: the model card, Markdown.
     """
+    client = MlflowClient()
+    tags = tags | {name: f"{value:.6g}" for name, value in metrics.items()}
+    number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
+    client.update_model_version(registry.name, number, description=card)
+    client.set_registered_model_alias(registry.name, registry.alias, number)
+    found = client.get_model_version(registry.name, number)
+    run.values(metrics, step, found.model_id)
+    return _describe(client, found)
+
+
+def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, str]) -> str | None:
+    """The version that an earlier attempt at the same registration made, if one did."""
+    versions = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return next((str(found.version) for found in versions if tags.items() <= found.tags.items()), None)
+
+
+def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
+    """Log the model to the open run and register it; a version has its tags from its first moment."""
     logged = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("pyfunc_model.py")),
         artifacts={"model": str(model_dir)},
         code_paths=[str(_PACKAGE)],
         signature=ModelSignature(
-            inputs=Schema([ColSpec("long", name, required=False) for name in ("count", "seed", "steps")]),
+            inputs=Schema([ColSpec("long", field, required=False) for field in ("count", "seed", "steps")]),
             outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
         ),
-        pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
-        registered_model_name=registry.name,
+        pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
     )
-    client = MlflowClient()
-    if metrics:
-        mlflow.log_metrics(metrics, step=step, model_id=logged.model_id)
-    number = str(logged.registered_model_version)
-    for key, value in (tags | {name: f"{value:.6g}" for name, value in metrics.items()}).items():
-        client.set_model_version_tag(registry.name, number, key, value)
-    client.update_model_version(registry.name, number, description=card)
-    client.set_registered_model_alias(registry.name, registry.alias, number)
-    return _describe(client, client.get_model_version(registry.name, number))
+    return str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
 
 
 def list_versions(name: str | None = None) -> list[RegisteredVersion]:

@@ -77,11 +77,10 @@ class TrackedRun:
     def text(self, text: str, file: str) -> None:
         self.client.log_text(self.run_id, text, file)
 
-    def values(self, metrics: dict[str, float], step: int) -> None:
-        """Log final numbers, such as `eval/...`."""
+    def values(self, metrics: dict[str, float], step: int, model_id: str | None = None) -> None:
+        """Log final numbers, such as `eval/...`, and attach them to a logged model where one is named."""
         self.flush()
-        now = int(time.time() * 1000)
-        self.client.log_batch(self.run_id, metrics=[Metric(k, v, now, step) for k, v in metrics.items()])
+        mlflow.log_metrics(metrics, step=step, run_id=self.run_id, model_id=model_id)
 
     def tags(self, tags: dict[str, str]) -> None:
         for key, value in tags.items():

@@ -62,6 +62,9 @@ def choose_precision(
 
 
 def _cpu_multiplies_bf16() -> bool:
-    """Whether the CPU has matrix units for bf16 (AMX): 1.3 to 3 times the speed of float32 at every width measured."""
+    """Whether the CPU has instructions that multiply bf16, in matrix (AMX) or in vector units.
+
+    Measured against float32: 1.3 to 3 times the speed with AMX, 1.4 to 1.9 times with AVX-512 BF16, from dim 16 up.
+    """
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions
-    return bool(capabilities.get("amx_bf16"))
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
