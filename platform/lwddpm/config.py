@@ -151,6 +151,7 @@ class WorkersConfig(Section):
     count: PositiveInt = 1
     use_gpu: bool | Literal["auto"] = Field("auto", description="auto: one GPU a worker where there are enough")
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(None, description="default: the CPUs shared equally")
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1, description="less than 1: trials share a GPU")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
 
 
@@ -171,6 +172,19 @@ class EvaluationConfig(SamplingConfig):
     num_reference: Annotated[int, Field(ge=2)] | None = Field(None, description="training slices; default: all")
     inception_weights: str | None = Field(None, description="file; default: the cache, else a download")
     reconstruction_timestep: Annotated[int, Field(ge=1)] = 50
+
+
+Objective = Literal[
+    "val/loss",
+    "eval/fid",
+    "eval/fd_lite0",
+    "eval/ssim_nearest",
+    "eval/ssim_reconstruction",
+    "parameters",
+    "sampling_seconds",
+    "peak_memory_mib",
+]
+STATIC_OBJECTIVES = ("parameters", "sampling_seconds", "peak_memory_mib")  # they say nothing about how training goes
 
 
 class RegistryConfig(Section):
@@ -198,8 +212,9 @@ class PrepareJob(Job):
     data: DataConfig
 
 
-class TrainJob(Job):
-    kind: Literal["train"]
+class TrainingJob(Job):
+    """What training one model takes, and searching over many: everything but the kind."""
+
     data: DataConfig
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -208,7 +223,7 @@ class TrainJob(Job):
     registry: RegistryConfig | None = RegistryConfig()
 
     @model_validator(mode="after")
-    def _sections_fit_together(self) -> "TrainJob":
+    def _sections_fit_together(self) -> "TrainingJob":
         size, factor = self.data.image_size, self.model.downsampling
         if size % factor:
             near = max(16, round(size / factor) * factor)
@@ -239,6 +254,58 @@ class TrainJob(Job):
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
+class TrainJob(TrainingJob):
+    kind: Literal["train"]
+
+
+class SearchConfig(Section):
+    """Which trials a search makes, how they are judged and when a weak one ends. Budgets are optimizer steps."""
+
+    space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
+    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = "tpe"
+    num_trials: PositiveInt = Field(30, description="trials of the whole study; raise it to continue a finished one")
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("eval/fd_lite0",)
+    scheduler: Literal["asha", "median", "none"] = Field("asha", description="what ends weak trials early")
+    prune_on: Objective | None = Field(None, description="what early stopping compares; default: the first objective")
+    max_steps: PositiveInt | None = Field(None, description="a trial's budget; default: the whole training")
+    grace_steps: PositiveInt | None = Field(None, description="no trial ends earlier; default: a ninth of max_steps")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA: 1 trial in so many outlives a rung")
+    max_concurrent: PositiveInt | None = Field(None, description="default: as many as the cluster has room for")
+    storage: str | None = Field(None, description="Optuna storage URL; default: SQLite in the working folder")
+    finish: Literal["best", "front", "none"] = Field(
+        "best", description="what is trained to the end, evaluated and registered: the winner, the Pareto front, nothing"
+    )
+    proxy: EvaluationConfig = Field(
+        EvaluationConfig(num_samples=64, num_reference=512, sampler="sde-dpmsolver++", num_inference_steps=20),
+        description="how eval/... objectives are measured during the search; its `metrics` follow from the objectives",
+    )
+
+    @model_validator(mode="after")
+    def _early_stopping_has_one_measure(self) -> "SearchConfig":
+        if len(set(self.objectives)) < len(self.objectives):
+            raise ValueError(f"search.objectives: each may be named once, got {list(self.objectives)}")
+        if self.sampler == "cmaes" and len(self.objectives) > 1:
+            raise ValueError("search.sampler: cmaes knows one objective only, got several; choose nsga2, tpe or random")
+        if self.pruned_on in STATIC_OBJECTIVES and self.scheduler != "none":
+            raise ValueError(
+                f"search.prune_on: must be measured while training, got {self.pruned_on}; "
+                "name val/loss or an eval/ metric, or set search.scheduler: none"
+            )
+        return self
+
+    @property
+    def pruned_on(self) -> str:
+        """The scalar that early stopping compares."""
+        return self.prune_on or self.objectives[0]
+
+
+class SearchJob(TrainingJob):
+    """`training` is the full budget, which only the winner gets; trials end at `search.max_steps`."""
+
+    kind: Literal["search"]
+    search: SearchConfig
+
+
 def _is_a_model_uri(uri: str) -> str:
     if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
         raise ValueError(f"must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model, got {uri}")
@@ -267,10 +334,11 @@ class SampleJob(Job):
     sampling: SamplingConfig = SamplingConfig()
 
 
-AnyJob = PrepareJob | TrainJob | EvaluateJob | SampleJob
+AnyJob = PrepareJob | TrainJob | SearchJob | EvaluateJob | SampleJob
 KINDS: dict[str, type[AnyJob]] = {
     "prepare": PrepareJob,
     "train": TrainJob,
+    "search": SearchJob,
     "evaluate": EvaluateJob,
     "sample": SampleJob,
 }

@@ -97,7 +97,13 @@ class Session:
         if self.workers.use_gpu != "auto":
             return self.workers.use_gpu
         there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
-        return there >= self.workers.count
+        return there >= self.workers.count * self.workers.gpus_per_worker
+
+    @property
+    def worker_resources(self) -> dict[str, float]:
+        """What Ray reserves for each worker."""
+        gpus = {"GPU": self.workers.gpus_per_worker} if self.use_gpu else {}
+        return {"CPU": self.cpus_per_worker} | gpus
 
     @property
     def model_device(self) -> str:
@@ -128,7 +134,8 @@ class Session:
         if self.in_process:
             return serial_map(function, items, description=description)
         self.connect()
-        options = {"num_cpus": self.cpus_per_worker, "num_gpus": int(self.use_gpu)}
+        resources = self.worker_resources
+        options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
         return ray_map(function, items, description=description, **options)
 
 
@@ -200,9 +207,10 @@ def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: s
         ConfigError: names the setting, what it asks for and what there is.
     """
     gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    if workers.use_gpu is True and workers.count > gpus:
+    if workers.use_gpu is True and workers.count * workers.gpus_per_worker > gpus:
+        share = "one GPU" if workers.gpus_per_worker == 1 else f"{workers.gpus_per_worker:g} of a GPU"
         raise ConfigError(
-            f"workers.use_gpu: {workers.count} worker(s) need one GPU each, {where} has {gpus}; "
+            f"workers.use_gpu: {workers.count} worker(s) need {share} each, {where} has {gpus}; "
             "lower workers.count, or set workers.use_gpu: auto to run on CPUs"
         )
     wanted = workers.count * (workers.cpus_per_worker or 1)

@@ -22,14 +22,13 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
-from lwddpm.progress import bar, say
+from lwddpm.progress import Bar, bar, say
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
-from lwddpm.training.reporter import SilentReporter
+from lwddpm.training.reporter import Reporter, SilentReporter
 from lwddpm.training.schedule import Schedule
 
-_POLL_S = 0.5
 _STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
 
 
@@ -62,8 +61,48 @@ def train_on_workers(
         KeyboardInterrupt: stopped by the user; a checkpoint is saved.
     """
     total = Schedule.of(job.training, dataset.num("train")).num_steps
-    stop_file = run_dir / "stop"
-    stop_file.unlink(missing_ok=True)
+    with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
+        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress), session, stop.file)
+        run.flush()
+    if stop.requested or not outcome.finished:
+        say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
+        raise KeyboardInterrupt
+    return outcome
+
+
+class _ShownRun:
+    """Passes reports on to the run, and shows how far the training is."""
+
+    def __init__(self, run: TrackedRun, progress: Bar) -> None:
+        self._run, self._progress = run, progress
+        self.images, self.checkpoint = run.images, run.checkpoint
+
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        self._run.metrics(rows)
+        step, values = max(rows.items())
+        if "train/images_per_s" in values:
+            rate = values["train/images_per_s"]
+            self._progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+
+
+def run_workers(
+    job: TrainJob,
+    dataset: Dataset,
+    run_dir: Path,
+    reporter: Reporter,
+    session: Session,
+    stop_file: Path,
+    until: int | None = None,
+) -> TrainingOutcome:
+    """Start the workers, hand rank 0's reports to `reporter` in this thread, and wait for the end.
+
+    Args:
+        stop_file: once it exists, the workers save a checkpoint and end.
+        until: optimizer step to pause at; default: the end of the training.
+
+    Raises:
+        JobError: as `train_on_workers`.
+    """
     if not session.in_process:
         session.connect()
     logging.getLogger("ray").setLevel(logging.ERROR)
@@ -72,6 +111,8 @@ def train_on_workers(
         "job": job.model_dump(mode="json"),
         "dataset": dataset.path,
         "run_dir": str(run_dir),
+        "stop_file": str(stop_file),
+        "until": until,
         "threads": session.cpus_per_worker,
         "use_gpu": session.use_gpu,
         "events": events,
@@ -82,7 +123,7 @@ def train_on_workers(
         scaling_config=ScalingConfig(
             num_workers=0 if session.in_process else job.workers.count,
             use_gpu=session.use_gpu,
-            resources_per_worker=None if session.in_process else {"CPU": session.cpus_per_worker},
+            resources_per_worker=None if session.in_process else session.worker_resources,
         ),
         run_config=RunConfig(
             # Unique: with a known name Ray Train would restore its own state; a run's state is its checkpoints.
@@ -92,29 +133,11 @@ def train_on_workers(
             failure_config=FailureConfig(max_failures=job.workers.max_failures, controller_failure_limit=_STARTS),
         ),
     )
-    attempt = _Attempt(trainer)
+    attempt = _Attempt(trainer, events)
     attempt.start()
-    with bar("training", total) as progress, _StopRequest(stop_file) as stop:
-        while True:
-            ended = not attempt.is_alive()  # asked first: what was reported before the end is in the queue by now
-            try:
-                name, arguments = events.get(timeout=_POLL_S)
-            except queue.Empty:
-                if ended:
-                    break
-                continue
-            getattr(run, name)(*arguments)
-            if name == "metrics":
-                step, values = max(arguments[0].items())
-                if "train/images_per_s" in values:
-                    rate = values["train/images_per_s"]
-                    progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
-        run.flush()
-    outcome = attempt.outcome()
-    if stop.requested or not outcome.finished:
-        say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
-        raise KeyboardInterrupt
-    return outcome
+    for name, arguments in iter(events.get, None):
+        getattr(reporter, name)(*arguments)
+    return attempt.outcome()
 
 
 def _work(payload: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +154,8 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     device = _device(payload["use_gpu"])
     try:
         dataset = open_dataset(payload["dataset"])
-        return asdict(train(job, dataset, run_dir, reporter, device, (run_dir / "stop").exists))
+        stop = Path(payload["stop_file"]).exists
+        return asdict(train(job, dataset, run_dir, reporter, device, stop, payload["until"]))
     except LwddpmError as error:
         if rank != 0:
             raise
@@ -146,18 +170,19 @@ def _device(use_gpu: bool) -> torch.device:
     return device
 
 
-class _StopRequest:
+class StopRequest:
     """Turns the first Ctrl-C or SIGTERM into a stop file that the workers look for; a second one interrupts.
 
     A flag instead of an exception: an interrupt in the middle of a request to MLflow would lose what it carries.
     """
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, file: Path) -> None:
         self.requested = False
-        self._stop_file = stop_file
+        self.file = file
         self._previous: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> "_StopRequest":
+    def __enter__(self) -> "StopRequest":
+        self.file.unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
@@ -165,13 +190,13 @@ class _StopRequest:
     def __exit__(self, *error: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._stop_file.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
     def _note(self, number: int, frame: object) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        self._stop_file.touch()
+        self.file.touch()
         say("stopping: saving a checkpoint (Ctrl-C again: do not wait)")
 
 
@@ -181,11 +206,14 @@ def training_goes_on() -> bool:
 
 
 class _Attempt(threading.Thread):
-    """`trainer.fit()` beside the driver's main thread, which stays free for tracking, progress and signals."""
+    """`trainer.fit()` beside the driver's main thread, which stays free for tracking, progress and signals.
 
-    def __init__(self, trainer: TorchTrainer) -> None:
+    The last event is None: what rank 0 reported is in the queue before it.
+    """
+
+    def __init__(self, trainer: TorchTrainer, events: Any) -> None:
         super().__init__(daemon=True, name="ray-train-fit")
-        self._trainer = trainer
+        self._trainer, self._events = trainer, events
         self._result: dict[str, Any] | None = None
         self._error: BaseException | None = None
 
@@ -194,6 +222,8 @@ class _Attempt(threading.Thread):
             self._result = self._trainer.fit().return_value
         except BaseException as error:  # carried to the main thread, which raises it
             self._error = error
+        finally:
+            self._events.put(None)
 
     def outcome(self) -> TrainingOutcome:
         self.join()

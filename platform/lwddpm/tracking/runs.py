@@ -1,5 +1,6 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
+import getpass
 import platform
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, RunStatus
+from mlflow.entities import Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
 from lwddpm.config import AnyJob
@@ -83,8 +84,20 @@ class TrackedRun:
         mlflow.log_metrics(metrics, step=step, run_id=self.run_id, model_id=model_id)
 
     def tags(self, tags: dict[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_tag(self.run_id, key, value)
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def describe(self, job: AnyJob) -> None:
+        """Log a job's settings, once: MLflow lets no parameter change."""
+        settings = job.model_dump(mode="json")
+        settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
+        flat = [Param(key, str(value)) for key, value in _flatten(settings).items()]
+        self.client.log_batch(self.run_id, params=flat)
+        self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
+
+    def end(self, status: str) -> None:
+        """Close the run: FINISHED, KILLED or FAILED."""
+        self.flush()
+        self.client.set_terminated(self.run_id, status)
 
     def history(self, key: str) -> list[tuple[int, float]]:
         """All logged (step, value) of one metric, in order of steps."""
@@ -100,7 +113,9 @@ class TrackedRun:
 
 
 @contextmanager
-def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Iterator[TrackedRun]:
+def tracked_run(
+    job: AnyJob, uri: str, run_id: str | None, digest: str, *, nested: bool = False
+) -> Iterator[TrackedRun]:
     """Open a run, or open one again, and end it with what really happened.
 
     Leaves it FINISHED, KILLED on Ctrl-C or SIGTERM, FAILED on any other error.
@@ -110,6 +125,7 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
         uri: absolute tracking URI.
         run_id: an earlier attempt to continue, or None for a new run.
         digest: identifies the job's training.
+        nested: whether the process has a run open already, which stays open.
     """
     client = connect(uri)
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
@@ -118,15 +134,12 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
     try:
         if fresh:
             experiment_id = _experiment(client, uri, job.tracking.experiment)
-            active = mlflow.start_run(experiment_id=experiment_id, run_name=job.name, log_system_metrics=True)
+            active = mlflow.start_run(experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested)
         else:  # in the experiment where it began
-            active = mlflow.start_run(run_id=run_id, log_system_metrics=True)
+            active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
         run = TrackedRun(active.info.run_id, client)
         if fresh:
-            settings = job.model_dump(mode="json")
-            settings["tracking"]["uri"] = public(uri)
-            mlflow.log_params(_flatten(settings))
-            run.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
+            run.describe(job)
         run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
         try:
             yield run
@@ -138,6 +151,30 @@ def tracked_run(job: AnyJob, uri: str, run_id: str | None, digest: str) -> Itera
         raise
     finally:
         mlflow.end_run(status)
+
+
+def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str) -> TrackedRun:
+    """A run beneath another, opened or opened again; whoever opens it ends it.
+
+    Many may be open at a time, which MLflow's own nested runs cannot be.
+    """
+    client = parent.client
+    if run_id is not None and _exists(client, run_id):
+        client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        return TrackedRun(run_id, client)
+    experiment_id = client.get_run(parent.run_id).info.experiment_id
+    created = client.create_run(experiment_id, run_name=job.name, tags={"mlflow.parentRunId": parent.run_id})
+    run = TrackedRun(created.info.run_id, client)
+    run.describe(job)
+    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
+    return run
+
+
+def open_children(parent: TrackedRun) -> list[str]:
+    """Ids of the runs beneath this one that are still RUNNING, as a killed driver leaves them."""
+    experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
+    query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+    return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:

@@ -1,5 +1,7 @@
 """The training loop: one process of one or many. Imports neither Ray nor MLflow."""
 
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,8 +57,12 @@ def train(
     reporter: Reporter,
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
+    until: int | None = None,
 ) -> TrainingOutcome:
     """Train to the end of the schedule, from the newest checkpoint in `run_dir` where there is one.
+
+    With `until` the training pauses there: validated, with a checkpoint to continue from and its EMA weights in
+    `run_dir/paused`. Schedules (learning rate, EMA) are those of the whole training all the same.
 
     Joins the process group if one is initialised: every rank calls this with the same job.
 
@@ -67,13 +73,14 @@ def train(
         reporter: told about progress on rank 0.
         device: where this rank computes.
         should_stop: asked on rank 0; once true, the loop saves a checkpoint and returns unfinished.
+        until: optimizer step to pause at; at most the schedule's length counts.
 
     Raises:
         JobError: the loss is not finite or diverges; names the step and the likely setting.
         CheckpointError: the run's checkpoint is of another job or dataset.
         DataError: fewer training slices than one batch.
     """
-    return _Trainer(job, dataset, run_dir, reporter, device, should_stop).run()
+    return _Trainer(job, dataset, run_dir, reporter, device, should_stop).run(until)
 
 
 class _Trainer:
@@ -125,30 +132,36 @@ class _Trainer:
                 )
         self.step, self.initial_loss = state.step, state.initial_loss
 
-    def run(self) -> TrainingOutcome:
+    def run(self, until: int | None) -> TrainingOutcome:
         start, first_step = time.perf_counter(), self.step
         config, schedule = self.job.training, self.schedule
+        end = schedule.num_steps if until is None else min(until, schedule.num_steps)
         window = Window(config.log_every_steps, self.device, self.world)
-        stopping = False
-        while self.step < schedule.num_steps and not stopping:
+        stopping = validated = False
+        while self.step < end and not stopping:
             loss, norm = self._optimizer_step()
             self.step += 1
             window.add(loss, norm)
             step = self.step
-            at_checkpoint = step in schedule.checkpoints
-            if window.full or at_checkpoint or step == schedule.num_steps or (self.world == 1 and self.should_stop()):
+            at_checkpoint = step in schedule.checkpoints or step == end
+            if window.full or at_checkpoint or (self.world == 1 and self.should_stop()):
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
             if step in schedule.snapshots:
                 self._snapshot()  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
                 self._validate()
+                validated = self.step == end
                 self._save_checkpoint()
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
         if finished:
             self._save_model(self.run_dir / "model")
+        elif self.step == until:
+            if not validated:  # the checkpoint was there, but whoever asked for it died before hearing of it
+                self._validate()
+            self._save_model(self.run_dir / "paused")
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * config.batch_size
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
@@ -211,6 +224,7 @@ class _Trainer:
                 "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
                 "train/images_per_s": rate * self.job.training.batch_size,
                 "train/epoch": self.step / self.schedule.steps_per_epoch,
+                "train/peak_memory_mib": _peak_memory_mib(self.device),
             }
             self.reporter.metrics(rows)
 
@@ -286,3 +300,10 @@ class _Trainer:
     def _wait_for_rank_0(self) -> None:
         if self.world > 1:
             dist.barrier()
+
+
+def _peak_memory_mib(device: torch.device) -> float:
+    """Most memory that this worker has held: of its GPU, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
