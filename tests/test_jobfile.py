@@ -4,7 +4,7 @@ import pytest
 
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError
-from lwddpm.jobfile import find_job_file, load_job, shipped
+from lwddpm.jobfile import find_file, load_job, shipped
 
 SHIPPED = sorted(path.stem for path in shipped("jobs").glob("*.yaml"))
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_job_is_refused(text: str, tmp_path: Path) -> None:
 def test_an_unknown_job_lists_the_shipped_ones() -> None:
     message = _error(job="smok")
     assert all(name in message for name in SHIPPED)
-    assert find_job_file("jobs/demo.yaml").resolve() == find_job_file("demo").resolve()
+    assert find_file("jobs/demo.yaml", "jobs", "job").resolve() == find_file("demo", "jobs", "job").resolve()
 
 
 def test_digests_follow_what_matters() -> None:

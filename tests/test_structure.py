@@ -21,6 +21,7 @@ ORDER = [
     {"evaluation"},
     {"training"},
     {"tracking"},
+    {"search"},
     {"cluster"},
     {"views"},
     {"cli"},
@@ -33,6 +34,7 @@ FORBIDDEN = {
         for part in ("errors", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
     },
     "tracking": {"ray", "optuna"},
+    "search": {"ray", "mlflow"},
 }
 
 

@@ -273,7 +273,7 @@ class SearchConfig(Section):
     max_concurrent: PositiveInt | None = Field(None, description="default: as many as the cluster has room for")
     storage: str | None = Field(None, description="Optuna storage URL; default: SQLite in the working folder")
     finish: Literal["best", "front", "none"] = Field(
-        "best", description="what is trained to the end, evaluated and registered: the winner, the Pareto front, nothing"
+        "best", description="which trials are trained to the end, evaluated and registered"
     )
     proxy: EvaluationConfig = Field(
         EvaluationConfig(num_samples=64, num_reference=512, sampler="sde-dpmsolver++", num_inference_steps=20),

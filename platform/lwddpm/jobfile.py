@@ -23,20 +23,42 @@ def shipped(folder: str) -> Path:
     return checkout if (_PACKAGE.parents[1] / "pyproject.toml").exists() else _PACKAGE / "bundled" / folder
 
 
-def find_job_file(reference: str) -> Path:
-    """Resolve a path, or the name of a shipped job such as `demo`.
+def find_file(reference: str, folder: str, what: str) -> Path:
+    """Resolve a path, or the name of a shipped file such as `demo`.
+
+    Args:
+        reference: a path, or a name with or without `.yaml`.
+        folder: `jobs` or `search_spaces`.
+        what: how to call it in the message.
 
     Raises:
-        ConfigError: there is no such file; lists the shipped jobs.
+        ConfigError: there is no such file; lists the shipped ones.
     """
     path = Path(reference)
     if path.is_file():
         return path
     for name in (path.name, f"{path.name}.yaml"):
-        if path.parent in (Path(), Path("jobs")) and (shipped("jobs") / name).is_file():
-            return shipped("jobs") / name
-    names = ", ".join(sorted(file.stem for file in shipped("jobs").glob("*.yaml")))
-    raise ConfigError(f"{reference}: no such job file; shipped jobs: {names}")
+        if path.parent in (Path(), Path(folder)) and (shipped(folder) / name).is_file():
+            return shipped(folder) / name
+    names = ", ".join(sorted(file.stem for file in shipped(folder).glob("*.yaml")))
+    raise ConfigError(f"{reference}: no such {what}; shipped: {names}")
+
+
+def read_mapping(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """The mapping in a YAML file, and the `file:line` of every dotted key in it.
+
+    Raises:
+        ConfigError: not YAML, or not a mapping.
+    """
+    try:
+        text = path.read_text()
+        values = yaml.safe_load(text)
+        node = yaml.compose(text)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: {what}")
+    return values, {key: f"{path}:{line}" for key, line in _lines(node)}
 
 
 def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:
@@ -49,19 +71,11 @@ def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:
     Raises:
         ConfigError: every broken rule, one line each: file, line, key, rule, value.
     """
-    path = find_job_file(reference)
-    try:
-        text = path.read_text()
-        values = yaml.safe_load(text)
-        node = yaml.compose(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: a job file is a mapping that starts with 'kind: {'|'.join(KINDS)}'")
-    origins = {key: f"{path}:{line}" for key, line in _lines(node)}
+    path = find_file(reference, "jobs", "job file")
+    values, origins = read_mapping(path, f"a job file is a mapping that starts with 'kind: {'|'.join(KINDS)}'")
     for override in overrides:
         key, value = _parse_override(override)
-        _set(values, key, value)
+        set_value(values, key, value)
         origins[key] = f"--set {key}"
     values.setdefault("name", path.stem)
     return validate_job(values, str(path), origins)
@@ -99,7 +113,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
         return key.strip(), text
 
 
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
+    """Put a value at a dotted key of a nested mapping."""
     *parents, last = dotted.split(".")
     for part in parents:
         inner = values.get(part)
@@ -135,7 +150,7 @@ def _messages(
             section = _section(section, part)  # type: ignore[assignment]
         dotted = ".".join(parts)
         if item["type"] == "extra_forbidden" and not known:
-            rule = f"unknown key{_nearest(dotted, job)}"
+            rule = f"unknown key{nearest_key(dotted, job)}"
         elif item["type"] == "missing":
             rule = "is required"
         elif item["type"] == "value_error":
@@ -160,16 +175,16 @@ def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name in model.model_fields:
         inner = _section(model, name)
-        found += _keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        found += known_keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
     return found
 
 
-def _nearest(dotted: str, job: type[Job]) -> str:
-    keys = _keys(job)
+def nearest_key(dotted: str, job: type[Job]) -> str:
+    keys = known_keys(job)
     last = dotted.rpartition(".")[2]
     near = difflib.get_close_matches(dotted, keys, n=1, cutoff=0.75) or [k for k in keys if k.endswith(f".{last}")]
     if near:

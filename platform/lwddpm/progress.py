@@ -2,11 +2,14 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 _LINE_EVERY_S = 10.0
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -58,3 +61,62 @@ def bar(description: str, total: int) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console) as progress:
         yield Bar(description, total, progress)
+
+
+class TrialTable:
+    """Live table of a search: a table that is redrawn on a terminal, a line for each beginning and end elsewhere."""
+
+    _SHOWN = 12
+
+    def __init__(self, num_trials: int, max_steps: int, measure: str) -> None:
+        self._num_trials, self._max_steps, self._measure = num_trials, max_steps, measure
+        self._rows: dict[int, dict[str, str]] = {}
+        self._states: dict[int, str] = {}
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
+
+    def __enter__(self) -> "TrialTable":
+        self._on_terminal = sys.stderr.isatty() and console.is_terminal
+        if self._on_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._on_terminal:
+            self._live.stop()
+
+    def begin(self, number: int, values: Mapping[str, object]) -> None:
+        shown = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
+        self._rows[number] = {"step": "0", "value": "", "values": shown}
+        self._states[number] = "running"
+        if not self._on_terminal:
+            say(f"trial {number}: {shown}")
+
+    def advance(self, number: int, step: int) -> None:
+        self._rows[number]["step"] = str(step)
+
+    def rung(self, number: int, step: int, value: float) -> None:
+        self._rows[number] |= {"step": str(step), "value": f"{value:.4g}"}
+
+    def end(self, number: int, state: str, reason: str) -> None:
+        self._states[number] = state
+        row = self._rows[number]
+        if not self._on_terminal:
+            measured = f", {self._measure} {row['value']}" if row["value"] else ""
+            why = f": {reason}" if reason else ""
+            say(f"trial {number}: {state} at step {row['step']} of {self._max_steps}{measured}{why}")
+
+    def _render(self) -> Table:
+        counts = Counter(self._states.values())
+        title = ", ".join(f"{count} {state}" for state, count in counts.items())
+        table = Table("trial", "state", "step", self._measure, "values", title=title, title_justify="left")
+        running = [number for number, state in self._states.items() if state == "running"]
+        ended = [number for number in self._rows if number not in running]
+        for number in [*ended[-(self._SHOWN - len(running)) :], *running]:
+            row = self._rows[number]
+            step = f"{row['step']}/{self._max_steps}"
+            table.add_row(f"{number} of {self._num_trials}", self._states[number], step, row["value"], row["values"])
+        return table
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

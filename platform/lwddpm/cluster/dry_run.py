@@ -3,8 +3,8 @@
 from typing import Any
 
 from lwddpm.cluster.jobs import check_job
-from lwddpm.cluster.rundir import run_folder
-from lwddpm.config import AnyJob, DataConfig, TrainJob
+from lwddpm.cluster.rundir import run_folder, search_folder
+from lwddpm.config import AnyJob, DataConfig, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.store import read_manifest
 from lwddpm.training.estimate import estimate
@@ -23,7 +23,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     """
     check_job(job, address)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
-    if isinstance(job, TrainJob):
+    if isinstance(job, TrainingJob):
         needs = estimate(job)
         num_train, known = _train_slices(job.data)
         schedule = Schedule.of(job.training, num_train)
@@ -35,7 +35,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
             "train_slices_known": known,
             "steps_per_epoch": schedule.steps_per_epoch,
             "steps": schedule.num_steps,
-            "run_dir": str(run_folder(job)),
+            "run_dir": str(run_folder(job) if isinstance(job, TrainJob) else search_folder(job)),
         }
     return described
 

@@ -16,13 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lwddpm.config import TrainJob
+from lwddpm.config import SearchJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
 
 
 def run_folder(job: TrainJob) -> Path:
     """Absolute: workers have working folders of their own."""
     return Path(job.output).absolute() / f"{job.name}-{job.training_digest()}"
+
+
+def search_folder(job: SearchJob) -> Path:
+    """Of a whole search; its trials have run folders beneath."""
+    return Path(job.output).absolute() / job.name
 
 
 def check_writable(folder: Path, setting: str) -> None:

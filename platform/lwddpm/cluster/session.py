@@ -33,6 +33,13 @@ class Session:
         self.address = address or os.environ.get("RAY_ADDRESS") or None
         self._started_here = False
 
+    @classmethod
+    def inside_ray(cls, workers: WorkersConfig) -> "Session":
+        """For code that Ray runs already: one worker computes right there, several are asked of the same cluster."""
+        session = cls(workers)
+        session.address = None if workers.count == 1 else "auto"
+        return session
+
     @property
     def in_process(self) -> bool:
         return self.workers.count == 1 and self.address is None
@@ -48,6 +55,11 @@ class Session:
         if self._started_here:
             ray.shutdown()
             self._started_here = False
+
+    def rest(self) -> None:
+        """Close where the job computes in this process: idle, Ray still takes a few per cent of the CPUs."""
+        if self.in_process:
+            self.close()
 
     def check(self) -> None:
         """Refuse more GPUs or CPUs than this machine has; a cluster is asked once connected.

@@ -83,6 +83,11 @@ class TrackedRun:
         self.flush()
         mlflow.log_metrics(metrics, step=step, run_id=self.run_id, model_id=model_id)
 
+    @property
+    def uri(self) -> str:
+        """The store that the run is in."""
+        return str(self.client.tracking_uri)
+
     def tags(self, tags: dict[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
@@ -134,7 +139,9 @@ def tracked_run(
     try:
         if fresh:
             experiment_id = _experiment(client, uri, job.tracking.experiment)
-            active = mlflow.start_run(experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested)
+            active = mlflow.start_run(
+                experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested
+            )
         else:  # in the experiment where it began
             active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
         run = TrackedRun(active.info.run_id, client)

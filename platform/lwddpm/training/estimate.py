@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainingJob
 from lwddpm.models.unet import build_model, count_parameters
 
 _FLOAT32 = 4
@@ -29,7 +29,7 @@ class Estimate:
     step_tflop: float
 
 
-def estimate(job: TrainJob) -> Estimate:
+def estimate(job: TrainingJob) -> Estimate:
     """Count a training step's memory and operations."""
     share = job.training.batch_size // (job.workers.count * job.training.grad_accumulation_steps)
     size = job.data.image_size

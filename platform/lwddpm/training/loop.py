@@ -156,11 +156,11 @@ class _Trainer:
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
+        if self.step == until and not validated:
+            self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
         if finished:
             self._save_model(self.run_dir / "model")
         elif self.step == until:
-            if not validated:  # the checkpoint was there, but whoever asked for it died before hearing of it
-                self._validate()
             self._save_model(self.run_dir / "paused")
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * config.batch_size

@@ -1,0 +1,163 @@
+"""What a training job goes through: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lwddpm.cluster.measure import measure
+from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
+from lwddpm.cluster.session import Session
+from lwddpm.cluster.train import train_on_workers
+from lwddpm.config import DataConfig, TrainJob
+from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.store import Dataset
+from lwddpm.errors import ConfigError
+from lwddpm.evaluation import figures
+from lwddpm.evaluation.protocol import num_evaluated
+from lwddpm.progress import say
+from lwddpm.tracking import registry
+from lwddpm.tracking.card import model_card
+from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.schedule import Schedule
+
+
+def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
+    dataset = prepare_dataset(data, session.map, fresh=fresh)
+    if "://" not in dataset.path:  # workers have working folders of their own
+        dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
+    manifest = dataset.manifest
+    kept = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
+    duplicates = manifest.duplicates
+    say(
+        f"dataset {dataset.path} version {dataset.version[:12]}: {kept}; {duplicates.exact_copies} exact copies and "
+        f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
+    )
+    for rejected in manifest.rejected[:5]:
+        say(f"  rejected {rejected.source}: {rejected.reason}")
+    if len(manifest.rejected) > 5:
+        say(f"  and {len(manifest.rejected) - 5} more: see {dataset.path}/dataset.json")
+    return dataset
+
+
+def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]:
+    folder = run_folder(job)
+    with occupied(folder):
+        uri = tracking_uri(job.tracking)
+        done = read_json(folder / "result.json")
+        if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
+            say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
+            return done
+        with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store; preparation does not need it
+            opening = pool.submit(connect, uri)
+            dataset = prepare(job.data, session, fresh)
+            opening.result()
+        session.rest()
+        check_dataset(job, dataset)
+        if fresh:
+            clear(folder)
+        earlier = read_json(folder / "run.json") or {}
+        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
+        with tracked_run(job, uri, run_id, job.digest()) as run:
+            write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
+            run.dataset(dataset)
+            result = train_evaluate_register(job, dataset, folder, run, session)
+            write_json(folder / "result.json", result)
+    return result
+
+
+def _still_registered(done: dict[str, Any], uri: str) -> bool:
+    """Whether this store still has the model of a finished job."""
+    if done["tracking_uri"] != public(uri):
+        return False
+    connect(uri)
+    try:
+        return done["model"] is None or bool(
+            registry.find_version(f"{done['model']['name']}/{done['model']['version']}")
+        )
+    except ConfigError:
+        return False
+
+
+def check_dataset(job: TrainJob, dataset: Dataset) -> None:
+    """Refuse, before training, a dataset too small to train on or to evaluate with."""
+    Schedule.of(job.training, dataset.num("train"))
+    if job.evaluation is not None:
+        num_evaluated(dataset, job.evaluation)
+
+
+def train_evaluate_register(
+    job: TrainJob,
+    dataset: Dataset,
+    folder: Path,
+    run: TrackedRun,
+    session: Session,
+    lineage: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """Bring a run folder to its end.
+
+    Args:
+        lineage: further tags of the registered version, such as the search it comes from.
+
+    Returns:
+        The job's summary.
+    """
+    model_dir = folder / "model"
+    if not model_dir.exists():
+        train_on_workers(job, dataset, folder, run, session)
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+    saved = read_saved_model(model_dir)
+    result: dict[str, Any] = {
+        "name": job.name,
+        "digest": job.digest(),
+        "run_id": run.run_id,
+        "run_dir": str(folder),
+        "tracking_uri": public(tracking_uri(job.tracking)),
+        "dataset": summary_of(dataset),
+        "parameters": saved.parameters,
+        "step": saved.step,
+        "metrics": {},
+        "model": None,
+    }
+    evaluated = None
+    if job.evaluation is not None:
+        evaluated = measure(model_dir, dataset, job.evaluation, session, run)
+        write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
+        result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
+    if job.registry is None:
+        run.values(result["metrics"], saved.step)
+    else:
+        card = model_card(job, saved, dataset, evaluated)
+        run.text(card, "model_card.md")
+        tags = {
+            "lwddpm.dataset_version": dataset.version,
+            "lwddpm.digest": job.digest(),
+            "lwddpm.job": job.name,
+            "lwddpm.parameters": str(saved.parameters),
+            "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
+            **(lineage or {}),
+        }
+        version = registry.register(run, model_dir, job.registry, tags, result["metrics"], saved.step, card)
+        result["model"] = {
+            "name": version.name,
+            "version": version.version,
+            "alias": job.registry.alias,
+            "uri": f"models:/{version.name}@{job.registry.alias}",
+        }
+    return result
+
+
+def summary_of(dataset: Dataset) -> dict[str, Any]:
+    manifest = dataset.manifest
+    return {
+        "path": dataset.path,
+        "version": dataset.version,
+        "simulated": manifest.simulated,
+        "splits": {name: split.num for name, split in manifest.splits.items()},
+        "rejected": len(manifest.rejected),
+        "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts"}),
+    }

@@ -1,0 +1,134 @@
+"""One trial of a search, as an actor of Ray Tune: trains to the next rung, measures, asks whether to go on.
+
+A trial is an ordinary training run in a folder of its own that pauses at every rung. Between two rungs nothing of it
+runs: Tune can end a trial there without killing workers, and whoever dies, the folder says where to continue.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray import tune
+
+from lwddpm.cluster.rundir import read_json, run_folder, write_json
+from lwddpm.cluster.session import Session
+from lwddpm.cluster.train import run_workers
+from lwddpm.config import SearchJob, TrainJob
+from lwddpm.data.store import open_dataset
+from lwddpm.errors import LwddpmError
+from lwddpm.search.objectives import measure
+from lwddpm.search.space import trial_job
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """What all trials of a search share; travels to their actors once.
+
+    Attributes:
+        rungs: optimizer steps at which a trial is measured; the last is its full budget.
+        pruned_on: the objective that is measured at every rung; the others only at the last one.
+        cpus_per_worker: compute threads of each worker.
+        stop_file: once it exists, trials save a checkpoint and end.
+        events: queue to the driver of (trial number, name, arguments); None: nobody listens.
+    """
+
+    job: SearchJob
+    folder: Path
+    dataset_path: str
+    rungs: tuple[int, ...]
+    pruned_on: str
+    cpus_per_worker: int
+    stop_file: Path
+    events: Any
+
+    def job_of(self, number: int, values: dict[str, Any]) -> TrainJob:
+        """The training job of a trial; its run folder is that of the job."""
+        return trial_job(self.job, values, f"{self.job.name}-{number:04d}", str(self.folder / "trials"))
+
+
+class Trial(tune.Trainable):
+    """`step` takes the trial to its next rung. Results: `step`, `seconds`, objectives by name, `done`; or `error`."""
+
+    def setup(self, config: dict[str, Any], settings: TrialSettings) -> None:
+        self._settings = settings
+        self.reset_config(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        """Become another trial: a new process would take seconds to start."""
+        self._number: int = config["number"]
+        self._job = self._settings.job_of(self._number, config["values"])
+        self._remaining = list(self._settings.rungs)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        rung = self._remaining.pop(0)
+        folder = run_folder(self._job)
+        folder.mkdir(parents=True, exist_ok=True)
+        measured = read_json(folder / "rungs.json") or {}
+        if str(rung) not in measured:
+            start = time.perf_counter()
+            try:
+                values = self._advance(folder, rung)
+            except LwddpmError as error:
+                return {"step": rung, "error": str(error), "done": True}
+            except Exception as error:  # Tune would try again; what fails once in a program fails again
+                return {"step": rung, "error": f"{type(error).__name__}: {error}", "done": True}
+            if values is None:
+                return {"step": rung, "interrupted": True, "done": True}
+            measured[str(rung)] = values | {"seconds": time.perf_counter() - start}
+            write_json(folder / "rungs.json", measured)
+        seconds = sum(values["seconds"] for values in measured.values())
+        values = {name: value for name, value in measured[str(rung)].items() if name != "seconds"}
+        bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            return {"step": rung, "error": f"not a number to compare: {', '.join(bad)}", "done": True}
+        return {"step": rung, "seconds": seconds, "done": not self._remaining} | values
+
+    def _advance(self, folder: Path, rung: int) -> dict[str, float] | None:
+        """Train to the rung and measure; None if a stop was requested on the way."""
+        settings, job = self._settings, self._job
+        torch.set_num_threads(settings.cpus_per_worker)
+        dataset = open_dataset(settings.dataset_path)
+        heard = _Heard(self._number, settings.events)
+        session = Session.inside_ray(job.workers.model_copy(update={"cpus_per_worker": settings.cpus_per_worker}))
+        outcome = run_workers(job, dataset, folder, heard, session, settings.stop_file, until=rung)
+        if outcome.step < rung:
+            return None
+        last = rung == settings.rungs[-1]
+        names = (settings.pruned_on, *(settings.job.search.objectives if last else ()))
+        model_dir = folder / ("model" if outcome.finished else "paused")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        known = {"val/loss": heard.validation_loss, "peak_memory_mib": heard.peak_memory_mib}
+        found = {name: value for name, value in known.items() if name in names}
+        found |= measure(names, model_dir, dataset, settings.job.search.proxy, device)
+        heard.metrics({rung: {name: value for name, value in found.items() if name != "val/loss"}})
+        return found
+
+
+class _Heard:
+    """Passes the training's reports on to the driver, and keeps what objectives need."""
+
+    def __init__(self, number: int, events: Any) -> None:
+        self._number, self._events = number, events
+        self.validation_loss = math.nan
+        self.peak_memory_mib = 0.0
+
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        for values in rows.values():
+            self.validation_loss = values.get("val/loss", self.validation_loss)
+            self.peak_memory_mib = max(self.peak_memory_mib, values.get("train/peak_memory_mib", 0.0))
+        self._send("metrics", rows)
+
+    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
+        self._send("images", step, epoch, images)
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        self._send("checkpoint", step, path)
+
+    def _send(self, name: str, *arguments: Any) -> None:
+        if self._events is not None:
+            self._events.put((self._number, name, arguments))

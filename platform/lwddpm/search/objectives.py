@@ -1,0 +1,76 @@
+"""What trials are judged by: numbers of a network whose training has paused."""
+
+import functools
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lwddpm.config import EvaluationConfig
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.sampling import generate, reconstruct
+from lwddpm.errors import JobError
+from lwddpm.evaluation.features import Extractor, load_extractor
+from lwddpm.evaluation.protocol import evaluate, num_evaluated
+from lwddpm.training.checkpoint import load_model
+
+LATENCY_SAMPLES = 64  # what `sampling_seconds` is the time for
+_TIMED_SAMPLES = 16
+
+
+def measure(
+    names: tuple[str, ...], model_dir: Path, dataset: Dataset, proxy: EvaluationConfig, device: torch.device
+) -> dict[str, float]:
+    """Those of the named objectives that are measured on the network itself.
+
+    Args:
+        names: objectives; `val/loss` and `peak_memory_mib` come from training and are passed over.
+        model_dir: a saved model.
+        dataset: what `eval/...` compares with.
+        proxy: how many samples of which sampler.
+        device: where the network runs.
+
+    Raises:
+        JobError: an `eval/...` objective cannot be computed here.
+    """
+    model, saved = load_model(model_dir, device)
+    found: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
+    wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
+    if wanted:
+        config = proxy.model_copy(update={"metrics": wanted})
+        indices = range(num_evaluated(dataset, config))
+        images = generate(model, saved.diffusion, config, indices, saved.image_size, device)
+        result = evaluate(
+            images,
+            dataset,
+            config,
+            extract=lambda name, images: _extract(name, config.inception_weights, device, images),
+            reconstruct=lambda images, timestep: reconstruct(
+                model,
+                saved.diffusion,
+                torch.from_numpy(images),
+                timestep,
+                seed=config.seed,
+                device=device,
+                batch_size=config.batch_size,
+            ),
+        )
+        for missing in result.unavailable:
+            raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
+        found |= {f"eval/{record.name}": record.value for record in result.records}
+    if "sampling_seconds" in names:
+        start = time.perf_counter()
+        generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
+        found["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
+    return found
+
+
+def _extract(name: str, inception_weights: str | None, device: torch.device, images: np.ndarray) -> Tensor:
+    return _extractor(name, inception_weights, device)(torch.from_numpy(images))
+
+
+@functools.lru_cache(maxsize=2)  # a process serves many trials
+def _extractor(name: str, inception_weights: str | None, device: torch.device) -> Extractor:
+    return load_extractor(name, inception_weights=inception_weights, device=device)
