@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
 app.add_typer(models, name="models")
+search = typer.Typer(no_args_is_help=True, help="Look at hyperparameter searches.")
+app.add_typer(search, name="search")
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
@@ -46,6 +48,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
     A job is one YAML file; the same file runs here and on a Ray cluster. Begin with:
 
         lwddpm run demo             the whole path on a simulated dataset, in minutes
+
+        lwddpm run search_demo      a hyperparameter search on the same
 
         lwddpm models list          what has been registered
 
@@ -70,7 +74,7 @@ def run(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a job: prepare, train, evaluate or sample, as its `kind` says.
+    """Run a job: prepare, train, search, evaluate or sample, as its `kind` says.
 
     The same command continues an interrupted job from its last checkpoint, and does nothing when the job is done.
     Ctrl-C saves a checkpoint first.
@@ -192,6 +196,33 @@ def models_promote(
         return record
 
     _finish(verb, as_json, "promotion")
+
+
+@search.command("show")
+def search_show(
+    name: Annotated[str, typer.Argument(help="The search: `name` of its job file, such as search-demo.")],
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Optuna storage; default ./optuna.db (SQLite).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show a study, also while it runs: trials with states and budgets, the best, the Pareto front, importance.
+
+    Only trials at the full budget are ranked: a value from a lower budget says little about the end.
+
+        lwddpm search show search-demo
+
+        optuna-dashboard sqlite:///optuna.db        the same study in Optuna's own viewer
+    """
+
+    def verb() -> dict[str, Any]:
+        from lwddpm.search.study import check_storage, describe, find_study, storage_url
+
+        url = storage_url(storage)
+        check_storage(url)
+        return describe(find_study(url, name))
+
+    _finish(verb, as_json, "study")
 
 
 @app.command()

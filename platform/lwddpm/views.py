@@ -34,6 +34,8 @@ def summary(result: dict[str, Any]) -> None:
         splits = ", ".join(f"{num} {name}" for name, num in dataset["splits"].items())
         simulated = " (simulated)" if dataset["simulated"] else ""
         _facts({"dataset": f"{dataset['path']}{simulated}", "version": dataset["version"], "slices": splits})
+    if searched := result.get("search"):
+        study(searched)
     if result.get("metrics"):
         metrics(result["metrics"])
     for missing in result.get("unavailable", []):
@@ -61,6 +63,54 @@ def metrics(values: dict[str, float]) -> None:
             floor = values.get(f"{name}_floor")
             table.add_row(name, f"{value:.4g}", "" if floor is None else f"{floor:.4g}")
     console.print(table)
+
+
+_SHOWN_TRIALS = 20
+
+
+def study(result: dict[str, Any]) -> None:
+    """`search show`, and the end of a search."""
+    counts = ", ".join(f"{count} {state}" for state, count in result["counts"].items())
+    budget = result["definition"].get("max_steps", "?")
+    _facts(
+        {
+            "study": f"{result['name']}: {counts or 'no trials yet'}",
+            "budget": f"{budget} steps a trial; {result['steps']:,} steps and {result['seconds']:.0f} s in all",
+        }
+    )
+    trials = {trial["number"]: trial for trial in result["trials"]}
+    ranked = [trials[number] for number in result["ranking"]]
+    rest = [trial for number, trial in trials.items() if number not in result["ranking"]]
+    ordered = [*ranked, *sorted(rest, key=lambda trial: -trial["step"])]
+    keys = list(ordered[0]["params"]) if ordered else []
+    prune_on = result["definition"].get("prune_on", "")
+    objectives = result["objectives"]
+    last = [] if objectives == [prune_on] else [prune_on]
+    table = Table("trial", "state", "step", *objectives, *last, *(key.rpartition(".")[2] for key in keys))
+    for trial in ordered[:_SHOWN_TRIALS]:
+        values = [f"{value:.4g}" for value in trial["values"] or []]
+        lowest = "" if trial["last"] is None else f"{trial['last']:.4g}"
+        if not values:
+            values = [f"[dim]{lowest}[/dim]" if name == prune_on else "" for name in objectives]
+        mark = " *" if trial["number"] in result["pareto_front"] else ""
+        params = [_short(trial["params"].get(key)) for key in keys]
+        extra = [lowest] if last else []
+        table.add_row(f"{trial['number']}{mark}", trial["state"], str(trial["step"]), *values, *extra, *params)
+    if ordered:
+        console.print(table)
+        console.print("* best, or on the Pareto front; dim values are of lower budgets and not ranked")
+    if len(ordered) > _SHOWN_TRIALS:
+        console.print(f"and {len(ordered) - _SHOWN_TRIALS} more trials: --json has all")
+    for trial in ordered:
+        if trial["state"] in ("failed", "infeasible"):
+            console.print(f"trial {trial['number']} {trial['state']}: {trial['reason']}", markup=False)
+    for objective, shares in result["importance"].items():
+        shown = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+        _facts({f"importance for {objective}": shown})
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def versions(found: list[dict[str, Any]]) -> None:

@@ -43,7 +43,7 @@ def check_search(job: SearchJob) -> None:
         ConfigError: the space, the storage, a budget.
     """
     load_space(job.search.space, job)
-    record.check_storage(record.storage_url(job.search))
+    record.check_storage(record.storage_url(job.search.storage))
     if job.training.max_steps is not None:
         Budget.of(job, job.training.batch_size)
     if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
@@ -62,7 +62,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         KeyboardInterrupt: stopped by the user; the same command continues.
     """
     folder = search_folder(job)
-    uri, storage = tracking_uri(job.tracking), record.storage_url(job.search)
+    uri, storage = tracking_uri(job.tracking), record.storage_url(job.search.storage)
     with occupied(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest():

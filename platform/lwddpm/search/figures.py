@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lwddpm.search.study import curve, importance, maximised, pareto_front, ranking, records
 
+_LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
 _BEST, _OTHER, _PRUNED = "tab:red", "tab:blue", "tab:gray"
 
 
@@ -81,7 +82,8 @@ def learning_curves(study: optuna.Study) -> Figure | None:
     for label, color in shown.items():
         axes.plot([], [], "o-", color=color, markersize=3, label=label)
     measure = study.user_attrs.get("lwddpm.definition", {}).get("prune_on", _objective(study))
-    if all(value > 0 for points in curves.values() for _, value in points):
+    seen = [value for points in curves.values() for _, value in points]
+    if min(seen) > 0 and max(seen) > 20 * min(seen):
         axes.set_yscale("log")
     rungs = sorted({step for points in curves.values() for step, _ in points})
     if len(rungs) <= 6 and len(rungs) > 1:
@@ -118,14 +120,19 @@ def slices(study: optuna.Study) -> Figure | None:
 
 def _place(axes: Axes, study: optuna.Study, key: str, params: list[Any]) -> list[float]:
     """Positions of parameter values on the x axis, which gets the scale and the ticks that they want."""
-    distribution = study.get_trials(deepcopy=False)[0].distributions.get(key)
+    distribution: Any = study.get_trials(deepcopy=False)[0].distributions[key]
     if isinstance(distribution, optuna.distributions.CategoricalDistribution):
         names = [_choice(choice) for choice in distribution.choices]
         axes.set_xticks(range(len(names)), names, rotation=30 if max(map(len, names)) > 6 else 0)
         axes.set_xlim(-0.5, len(names) - 0.5)
         return [names.index(_choice(value)) for value in params]
     if getattr(distribution, "log", False):
+        low, high = float(distribution.low), float(distribution.high)
         axes.set_xscale("log")
+        ticks = np.geomspace(low, high, 3)
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlim(low * 0.8, high * 1.25)
     return [float(value) for value in params]
 
 
@@ -146,7 +153,9 @@ def parallel_coordinates(study: optuna.Study) -> Figure | None:
         heights[key], ticks = _normalised(study, key, [trial.params[key] for trial in found])
         axes.axvline(index, color="0.7", linewidth=0.8, zorder=0)
         for height, text in ticks:
-            axes.annotate(text, (index, height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center")
+            axes.annotate(
+                text, (index, height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", bbox=_LABEL
+            )
     values = np.array([trial.values[0] for trial in found if trial.values])
     norm = Normalize(values.min(), values.max())
     shades = matplotlib.colormaps["viridis"]

@@ -20,7 +20,6 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from lwddpm.config import SearchConfig
 from lwddpm.errors import ConfigError
 from lwddpm.search.space import decoded
 from lwddpm.tracking.store import public
@@ -85,9 +84,9 @@ def maximised(objective: str) -> bool:
     return objective.startswith("eval/ssim")
 
 
-def storage_url(search: SearchConfig) -> str:
-    """The job's `search.storage`, else SQLite in the working folder; absolute."""
-    url = search.storage or "sqlite:///optuna.db"
+def storage_url(given: str | None) -> str:
+    """The given `search.storage`, else SQLite in the working folder; absolute."""
+    url = given or "sqlite:///optuna.db"
     prefix = "sqlite:///"
     return f"{prefix}{Path(url.removeprefix(prefix)).absolute()}" if url.startswith(prefix) else url
 
@@ -347,6 +346,7 @@ def describe(study: optuna.Study) -> dict[str, Any]:
         "steps": sum(trial.step for trial in found),
         "seconds": sum(trial.seconds for trial in found),
         "best": asdict(ranked[0]) if ranked else None,
+        "ranking": [trial.number for trial in ranked],
         "pareto_front": [trial.number for trial in pareto_front(study)],
         "importance": importance(study),
         "trials": [asdict(trial) for trial in found],
