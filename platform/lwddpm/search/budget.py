@@ -39,7 +39,7 @@ class Budget:
                 f"search.max_steps: must be at most the {whole} steps of the whole training, got {end}; "
                 "lower it, or raise training.max_steps (or training.epochs)"
             )
-        first = search.grace_steps or max(1, end // search.reduction_factor**2)
+        first = search.grace_steps or -(-end // search.reduction_factor**2)  # rounded up: no rung just before the end
         if first > end:
             raise ConfigError(
                 f"search.grace_steps: must be at most search.max_steps = {end}, got {first}; lower it or raise that"

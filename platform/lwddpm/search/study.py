@@ -32,6 +32,7 @@ _NETWORK_FILE_SYSTEMS = (
     "nfs", "cifs", "smb", "9p", "lustre", "beegfs", "gluster", "ceph", "gpfs", "afs", "vboxsf", "fuse.sshfs",
     "fuse.gluster", "fuse.s3", "fuse.gcsfuse", "virtiofs",
 )  # fmt: skip
+_EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
 _STARTUP_TRIALS = 10  # that TPE draws at random before it models anything
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -318,14 +319,16 @@ def pareto_front(study: optuna.Study) -> list[TrialRecord]:
 
 def importance(study: optuna.Study) -> dict[str, dict[str, float]]:
     """For each objective, each parameter's share of the variance that they explain; {} where nothing can be said."""
-    found = {}
+    found: dict[str, dict[str, float]] = {}
+    if len(ranking(study)) < _EXPLAINED_TRIALS:
+        return found
     for index, name in enumerate(study.metric_names or ["objective"]):
         try:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             target = functools.partial(_objective_value, index)
             shares = optuna.importance.get_param_importances(study, evaluator=evaluator, target=target)
             found[name] = dict(shares)
-        except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
+        except (ValueError, RuntimeError):  # all of one value
             continue
     return {name: shares for name, shares in found.items() if shares and all(map(math.isfinite, shares.values()))}
 
