@@ -36,21 +36,26 @@ class StudySearcher(Searcher):
         super().__init__(metric=None, mode=None)
         self._study, self._space, self._settings, self._notify = study, space, settings, notify
         self._trials: dict[str, optuna.Trial] = {}
-        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        known = study.get_trials(deepcopy=False)
+        self._num_proposed = len(known)
+        running = [trial for trial in known if trial.state == TrialState.RUNNING]
         self._interrupted = deque(optuna.Trial(study, trial._trial_id) for trial in running)
+        self._handed_out_again: set[int] = set()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         search = self._settings.job.search
         while not self._settings.stop_file.exists():
             if self._interrupted:
                 trial = self._interrupted.popleft()
-            else:
-                number = len(self._study.get_trials(deepcopy=False))
-                if number >= search.num_trials:
-                    break
+            elif self._num_proposed < search.num_trials:
                 seed, objectives = self._settings.job.seed, len(search.objectives)
-                self._study.sampler = record.sampler_for(search.sampler, seed, number, objectives)
+                self._study.sampler = record.sampler_for(search.sampler, seed, self._num_proposed, objectives)
                 trial = self._study.ask()
+                self._num_proposed += 1
+            elif self._trials:
+                return None  # one of those running may have to be handed out again
+            else:
+                break
             values = decoded(record.suggest(trial, self._space.distributions))
             try:
                 job = self._settings.job_of(trial.number, values)
@@ -86,6 +91,12 @@ class StudySearcher(Searcher):
         if not error and (result.get("interrupted") or (self._settings.stop_file.exists() and not full)):
             self._notify(trial, "end", ("interrupted", ""))
             return  # stays RUNNING in the study: the next session continues it
+        if error and self._settings.job.workers.max_failures > 0 and trial.number not in self._handed_out_again:
+            # Tune retries a process lost while training, but gives up on one lost while it starts or changes trials
+            self._handed_out_again.add(trial.number)
+            self._interrupted.append(trial)
+            self._notify(trial, "end", ("interrupted", ""))
+            return
         if error or "error" in result:
             reason = str(result.get("error", "its process was lost too often; see Ray's logs"))
             trial.set_user_attr(record.REASON, reason)
