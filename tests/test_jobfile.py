@@ -102,6 +102,13 @@ def test_a_file_that_is_no_job_is_refused(text: str, tmp_path: Path) -> None:
     assert str(path) in _error(job=str(path))
 
 
+def test_a_key_that_stands_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("kind: train\ndata: {source: phantom}\ntraining:\n  lr: 0.1\n  epochs: 3\n  lr: 0.2\n")
+    with pytest.raises(ConfigError, match=r"job\.yaml:6: training\.lr: must be given once, is in line 4 too"):
+        load_job(str(path))
+
+
 def test_an_unknown_job_lists_the_shipped_ones() -> None:
     message = _error(job="smok")
     assert all(name in message for name in SHIPPED)

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
 Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
@@ -264,7 +264,7 @@ class SearchConfig(Section):
     space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
     sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = "tpe"
     num_trials: PositiveInt = Field(30, description="trials of the whole study; raise it to continue a finished one")
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("eval/fd_lite0",)
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = ("eval/fd_lite0",)
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what ends weak trials early")
     prune_on: Objective | None = Field(None, description="what early stopping compares; default: the first objective")
     max_steps: PositiveInt | None = Field(None, description="a trial's budget; default: the whole training")

@@ -48,7 +48,7 @@ def read_mapping(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
     """The mapping in a YAML file, and the `file:line` of every dotted key in it.
 
     Raises:
-        ConfigError: not YAML, or not a mapping.
+        ConfigError: not YAML, not a mapping, or a key twice.
     """
     try:
         text = path.read_text()
@@ -58,7 +58,12 @@ def read_mapping(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {what}")
-    return values, {key: f"{path}:{line}" for key, line in _lines(node)}
+    lines: dict[str, int] = {}
+    for key, line in _lines(node):
+        if key in lines:  # YAML's own reader would silently take the last
+            raise ConfigError(f"{path}:{line}: {key}: must be given once, is in line {lines[key]} too; remove one")
+        lines[key] = line
+    return values, {key: f"{path}:{line}" for key, line in lines.items()}
 
 
 def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:

@@ -26,6 +26,14 @@ def plan(result: dict[str, Any]) -> None:
             "run folder": result["run_dir"],
         }
     )
+    if search := result.get("search"):
+        rungs = ", ".join(f"{step:,}" for step in search["rungs"])
+        _facts(
+            {
+                "searched": ", ".join(search["space"]),
+                "trials": f"{search['trials']}, measured at {rungs} steps; {search['steps_at_most']:,} steps at most",
+            }
+        )
 
 
 def summary(result: dict[str, Any]) -> None:

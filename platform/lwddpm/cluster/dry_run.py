@@ -4,9 +4,11 @@ from typing import Any
 
 from lwddpm.cluster.jobs import check_job
 from lwddpm.cluster.rundir import run_folder, search_folder
-from lwddpm.config import AnyJob, DataConfig, TrainingJob, TrainJob
+from lwddpm.config import AnyJob, DataConfig, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.store import read_manifest
+from lwddpm.search.budget import Budget
+from lwddpm.search.space import load_space
 from lwddpm.training.estimate import estimate
 from lwddpm.training.schedule import Schedule
 
@@ -16,7 +18,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
 
     Returns:
         `config` (resolved), `digest`; for training jobs also `parameters`, `memory_mib_per_worker`,
-        `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`.
+        `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`;
+        for a search also `search`: `space`, `trials`, `rungs` (steps at which one is measured), `steps_at_most`.
 
     Raises:
         ConfigError, DataError: as the real run would.
@@ -37,6 +40,14 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
             "steps": schedule.num_steps,
             "run_dir": str(run_folder(job) if isinstance(job, TrainJob) else search_folder(job)),
         }
+        if isinstance(job, SearchJob):
+            rungs, trials = Budget.of(job, num_train).rungs, job.search.num_trials
+            described["search"] = {
+                "space": load_space(job.search.space, job).describe(),
+                "trials": trials,
+                "rungs": rungs,
+                "steps_at_most": trials * rungs[-1],
+            }
     return described
 
 

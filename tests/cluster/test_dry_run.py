@@ -1,0 +1,12 @@
+"""What a dry run says of a search; of other jobs the command line's tests ask."""
+
+from lwddpm.cluster.dry_run import plan
+from lwddpm.jobfile import load_job
+
+
+def test_a_search_is_described_with_its_space_and_budgets() -> None:
+    found = plan(load_job("search_demo", ["search.num_trials=7", "search.max_steps=90", "search.grace_steps=20"]))
+    search = found["search"]
+    assert set(search["space"]) == {"training.lr", "diffusion.beta_schedule", "model.se_reduction"}
+    assert (search["rungs"], search["steps_at_most"]) == ((20, 60, 90), 7 * 90)
+    assert found["steps"] == 600
