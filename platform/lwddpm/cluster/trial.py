@@ -22,6 +22,7 @@ from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
 from lwddpm.search.objectives import measure
 from lwddpm.search.space import trial_job
+from lwddpm.training.loop import GRID_SAMPLES
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,14 @@ class Trial(tune.Trainable):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         known = {"val/loss": heard.validation_loss, "peak_memory_mib": heard.peak_memory_mib}
         found = {name: value for name, value in known.items() if name in names}
-        found |= measure(names, model_dir, dataset, settings.job.search.proxy, device)
+        found |= measure(
+            names,
+            model_dir,
+            dataset,
+            settings.job.search.proxy,
+            device,
+            show=lambda epoch, images: heard.images(rung, epoch, images[:GRID_SAMPLES]),
+        )
         heard.metrics({rung: {name: value for name, value in found.items() if name != "val/loss"}})
         return found
 

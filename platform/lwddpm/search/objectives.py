@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ _TIMED_SAMPLES = 16
 
 
 def measure(
-    names: tuple[str, ...], model_dir: Path, dataset: Dataset, proxy: EvaluationConfig, device: torch.device
+    names: tuple[str, ...],
+    model_dir: Path,
+    dataset: Dataset,
+    proxy: EvaluationConfig,
+    device: torch.device,
+    show: Callable[[float, np.ndarray], None],
 ) -> dict[str, float]:
     """Those of the named objectives that are measured on the network itself.
 
@@ -31,6 +37,7 @@ def measure(
         dataset: what `eval/...` compares with.
         proxy: how many samples of which sampler.
         device: where the network runs.
+        show: called with the epoch and the samples, uint8 [N, S, S], if any had to be drawn.
 
     Raises:
         JobError: an `eval/...` objective cannot be computed here.
@@ -42,6 +49,7 @@ def measure(
         config = proxy.model_copy(update={"metrics": wanted})
         indices = range(num_evaluated(dataset, config))
         images = generate(model, saved.diffusion, config, indices, saved.image_size, device)
+        show(saved.epoch, images.numpy())
         result = evaluate(
             images,
             dataset,

@@ -207,7 +207,11 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except Exception as error:  # SQLAlchemy's, or a missing database driver
+    except ImportError:
+        name = urlparse(url).scheme
+        remedy = "pip install 'lwddpm[postgresql]'" if name == "postgresql" else "install one that SQLAlchemy knows"
+        raise ConfigError(f"search.storage: no driver for {name} is installed here; {remedy}") from None
+    except Exception as error:  # SQLAlchemy's own
         raise ConfigError(f"search.storage: {public(url)} cannot be used: {str(error).splitlines()[0]}") from None
 
 

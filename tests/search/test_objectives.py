@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lwddpm.config import DiffusionConfig, EvaluationConfig, ModelConfig
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.sampling import generate
+from lwddpm.errors import JobError
+from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.search.objectives import measure
+from lwddpm.training.checkpoint import SavedModel, load_model, save_model
+
+MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
+PROXY = EvaluationConfig(num_samples=6, sampler="ddim", num_inference_steps=2)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    saved = SavedModel(
+        model=MODEL,
+        diffusion=DiffusionConfig(),
+        image_size=16,
+        dataset_version="v",
+        dataset_simulated=True,
+        training_digest="d",
+        step=3,
+        epoch=0.5,
+        parameters=count_parameters(MODEL),
+    )
+    return save_model(tmp_path / "model", build_model(MODEL), saved)
+
+
+def test_named_objectives_are_measured_on_the_samples_that_are_shown(model_dir: Path, tiny_dataset: Dataset) -> None:
+    shown: list[tuple[float, np.ndarray]] = []
+    names = ("eval/ssim_nearest", "parameters", "sampling_seconds", "val/loss")
+    found = measure(names, model_dir, tiny_dataset, PROXY, CPU, show=lambda *sent: shown.append(sent))
+    assert set(found) == {"eval/ssim_nearest", "parameters", "sampling_seconds"}
+    assert found["parameters"] == count_parameters(MODEL)
+    assert found["sampling_seconds"] > 0
+    ((epoch, images),) = shown
+    model, saved = load_model(model_dir, CPU)
+    expected = generate(model, saved.diffusion, PROXY, range(6), 16, CPU)
+    assert epoch == 0.5
+    np.testing.assert_array_equal(images, expected.numpy())
+
+
+def test_without_an_image_metric_nothing_is_drawn(model_dir: Path, tiny_dataset: Dataset) -> None:
+    def refuse(*sent: object) -> None:
+        raise AssertionError("drawn for nothing")
+
+    assert measure(("parameters",), model_dir, tiny_dataset, PROXY, CPU, show=refuse).keys() == {"parameters"}
+
+
+def test_what_cannot_be_measured_is_an_error_with_its_reason(
+    model_dir: Path, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"not weights")
+    proxy = PROXY.model_copy(update={"inception_weights": str(weights)})
+    with pytest.raises(JobError, match="eval/fid cannot be measured: "):
+        measure(("eval/fid",), model_dir, tiny_dataset, proxy, CPU, show=lambda *sent: None)

@@ -1,0 +1,71 @@
+"""A study in a real PostgreSQL, as several machines share it; skipped where no PostgreSQL is installed."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lwddpm.errors import ConfigError
+from lwddpm.search import study as record
+
+DEFINITION = record.Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
+PROGRAMS = Path(shutil.which("initdb") or "/none").resolve().parent
+pytestmark = pytest.mark.skipif(not (PROGRAMS / "pg_ctl").exists(), reason="PostgreSQL is not installed here")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """`host:port` of a server that lets user `postgres` in."""
+    folder = Path(tempfile.mkdtemp(prefix="lwddpm-postgresql-"))
+    root = os.geteuid() == 0  # as which PostgreSQL refuses to run
+    user = "nobody" if root else None
+    if root:
+        shutil.chown(folder, "nobody")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(program: str, *arguments: str) -> None:
+        command = [str(PROGRAMS / program), "-D", str(folder / "data"), *arguments]
+        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+
+    call("initdb", "--username=postgres", "--auth=trust", "--no-sync")
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    call("pg_ctl", "start", "--wait", "-l", str(folder / "log"), "-o", options)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        call("pg_ctl", "stop", "--mode=immediate")
+        shutil.rmtree(folder)
+
+
+def test_a_study_is_written_and_continued(server: str) -> None:
+    url = f"postgresql://postgres@{server}/postgres"
+    record.check_storage(url)
+    study = record.open_study(url, "shared", DEFINITION)
+    study.tell(study.ask(), 0.5)
+    running = study.ask()
+    record.report(running, 30, 0.7, {"val/loss": 0.7}, 1.5, single=True)
+    again = record.open_study(url, "shared", DEFINITION)
+    assert [(trial.state, trial.step, trial.last) for trial in record.records(again)] == [
+        ("complete", 0, None),
+        ("running", 30, 0.7),
+    ]
+    with pytest.raises(ConfigError, match=r"search\.sampler was tpe, is random"):
+        record.open_study(url, "shared", replace(DEFINITION, sampler="random"))
+    record.delete_study(url, "shared")
+    with pytest.raises(ConfigError, match="no such study"):
+        record.find_study(url, "shared")
+
+
+def test_a_wrong_database_is_one_clear_error_without_the_password(server: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        record.open_study(f"postgresql://postgres:hunter2@{server}/absent", "shared", DEFINITION)
+    assert "absent" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
