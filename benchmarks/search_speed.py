@@ -41,9 +41,22 @@ TRIVIAL = (
     "training.snapshot_epochs=[]",
     "search.objectives=[val/loss]",
     "search.max_steps=1",
+    "search.grace_steps=1",
     "search.scheduler=none",
     "search.max_concurrent=8",
 )
+
+
+# of the paper's keys those that leave the loss as it is, by which trials that only have to end are judged
+SPACE = (
+    "training.lr:\n  float: {low: 5.0e-5, high: 5.0e-3, log: true}\nmodel.se_reduction:\n  int: {low: 2, high: 64}\n"
+)
+
+
+def space_in(folder: Path) -> str:
+    """Override that names a file with `SPACE`."""
+    (folder / "space.yaml").write_text(SPACE)
+    return f"search.space={folder}/space.yaml"
 
 
 def settings_in(folder: Path, name: str, *further: str) -> list[str]:
@@ -110,7 +123,8 @@ def overhead(trials: int) -> dict[str, float]:
         folder, batch = Path(name), 32
         alone = ("search.scheduler=none", "search.max_concurrent=1", f"search.num_trials={trials}")
         log = ("training.log_every_steps=30", "training.snapshot_epochs=[]")
-        found = search(folder, "overhead", *alone, *log, "search.objectives=[val/loss]", f"training.batch_size={batch}")
+        judged = (space_in(folder), "search.objectives=[val/loss]", f"training.batch_size={batch}")
+        found = search(folder, "overhead", *alone, *log, *judged)
         client = connect(f"sqlite:///{folder}/mlflow.db")
         for trial in find_study(f"sqlite:///{folder}/optuna.db", "overhead").get_trials():
             run = found["trials"][trial.number]["run_id"]
@@ -130,7 +144,8 @@ def bookkeeping(trials: int) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as name, _timed() as seconds:
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        job = load_job("search_demo", [*settings_in(Path(name), "trivial", *TRIVIAL), f"search.num_trials={trials}"])
+        given = [*TRIVIAL, space_in(Path(name)), f"search.num_trials={trials}"]
+        job = load_job("search_demo", settings_in(Path(name), "trivial", *given))
         result = run_job(job)
         ray.shutdown()
     assert result["search"]["counts"] == {"complete": trials}, result["search"]["counts"]
