@@ -20,8 +20,9 @@ def test_what_is_asked_for_is_taken(value: str) -> None:
         ({"amx_bf16": True}, 16, (True, False)),
         ({"amx_bf16": True}, 80, (True, True)),
         ({"amx_bf16": False, "avx512_bf16": True}, 16, (True, False)),
-        ({"amx_bf16": False, "avx512_bf16": False}, 80, (False, True)),
-        ({}, 80, (False, True)),
+        ({"amx_bf16": False, "avx512_bf16": False}, 80, (False, False)),
+        ({}, 80, (False, False)),
+        ({}, 16, (False, True)),
     ],
 )
 def test_a_cpu_uses_its_bf16_units_and_the_layout_that_is_fast_with_them(

@@ -38,6 +38,9 @@ GRID_SAMPLES = 16  # drawn at every snapshot
 GRID_STEPS = 50
 # The untrained network predicts about zero; a loss well above that start means it has left for good.
 _DIVERGED = 3.0
+# DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
+# pass ends. In small buckets the exchange overlaps it (measured: 3 % instead of 9 % of a step).
+_CPU_BUCKET_MIB = 2
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,13 @@ class _Trainer:
             self.model.compile()  # in place: the names in checkpoints stay the same
         network: nn.Module = self.model
         if self.world > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            network = DistributedDataParallel(network, device_ids=ids, gradient_as_bucket_view=True)
+            on_gpu = device.type == "cuda"
+            network = DistributedDataParallel(
+                network,
+                device_ids=[device.index] if on_gpu else None,
+                gradient_as_bucket_view=True,
+                bucket_cap_mb=25 if on_gpu else _CPU_BUCKET_MIB,
+            )
         self.network = network
 
     def _resume(self) -> None:
