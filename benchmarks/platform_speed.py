@@ -7,8 +7,8 @@ PyTorch loop over the same network with the same number format, optimizer, clipp
 
 workers: the same job on 2 workers with one thread each against 1 worker with one thread; equal global batch of 32.
 
-64x64 phantoms and a network of 1.4 M parameters, otherwise as in jobs/kaggle_small.yaml. Each measurement is a process of its own; the two sides take
-turns, and figures are medians over all windows of 20 steps after the first two.
+64x64 phantoms and a network of 1.4 M parameters, otherwise as in jobs/kaggle_small.yaml. Each measurement is a process
+of its own; the two sides take turns, and figures are medians over all windows of 20 steps after the first two.
 """
 
 import argparse

@@ -1,11 +1,13 @@
 """What a person reads at the end of a verb; machines get `--json`."""
 
+import sys
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-console = Console(highlight=False, soft_wrap=True)
+# a file or a pipe has no width: wide enough that no table is cut there
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def plan(result: dict[str, Any]) -> None:
@@ -94,7 +96,8 @@ def study(result: dict[str, Any]) -> None:
     prune_on = result["definition"].get("prune_on", "")
     objectives = result["objectives"]
     last = [] if objectives == [prune_on] else [prune_on]
-    table = Table("trial", "state", "step", *objectives, *last, *(key.rpartition(".")[2] for key in keys))
+    heads = ["trial", "state", "step", *objectives, *last, *(key.rpartition(".")[2] for key in keys)]
+    table = Table(*(Column(head, overflow="fold") for head in heads))
     for trial in ordered[:_SHOWN_TRIALS]:
         values = [f"{value:.4g}" for value in trial["values"] or []]
         lowest = "" if trial["last"] is None else f"{trial['last']:.4g}"
