@@ -5,7 +5,7 @@
 # from      a folder that all nodes mount, with the environment activated (. .venv/bin/activate)
 # private   ~/.lwddpm/environment, mode 0600: export lines, such as MLFLOW_TRACKING_URI and its user name and password
 # expect    before the time limit the training saves a checkpoint and the job is queued again, to go on from there;
-#           scancel saves a checkpoint too, and ends it
+#           scancel --batch --signal=TERM JOBID saves a checkpoint and ends it
 #
 # Whole nodes: Ray listens on all interfaces, and its metrics ports ask for no token.
 #SBATCH --job-name=lwddpm

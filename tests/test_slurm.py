@@ -17,7 +17,8 @@ STAND_INS = {
     "getent": "printf '127.0.1.1 STREAM node1\\n10.0.0.1 STREAM node1\\n'",
     "srun": 'echo "srun $*" >> "$CALLS"; exec sleep 60',
     "ray": """
-echo "ray $* $RAY_AUTH_MODE $(stat -c %a "$RAY_AUTH_TOKEN_PATH" "$(dirname "$RAY_AUTH_TOKEN_PATH")" | xargs)" >> "$CALLS"
+modes=$(stat -c %a "$RAY_AUTH_TOKEN_PATH" "$(dirname "$RAY_AUTH_TOKEN_PATH")" | xargs)
+echo "ray $* $RAY_AUTH_MODE $modes" >> "$CALLS"
 [[ $1 == health-check ]] || exec sleep 60
 """,
     # the driver saves its checkpoint on SIGTERM and ends as a stopped job does; waiting for nodes takes no time
