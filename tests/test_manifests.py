@@ -18,7 +18,7 @@ import yaml
 
 from lwddpm import __version__
 from lwddpm.config import EvaluateJob, SearchJob, TrainJob
-from lwddpm.jobfile import load_job
+from lwddpm.jobfile import known_keys, load_job
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "jobs" / "kubernetes"
@@ -196,6 +196,16 @@ def test_databases_that_are_named_are_created() -> None:
     text = "".join((FOLDER / name).read_text() for name in FILES)
     created = set(re.findall(r"CREATE DATABASE (\w+);", text)) | {render.DATABASES[0]}
     assert set(re.findall(r"@postgresql:5432/(\w+)", text)) == created
+
+
+def test_every_setting_that_the_guide_names_exists() -> None:
+    values = {f"{name}.{key}" for name, inner in VALUES.items() if isinstance(inner, dict) for key in inner}
+    known = {*known_keys(SearchJob), *values}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    named = set(re.findall(r"`([a-z0-9_]+\.[a-z0-9_]+)[`=]", (ROOT / "docs" / "cluster.md").read_text()))
+    settings = {name for name in named if name.partition(".")[0] in sections} - {"mlflow.db"}
+    assert {"workers.use_gpu", "search.storage", "cluster.min_gpu_workers", "s3.endpoint"} <= settings
+    assert settings <= known, settings - known
 
 
 # --- secrets and security
