@@ -1,11 +1,9 @@
-"""Writes the Kubernetes manifests beside this file from `values.yaml`; `--check` only says whether they are current.
+"""Writes the Kubernetes manifests beside this file from `values.yaml`; a test compares.
 
 Plain Python builds plain objects, PyYAML writes them: what several manifests share is written once.
 """
 
-import argparse
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -453,17 +451,8 @@ def current() -> dict[str, str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a manifest is not current")
-    check = parser.parse_args().check
     for name, text in current().items():
-        path = HERE / name
-        if path.exists() and path.read_text() == text:
-            continue
-        if check:
-            sys.exit(f"{path}: not what values.yaml renders to; run python jobs/kubernetes/render.py")
-        path.write_text(text)
-        print(f"wrote {path}")
+        (HERE / name).write_text(text)
 
 
 if __name__ == "__main__":
