@@ -27,8 +27,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks
-	$(BIN)/ruff format --check platform tests benchmarks
+	$(BIN)/ruff check platform tests benchmarks jobs
+	$(BIN)/ruff format --check platform tests benchmarks jobs
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not cluster"
 
