@@ -133,8 +133,8 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     result = _call(*arguments, "--json", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["run_id"] == run_id
-    steps = [metric.step for metric in connect(uri).get_metric_history(run_id, "train/loss")]
-    assert sorted(steps) == list(range(1, steps + 1))
+    logged = [metric.step for metric in connect(uri).get_metric_history(run_id, "train/loss")]
+    assert sorted(logged) == list(range(1, steps + 1))
 
 
 def _wait_until(condition: object, timeout_s: float = 90) -> None:
