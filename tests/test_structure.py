@@ -23,7 +23,6 @@ ORDER = [
     {"tracking"},
     {"search"},
     {"cluster"},
-    {"views"},
     {"cli"},
     {"__main__"},
 ]

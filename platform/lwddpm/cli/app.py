@@ -1,0 +1,109 @@
+"""The program `lwddpm`: its root, the options that verbs share, and how a verb ends."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from lwddpm.errors import LwddpmError
+
+app = typer.Typer(
+    name="lwddpm",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C. Progress goes to stderr.",
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", metavar="URI", help="MLflow store; default MLFLOW_TRACKING_URI, else ./mlflow.db (SQLite)."
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """[bold]LW-DDPM[/bold]: train, evaluate and sample lightweight diffusion models of 2D brain MRI slices.
+
+    A job is one YAML file; the same file runs here and on a Ray cluster. Begin with:
+
+        lwddpm run demo             the whole path on a simulated dataset, in minutes
+
+        lwddpm run search_demo      a hyperparameter search on the same
+
+        lwddpm models list          what has been registered
+
+        mlflow ui                   every run, in the browser
+    """
+    if version:
+        from lwddpm import __version__
+
+        typer.echo(__version__)
+
+
+def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
+    """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for the result
+            result = verb()
+    except LwddpmError as error:
+        _fail(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        _fail("stopped", 130, as_json)
+    except Exception as error:  # a defect or a broken machine: the stack trace helps, the exit code still tells
+        traceback.print_exc()
+        _fail(f"{type(error).__name__}: {error}", 1, as_json)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, default=str))
+    else:
+        from lwddpm.cli import views
+
+        getattr(views, view)(result)
+    return result
+
+
+def _fail(message: str, code: int, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps({"error": message, "exit_code": code}))
+    for line in message.splitlines():
+        typer.echo(f"error: {line}" if code != 130 else line, err=True)
+    raise typer.Exit(code)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of `lwddpm`."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop request ends as Ctrl-C does
+    # Compute threads that sleep after a short wait: by default they spin for milliseconds, which makes steps 4 to 8
+    # times slower when other programs want the cores, and gains nothing when none do.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    try:
+        app()
+    except SystemExit as end:
+        # A training thread that is not waited for (a second Ctrl-C) must not meet the interpreter's teardown.
+        train = sys.modules.get("lwddpm.cluster.train")
+        if train is not None and train.training_goes_on():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise

@@ -1,0 +1,118 @@
+"""`lwddpm run`, `sample` and `doctor`: what computes here."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
+
+
+@app.command()
+def run(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped job such as demo.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as training.lr=1e-4.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing or reusing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate, show config and needs; start nothing.")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="ADDR", help="Ray cluster; default RAY_ADDRESS, else embedded.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a job: prepare, train, search, evaluate or sample, as its `kind` says.
+
+    The same command continues an interrupted job from its last checkpoint, and does nothing when the job is done.
+    Ctrl-C saves a checkpoint first.
+
+        lwddpm run jobs/demo.yaml
+
+        lwddpm run jobs/kaggle_small.yaml --set data.source=PATH
+
+        lwddpm run jobs/paper.yaml --set data.source=PATH --dry-run
+    """
+    from lwddpm.jobfile import load_job
+    from lwddpm.training.allocator import tune_allocator
+
+    tune_allocator()
+
+    def verb() -> dict[str, Any]:
+        loaded = load_job(job, overrides or [])
+        if dry_run:
+            from lwddpm.cluster.dry_run import plan
+
+            return plan(loaded, address)
+        from lwddpm.cluster.jobs import run_job
+
+        return run_job(loaded, fresh=fresh, address=address)
+
+    finish(verb, as_json, "plan" if dry_run else "summary")
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
+    ],
+    count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
+    sampler: Annotated[str, typer.Option(help="ddpm, ddim, dpmsolver++ or sde-dpmsolver++.")] = "ddim",
+    steps: Annotated[int, typer.Option(help="Denoising steps; more is slower and, up to a point, better.")] = 50,
+    eta: Annotated[float, typer.Option(help="DDIM only: 0 deterministic, 1 as noisy as DDPM.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and samples.json.")
+    ] = "samples",
+    workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw synthetic slices from a registered or saved model.
+
+    lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
+    """
+    from lwddpm.jobfile import validate_job
+
+    def verb() -> dict[str, Any]:
+        sampling = {
+            "sampler": sampler,
+            "num_inference_steps": steps,
+            "eta": eta,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        job = {
+            "kind": "sample",
+            "name": "sample",
+            "model_uri": model,
+            "count": count,
+            "out": out,
+            "sampling": sampling,
+            "workers": {"count": workers},
+            "tracking": {"uri": tracking_uri},
+        }
+        from lwddpm.cluster.jobs import run_job
+
+        return run_job(validate_job(job, "sample"))
+
+    finish(verb, as_json, "summary")
+
+
+@app.command()
+def doctor(
+    address: Annotated[str | None, typer.Option("--address", metavar="ADDR", help="Ray cluster to check.")] = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check what works here: Ray, MLflow, GPU, memory, metric weights; says what to do about what does not.
+
+    Exit code 1 if anything that every job needs is broken.
+    """
+
+    def verb() -> dict[str, Any]:
+        from lwddpm.cluster.doctor import examine
+
+        return examine(address, tracking_uri)
+
+    if not finish(verb, as_json, "checkup")["healthy"]:
+        raise typer.Exit(1)

@@ -1,0 +1,72 @@
+"""`lwddpm models`: the registry."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
+
+models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
+app.add_typer(models, name="models")
+
+RegisteredArgument = Annotated[str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS or models:/NAME/VERSION.")]
+
+
+@models.command("list")
+def models_list(
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List registered versions, newest first, with aliases and metrics."""
+
+    def verb() -> list[dict[str, Any]]:
+        registry = open_registry(tracking_uri)
+        return [version.as_dict() for version in registry.list_versions(name)]
+
+    finish(verb, as_json, "versions")
+
+
+@models.command("show")
+def models_show(
+    model: RegisteredArgument,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one version: metrics, lineage, promotions, model card."""
+
+    def verb() -> dict[str, Any]:
+        registry = open_registry(tracking_uri)
+        version = registry.find_version(model)
+        return version.as_dict() | {"promotions": registry.promotions(version.name)}
+
+    finish(verb, as_json, "version")
+
+
+@models.command("promote")
+def models_promote(
+    model: RegisteredArgument,
+    reason: Annotated[str, typer.Option(help="Why; kept in the promotion record.")] = "",
+    to: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Move the alias `champion` to a version; records who, when, from, to and the metrics."""
+
+    def verb() -> dict[str, Any]:
+        record: dict[str, Any] = open_registry(tracking_uri).promote(model, reason, to)
+        return record
+
+    finish(verb, as_json, "promotion")
+
+
+def open_registry(uri: str | None) -> Any:
+    """The registry module, connected to a reachable store."""
+    from lwddpm.config import TrackingConfig
+    from lwddpm.tracking.store import check_tracking, connect
+
+    resolved = check_tracking(TrackingConfig(uri=uri))
+    from lwddpm.tracking import registry
+
+    connect(resolved)
+    return registry
