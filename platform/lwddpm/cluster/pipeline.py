@@ -10,7 +10,7 @@ from lwddpm.cluster.measure import measure
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, TrainJob
+from lwddpm.config import DataConfig, EvaluateJob, SamplingConfig, TrainJob, check_steps
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
@@ -21,7 +21,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, public, tracking_uri
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.schedule import Schedule
 
 
@@ -43,30 +43,82 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     return dataset
 
 
-def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]:
+def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Bring a training to its end, or say that it has been there.
+
+    Args:
+        dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
+    """
     folder = run_folder(job)
+    nested = dataset is not None
     with occupied(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store; preparation does not need it
-            opening = pool.submit(connect, uri)
-            dataset = prepare(job.data, session, fresh)
-            opening.result()
+        if dataset is None:
+            with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store: meanwhile, preparation
+                opening = pool.submit(connect, uri)
+                dataset = prepare(job.data, session, fresh)
+                opening.result()
         session.rest()
         check_dataset(job, dataset)
         if fresh:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as run:
+        with tracked_run(job, uri, run_id, job.digest(), nested=nested) as run:
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
             run.dataset(dataset)
             result = train_evaluate_register(job, dataset, folder, run, session)
             write_json(folder / "result.json", result)
     return result
+
+
+def run_evaluation(
+    job: EvaluateJob, session: Session, fresh: bool, *, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Measure a saved or registered model; `dataset` as in `run_training`."""
+    uri = tracking_uri(job.tracking)
+    connect(uri)
+    model_dir = registry.fetch_model(job.model_uri)
+    saved = read_saved_model(model_dir)
+    if saved.image_size != job.data.image_size:
+        raise ConfigError(
+            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
+            f"set data.image_size={saved.image_size}"
+        )
+    fits(job.evaluation, saved, "evaluation")
+    nested = dataset is not None
+    dataset = dataset or prepare(job.data, session, fresh)
+    session.rest()
+    num_evaluated(dataset, job.evaluation)
+    with tracked_run(job, uri, None, job.digest(), nested=nested) as run:
+        run.dataset(dataset)
+        result = measure(model_dir, dataset, job.evaluation, session, run)
+        run.values(result.metrics(), saved.step)
+        return {
+            "name": job.name,
+            "run_id": run.run_id,
+            "tracking_uri": public(uri),
+            "dataset": summary_of(dataset),
+            "parameters": saved.parameters,
+            "metrics": result.metrics(),
+            "unavailable": [u.model_dump() for u in result.unavailable],
+        }
+
+
+def fits(sampling: SamplingConfig, saved: SavedModel, section: str) -> None:
+    """Refuse sampling that a saved model cannot do.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    try:
+        check_steps(sampling, saved.diffusion, section)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:

@@ -138,17 +138,22 @@ class _LocalExtraction:
         return self._extractors[name](images, on_batch=on_batch)
 
 
+def reference_statistics(name: str, dataset: Dataset, config: EvaluationConfig, extract: Extract) -> FeatureStatistics:
+    """Features of the training slices that a Fréchet distance refers to; cached."""
+    reference = _subset(dataset.images("train"), config.num_reference)
+    return _real_statistics(name, "train", reference, dataset, extract)
+
+
 def _frechet(name: str, inputs: _Inputs) -> MetricRecord:
-    reference = _subset(inputs.dataset.images("train"), inputs.config.num_reference)
     generated = FeatureStatistics.of(inputs.extract(name, inputs.generated))  # first: fails where weights are missing
-    train = _real_statistics(name, "train", reference, inputs)
-    held_out = _real_statistics(name, "held-out", inputs.held_out, inputs)
+    train = reference_statistics(name, inputs.dataset, inputs.config, inputs.extract)
+    held_out = _real_statistics(name, "held-out", inputs.held_out, inputs.dataset, inputs.extract)
     return _record(
         name,
         inputs,
         value=frechet_distance(train, generated),
         floor=frechet_distance(train, held_out),
-        num_reference=len(reference),
+        num_reference=train.num,
         reference="train",
         extractor=NETWORKS[name],
         weights_sha256=WEIGHTS_SHA256[name],
@@ -157,11 +162,13 @@ def _frechet(name: str, inputs: _Inputs) -> MetricRecord:
     )
 
 
-def _real_statistics(name: str, split: str, images: np.ndarray, inputs: _Inputs) -> FeatureStatistics:
+def _real_statistics(
+    name: str, split: str, images: np.ndarray, dataset: Dataset, extract: Extract
+) -> FeatureStatistics:
     root = Path(os.environ.get("LWDDPM_CACHE") or Path.home() / ".cache" / "lwddpm")
-    folder = root / "features" / f"{inputs.dataset.version}-{images.shape[-1]}px"
+    folder = root / "features" / f"{dataset.version}-{images.shape[-1]}px"
     file = f"{name}-{WEIGHTS_SHA256[name][:16]}-{split}-{len(images)}.safetensors"
-    return cached_statistics(folder / file, lambda: inputs.extract(name, images))
+    return cached_statistics(folder / file, lambda: extract(name, images))
 
 
 def _nearest(name: str, inputs: _Inputs) -> MetricRecord:
