@@ -1,8 +1,8 @@
 """The measurements of a comparison: each made once, kept in its folder, and found there by a job that goes on.
 
-    samples/KEY.npy         generated slices; fewer of them are the first ones
-    measurements/KEY.json   EvaluationResult
-    features/KEY.npy        features of a set of slices
+samples/KEY.npy         generated slices; fewer of them are the first ones
+measurements/KEY.json   EvaluationResult
+features/KEY.npy        features of a set of slices
 """
 
 import hashlib

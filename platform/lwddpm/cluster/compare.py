@@ -8,12 +8,11 @@
 Trainings have run folders and MLflow runs of their own beneath the comparison's; those that are finished are reused.
 """
 
-import json
 import platform
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -321,10 +320,6 @@ def _summary(job: CompareJob, dataset: Dataset, folder: Path, parent: TrackedRun
         "tracking_uri": public(tracking_uri(job.tracking)),
         "dataset": summary_of(dataset),
         "report": str(folder / "report" / "report.html"),
-        "table": [json.loads(json.dumps(row._asdict(), default=lambda value: value.model_dump())) for row in table.rows(report)],
         "statements": {found.statement.key: found.verdict for found in judge(report)},
         "model": None,
     }
-
-
-__all__ = ["check_compare", "get_args", "run_compare"]

@@ -8,12 +8,10 @@ import numpy as np
 import torch
 
 from lwddpm.cluster.bench import Bench
-from lwddpm.cluster.compare_plan import GANS, Plan, Planned, PlannedVariant, protocol_of, seeds_of
+from lwddpm.cluster.compare_plan import GANS, Plan, Planned, PlannedVariant, protocol_of
 from lwddpm.cluster.cost import measure_cost
 from lwddpm.cluster.rundir import read_json, run_folder, write_json
-from lwddpm.cluster.session import Session
 from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric, Sampler, System
-from lwddpm.data.store import Dataset
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
@@ -272,6 +270,3 @@ def _measurement(
         values={record.name: record.value for record in result.records},
         floors={record.name: record.floor for record in result.records if record.floor is not None},
     )
-
-
-__all__ = ["Measurer", "forward_strip", "model_of", "seeds_of", "snapshots_of", "snr_curves"]

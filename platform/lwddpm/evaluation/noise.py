@@ -39,7 +39,8 @@ def noise_histograms(
         timesteps: those that a sampler visits, evenly thinned to N at most.
     """
     device = process.betas.device
-    visited = np.asarray(timesteps)[np.linspace(0, len(timesteps) - 1, min(len(images), len(timesteps))).round().astype(int)]
+    thinned = np.linspace(0, len(timesteps) - 1, min(len(images), len(timesteps))).round().astype(int)
+    visited = np.asarray(timesteps)[thinned]
     generator = torch.Generator().manual_seed(seed)
     counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for start in range(0, len(images), batch_size):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from lwddpm.report import pictures, plots, table
+from lwddpm.report import pictures, plots
 from lwddpm.report.data import Measurement, ReportData
 from lwddpm.report.style import Theme, display_name
 
@@ -155,6 +155,3 @@ def _n(found: list[Measurement]) -> str:
 
 def _words(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
-
-
-__all__ = ["Drawing", "drawings", "table"]

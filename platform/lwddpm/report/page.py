@@ -1,8 +1,8 @@
 """A report on disk: figures, Markdown, and one HTML file that needs nothing else. Drawn from its data alone.
 
-    figures/light/KEY.png  figures/dark/KEY.png  figures/print/KEY.pdf
-    report.md              shows figures/light
-    report.html            figures inside, light and dark; no script, no request
+figures/light/KEY.png  figures/dark/KEY.png  figures/print/KEY.pdf
+report.md              shows figures/light
+report.html            figures inside, light and dark; no script, no request
 """
 
 import base64

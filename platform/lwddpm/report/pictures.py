@@ -1,5 +1,6 @@
 """Figures made of slices: the paper's 1, 2, 4, 5, 8 and the upper half of 9."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from lwddpm.report.data import ReportData
@@ -60,7 +61,7 @@ def epochs(data: ReportData, theme: Theme) -> Figure:
             pictures = [images[:PER_EPOCH] for _, images in own]
             if not fractions or len(own) > len(fractions):
                 fractions = [epoch / last for epoch, _ in own]
-            rows.append((f"{display_name(name)}\n{last:.3g} epochs", _joined(pictures)))
+            rows.append((f"{display_name(name)}\n{last:.3g} epochs", np.concatenate(pictures)))
     columns = [f"{fraction:.0%}" for fraction in fractions]
     figure = new_figure(height_of(len(rows), PER_EPOCH * len(columns), 1.1) + 0.45)
     axes = figure.subplots()
@@ -71,12 +72,6 @@ def epochs(data: ReportData, theme: Theme) -> Figure:
     for column in range(1, len(columns)):
         axes.axvline(column * PER_EPOCH * size - 1.5, color=theme.ink, linewidth=0.8)
     return figure
-
-
-def _joined(pictures: list) -> "object":  # type: ignore[type-arg]
-    import numpy as np
-
-    return np.concatenate(pictures)
 
 
 def _ordered(data: ReportData) -> list[str]:

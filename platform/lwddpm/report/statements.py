@@ -51,9 +51,7 @@ def verdict(agreements: list[int | None]) -> Verdict:
 
 
 def _judge(report: Report, statement: Statement) -> Judgement:
-    evidence = tuple(
-        _compare(report, claim, other) for claim in statement.claims for other in claim.worse
-    )
+    evidence = tuple(_compare(report, claim, other) for claim in statement.claims for other in claim.worse)
     agreements = [None if found.comparison is None else found.agrees for found in evidence]
     return Judgement(statement, verdict(agreements), evidence)
 

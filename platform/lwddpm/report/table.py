@@ -70,7 +70,7 @@ def rows(report: Report) -> list[Row]:
     """Table 1 in the paper's order."""
     ordered = [system for name in TABLE_1 for system in report.systems if system.name == name]
     measured = {s.name: [m for m in report.group("system") if m.label == s.name] for s in ordered}
-    distances = _ranked({name: found for name, found in measured.items()}, report.distance, "low")
+    distances = _ranked(measured, report.distance, "low")
     similarities = _ranked(measured, SSIM, "high")
     costs = {cost.system: cost for cost in report.costs}
     return [

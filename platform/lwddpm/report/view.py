@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from lwddpm.report import published, table
 from lwddpm.report.data import Report, ReportData
-from lwddpm.report.drawings import Drawing, drawings
+from lwddpm.report.drawings import drawings
 from lwddpm.report.intervals import Comparison, Estimate
 from lwddpm.report.published import NAMES
 from lwddpm.report.statements import Evidence, judge
@@ -131,8 +131,8 @@ def _caveats(report: Report) -> list[str]:
     if report.distance != "fid":
         why = next((m.reason for m in report.missing if m.name == "fid"), "it was not asked for")
         found.append(
-            f"FID was not computed: {why}. In its place stands a Fréchet distance of {report.extractor} features, which "
-            "is another scale: it ranks the systems of this run, and cannot be set beside any FID."
+            f"FID was not computed: {why}. In its place stands a Fréchet distance of {report.extractor} features: "
+            "another scale, which ranks the systems of this run, and cannot be set beside any FID."
         )
     trainings = {m.training_seed for m in report.group("system")}
     if len(trainings) == 1:
@@ -155,7 +155,7 @@ def _legend(report: Report) -> list[tuple[str, str]]:
     return [
         ("run", f"measured in this run, n = {n} slices; ± is half of a 95 % interval (Student's t) over {repeats}"),
         ("paper", f"printed in the paper ({published.SOURCE}); {published.UNSTATED} nor its protocols"),
-        ("other", "of this run, but not comparable with the paper's number beside it; the reasons stand below the table"),
+        ("other", "of this run, but not comparable with the paper's beside it; the reasons stand below the table"),
         ("best", f"best of its column; {TIE} marks rows that the noise cannot tell from it (Welch's interval, 95 %)"),
     ]
 
@@ -202,9 +202,9 @@ def _table_1(report: Report) -> Table:
         *(Cell("") for _ in range(2)),
     )
     notes = (
-        f"{DAGGER} not comparable with the paper's number: see the list below for {distance}; for SSIM, the paper states "
-        "no protocol, and this one (the best match of each generated slice among the test slices) cannot honestly "
-        "come near 0.9.",
+        f"{DAGGER} not comparable with the paper's number: see the list below for {distance}; for SSIM, the paper "
+        "states no protocol, and this one (the best match of each generated slice among the test slices) cannot "
+        "honestly come near 0.9.",
         "Steps: timesteps of training / steps of sampling. Parameters: of the network that samples.",
     )
     return Table("table-1", "Table 1: quality and size", head, (*rows, floor_row), notes)
@@ -244,8 +244,9 @@ def _costs(report: Report) -> Table:
     on_gpu = report.environment.get("GPU", "none") != "none"
     memory = "allocated on the GPU" if on_gpu else "of the process, above what it holds before it builds a network"
     notes = (
-        f"{rounds} rounds in turn, each in a fresh process with one worker's resources ({report.environment['processor']}"
-        f"); peak memory: {memory}. DDIM is trained as DDPM. The paper reports none of these.",
+        f"{rounds} rounds in turn, each in a fresh process with one worker's resources "
+        f"({report.environment['processor']}); peak memory: {memory}. DDIM is trained as DDPM. The paper reports "
+        "none of these.",
     )
     return Table("costs", "Table 2: what it costs", head, tuple(rows), notes)
 
@@ -323,6 +324,3 @@ def _trainings(report: Report) -> Table:
 
 def _and(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
-
-
-__all__ = ["Cell", "Drawing", "Table", "view"]
