@@ -220,6 +220,9 @@ def load(folder: Path) -> ReportData:
     Raises:
         DataError: files are missing, damaged or of another version.
     """
+    for name in (REPORT, CURVES, IMAGES):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no report data here ({name} is missing); name the folder of a comparison")
     try:
         values = json.loads((folder / REPORT).read_text())
         if values.get("schema_version") != SCHEMA_VERSION:
@@ -238,7 +241,5 @@ def load(folder: Path) -> ReportData:
             curves=Curves({key: np.array(points, dtype=float) for key, points in curves.items()}),
             images=images,
         )
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: no report data here ({Path(str(error.filename)).name} is missing)") from None
     except (OSError, ValueError, ValidationError, pa.ArrowException) as error:
         raise DataError(f"{folder}: the report data are damaged: {' '.join(str(error).split())}") from None
