@@ -13,12 +13,14 @@ SOURCE = ROOT / "platform" / "lwddpm"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
+    {"families"},
     {"config"},
     {"jobfile", "progress"},
     {"data"},
     {"models"},
     {"diffusion"},
     {"evaluation"},
+    {"report"},
     {"training"},
     {"tracking"},
     {"search"},
@@ -30,7 +32,18 @@ INDEPENDENT = ({"data", "models", "diffusion"},)
 FORBIDDEN = {
     **{
         part: {"ray", "mlflow", "optuna"}
-        for part in ("errors", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
+        for part in (
+            "errors",
+            "families",
+            "config",
+            "jobfile",
+            "data",
+            "models",
+            "diffusion",
+            "evaluation",
+            "report",
+            "training",
+        )
     },
     "tracking": {"ray", "optuna"},
     "search": {"ray", "mlflow"},

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 from lwddpm.training.checkpoint import (
     SavedModel,
     TrainingState,

@@ -46,12 +46,18 @@ def summary(result: dict[str, Any]) -> None:
         _facts({"dataset": f"{dataset['path']}{simulated}", "version": dataset["version"], "slices": splits})
     if searched := result.get("search"):
         study(searched)
+    if statements := result.get("statements"):
+        _statements(statements)
     if result.get("metrics"):
         metrics(result["metrics"])
     for missing in result.get("unavailable", []):
         console.print(f"not reported: {missing['name']}: {missing['reason']}", markup=False)
+    for warning in result.get("warnings", []):
+        console.print(f"warning: {warning}", markup=False)
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
+    if "report" in result:
+        _facts({"report": result["report"]})
     if "run_id" in result:
         store = result["tracking_uri"]
         browse = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
@@ -63,6 +69,19 @@ def summary(result: dict[str, Any]) -> None:
                 "sample it": f"lwddpm sample {model['uri']} --count 64 --out samples",
             }
         )
+
+
+def report(result: dict[str, Any]) -> None:
+    """`report`."""
+    _statements(result["statements"])
+    _facts({"report": result["report"]})
+
+
+def _statements(verdicts: dict[str, str]) -> None:
+    table = Table("the paper's statement", "this run")
+    for name, verdict in verdicts.items():
+        table.add_row(name.replace("_", " "), verdict)
+    console.print(table)
 
 
 def metrics(values: dict[str, float]) -> None:

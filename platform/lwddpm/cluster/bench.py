@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
+from lwddpm.cluster.generate import feature_extraction, generate_images
+from lwddpm.cluster.measure import reconstruction
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, SamplingConfig
 from lwddpm.data.store import Dataset
@@ -47,15 +48,8 @@ class Bench:
         if path.exists():
             return EvaluationResult.model_validate_json(path.read_text())
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
-        result = evaluate(
-            images,
-            self.dataset,
-            config,
-            extract=self.features,
-            reconstruct=lambda originals, timestep: reconstruct_images(
-                model_dir, originals, timestep, config, self.session
-            ),
-        )
+        reconstruct = reconstruction(model_dir, config, self.session)
+        result = evaluate(images, self.dataset, config, extract=self.features, reconstruct=reconstruct)
         _save_text(path, result.model_dump_json())
         return result
 

@@ -10,6 +10,7 @@ Trainings have run folders and MLflow runs of their own beneath the comparison's
 
 import platform
 import tempfile
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,24 +18,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from lwddpm import families
 from lwddpm.cluster.bench import Bench
 from lwddpm.cluster.compare_measure import Measurer, model_of, snr_curves
-from lwddpm.cluster.compare_plan import GANS, Plan, Planned, as_system, flattened, make_plan, protocol_of
+from lwddpm.cluster.compare_plan import Plan, Planned, as_system, flattened, make_plan, protocol_of
 from lwddpm.cluster.pipeline import check_dataset, prepare, run_evaluation, run_training, summary_of
 from lwddpm.cluster.rundir import clear, compare_folder, occupied, read_json, write_json
 from lwddpm.cluster.session import Session, usable_cpus
 from lwddpm.config import CompareJob, EvaluateJob, Metric, System
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.evaluation.features import WEIGHTS_SHA256
 from lwddpm.evaluation.protocol import NETWORKS, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
 from lwddpm.report import data as report_data
 from lwddpm.report import page, table
 from lwddpm.report.data import Curves, Missing, Report, ReportData
+from lwddpm.report.statements import judge
 from lwddpm.tracking.runs import TrackedRun, git_commit, tracked_run
 from lwddpm.tracking.store import connect, public, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.schedule import Schedule
 
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")
 _CURVE_POINTS = 400
@@ -142,7 +147,7 @@ def _adopt_evaluations(
                 result = EvaluationResult.model_validate_json(Path(found).read_text())
                 images = np.load(parent.client.download_artifacts(run_id, "samples/images.npy", place))
             bench.adopt(model_of(training), config, images, result)
-            missing |= {u.name: u.reason for u in result.unavailable if not (system in GANS and "recon" in u.name)}
+            missing |= {unavailable.name: unavailable.reason for unavailable in result.unavailable}
     return [Missing(name=name, reason=reason) for name, reason in missing.items()]
 
 
@@ -188,7 +193,10 @@ def _collect(
         raise JobError(f"none of {', '.join(asked)} could be computed ({reasons}); add fd_lite0 to evaluation.metrics")
     measurer = Measurer(job, plan, bench, distance)
     measurements = [*measurer.systems(), *measurer.variants(), *measurer.steps(), *measurer.epochs()]
-    trainings = [_training(training, runs[training.label]) for training in plan.trainings.values()]
+    trainings = [
+        _training(training, runs[training.label], measurer.warnings.get(training.label, ()))
+        for training in plan.trainings.values()
+    ]
     info = parent.client.get_run(parent.run_id).info
     report = Report(
         name=job.name,
@@ -203,7 +211,7 @@ def _collect(
         proxy=job.proxy.model_dump(mode="json", exclude={"inception_weights"}),
         distance=distance,
         extractor=NETWORKS[distance],
-        weights_sha256=_weights(distance),
+        weights_sha256=WEIGHTS_SHA256[distance],
         missing=tuple(missing),
         systems=tuple(_system(job, name, found) for name, found in plan.systems.items()),
         trainings=tuple(trainings),
@@ -211,30 +219,31 @@ def _collect(
         costs=tuple(measurer.costs(folder / "bench")),
         sample_sizes=tuple(measurer.sample_sizes()),
         noise=tuple(measurer.noise()),
-        snr=snr_curves(job.diffusion),
+        snr=snr_curves(measurer.diffusion),
         strips=measurer.strips(),
     )
     curves = Curves()
     for system, (training, *_) in plan.systems.items():
         if system != "ddim":
-            per_epoch = max(1, dataset.num("train") // training.job.training.batch_size)
-            curves |= _curves(system, runs[training.label], per_epoch, parent)
+            train = training.job
+            schedule = Schedule.of(train.training, dataset.num("train"), train.batches_per_step)
+            curves |= _curves(system, runs[training.label], schedule.steps_per_epoch, parent)
     return ReportData(report=report, curves=Curves(curves), images=measurer.images)
 
 
 def _system(job: CompareJob, name: System, trainings: list[Planned]) -> report_data.System:
     config = protocol_of(job, name, 0)
-    denoises = name not in GANS
+    denoises = name not in families.ADVERSARIAL
     return report_data.System(
         name=name,
         trainings=tuple(training.label for training in trainings),
-        timesteps=job.diffusion.num_train_timesteps if denoises else None,
+        timesteps=job.diffusion.num_train_timesteps if denoises and job.diffusion else None,
         sampler=config.sampler if denoises else None,
         inference_steps=config.num_inference_steps if denoises else None,
     )
 
 
-def _training(training: Planned, run_id: str) -> report_data.Training:
+def _training(training: Planned, run_id: str, warnings: tuple[str, ...]) -> report_data.Training:
     saved = read_saved_model(model_of(training))
     other = {"kind", "name", "seed", "output", "workers", "tracking", "data", "evaluation", "registry"}
     return report_data.Training(
@@ -247,6 +256,7 @@ def _training(training: Planned, run_id: str) -> report_data.Training:
         steps=saved.step,
         epochs=saved.epoch,
         settings=flattened(training.job.model_dump(mode="json", exclude=other)),
+        warnings=warnings,
     )
 
 
@@ -281,15 +291,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _weights(distance: str) -> str:
-    from lwddpm.evaluation.features import WEIGHTS_SHA256
-
-    return WEIGHTS_SHA256[distance]
-
-
 def _utc(milliseconds: int) -> str:
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
@@ -310,8 +312,6 @@ def _headline(report: Report) -> dict[str, float]:
 
 
 def _summary(job: CompareJob, dataset: Dataset, folder: Path, parent: TrackedRun, report: Report) -> dict[str, Any]:
-    from lwddpm.report.statements import judge
-
     return {
         "name": job.name,
         "digest": job.digest(),

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from lwddpm import families
 from lwddpm.cluster.bench import Bench
-from lwddpm.cluster.compare_plan import GANS, Plan, Planned, PlannedVariant, protocol_of
+from lwddpm.cluster.compare_plan import Plan, Planned, PlannedVariant, protocol_of
 from lwddpm.cluster.cost import measure_cost
 from lwddpm.cluster.rundir import read_json, run_folder, write_json
 from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric, Sampler, System
@@ -41,7 +42,10 @@ class Measurer:
     def __init__(self, job: CompareJob, plan: Plan, bench: Bench, distance: Metric) -> None:
         self.job, self.plan, self.bench, self.distance = job, plan, bench, distance
         self.dataset, self.session = bench.dataset, bench.session
+        assert job.diffusion is not None
+        self.diffusion = job.diffusion
         self.images = Images()
+        self.warnings: dict[str, tuple[str, ...]] = {}  # by training
 
     def systems(self) -> Iterator[Measurement]:
         """Every system with every training and sampling seed, by the protocol."""
@@ -50,6 +54,7 @@ class Measurer:
                 for seed in self.job.compare.sampling_seeds:
                     config = protocol_of(self.job, system, seed)
                     result = self._measure(f"{system}, sampling seed {seed}", model_of(training), config)
+                    self.warnings.setdefault(training.label, result.warnings)
                     yield _measurement("system", system, system, training.seed, config, result)
             self.images[f"samples/{system}"] = self._samples(trainings[0], system, SHOWN)
 
@@ -80,7 +85,7 @@ class Measurer:
         training = self.plan.systems[system][0]
         for sampler in SWEPT:
             for steps in self.job.compare.inference_steps:
-                if steps <= self.job.diffusion.num_train_timesteps:
+                if steps <= self.diffusion.num_train_timesteps:
                     changes = {"sampler": sampler, "num_inference_steps": steps, "eta": 0.0}
                     config = self._proxy(self.job.compare.sampling_seeds[0]).model_copy(update=changes)
                     result = self._measure(f"{sampler}, {steps} steps", model_of(training), config)
@@ -119,9 +124,10 @@ class Measurer:
         held_out = np.concatenate([self.dataset.images(split) for split in ("validation", "test")])
         images = _spread(held_out, HISTOGRAM_SLICES)
         for system, (training, *_) in self.plan.systems.items():
-            if system in GANS:
+            if system in families.ADVERSARIAL:
                 continue
             model, saved = load_model(model_of(training), self._device)
+            assert saved.diffusion is not None
             steps = protocol_of(self.job, system, 0).num_inference_steps
             visited = visited_timesteps(saved.diffusion.num_train_timesteps, steps).tolist()
             process = DiffusionProcess(saved.diffusion).to(self._device)
@@ -138,13 +144,14 @@ class Measurer:
         """Noising and denoising, frame by frame; returns the noising steps in each frame."""
         real = _spread(self.dataset.images("test" if self.dataset.num("test") >= SHOWN else "train"), SHOWN)
         self.images["real"] = real
-        frames, steps = forward_strip(real[:STRIP_ROWS], self.job.diffusion)
+        frames, steps = forward_strip(real[:STRIP_ROWS], self.diffusion)
         self.images["forward"] = frames
         labels: dict[str, tuple[int, ...]] = {"forward": steps}
         system = next((s for s in ("lw_ddpm", "ddpm") if s in self.plan.systems), None)
         if system is not None:
             config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
             model, saved = load_model(model_of(self.plan.systems[system][0]), self._device)
+            assert saved.diffusion is not None
             num = min(STRIP_FRAMES, config.num_inference_steps + 1)
             shown, left = denoising_trajectory(
                 model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
@@ -162,6 +169,7 @@ class Measurer:
         kept: dict[str, dict[str, float]] = read_json(file) or {}
         systems = list(self.plan.systems)
         rounds = self.job.compare.cost_rounds
+        current: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
         with bar("measuring costs", rounds * len(systems)) as progress:
             for number in range(rounds):
                 for index, system in enumerate(systems):
@@ -169,21 +177,32 @@ class Measurer:
                     sampling = protocol_of(self.job, system, 0)
                     key = f"{system} {number} {training.job.training_digest()} {sampling.digest()}"
                     if key not in kept:
+                        # ddim is not trained: what ddpm's training cost is its cost too
                         kept[key] = measure_cost(
                             training.job,
                             self.dataset.path,
                             model_of(training),
                             sampling,
-                            self.job.compare.cost_steps,
+                            0 if system == "ddim" else self.job.compare.cost_steps,
                             self.session,
                         )
                         write_json(file, kept)
+                    current[system].append(kept[key])
                     progress.advance_to(number * len(systems) + index + 1, system)
-        current = {system: [v for key, v in kept.items() if key.split()[0] == system] for system in systems}
+        found = {system: current[system] for system in systems}
         names = ("images_per_s", "peak_memory_mib", "seconds_per_64")
         return [
-            Cost(system=system, **{name: tuple(found[name] for found in values) for name in names})
-            for system, values in current.items()
+            Cost(
+                system=system,
+                **{
+                    name: tuple(
+                        value.get(name, base[name])
+                        for value, base in zip(values, found.get("ddpm", values), strict=True)
+                    )
+                    for name in names
+                },
+            )
+            for system, values in found.items()
         ]
 
     def _measure(self, what: str, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
@@ -255,7 +274,7 @@ def _measurement(
     x: float | None = None,
 ) -> Measurement:
     generated = [record for record in result.records if record.name != "ssim_reconstruction"]
-    denoises = system not in GANS
+    denoises = system not in families.ADVERSARIAL
     return Measurement(
         group=group,
         label=label,

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lwddpm.config import AblationConfig, CompareJob, EvaluationConfig, System, TrainJob
+from lwddpm import families
+from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, System, TrainJob
 from lwddpm.jobfile import set_value, validate_job
 from lwddpm.training.schedule import Schedule
 
-GANS = ("gan", "wgan", "lsgan")
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
 _FAMILY_OF_ATTENTION = {"se": "lw_ddpm", "linear": "ddpm"}
+# Of the base's settings, those that a GAN is not trained with: it has its published ones, and what overrides say.
+_NOT_OF_GANS = {
+    "model": ("dim_mults", "attention", "se_reduction", "downsample_last"),
+    "training": ("lr", "lr_schedule", "warmup_steps", "max_grad_norm", "validation_samples"),
+}
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,9 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
     overrides: dict[str, Any] = {"seed": sampling_seed}
     if system == "ddim":
         overrides |= {"sampler": "ddim", "num_inference_steps": job.compare.ddim_steps}
-    if system in GANS:  # nothing is denoised
-        overrides["metrics"] = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
+    if system in families.ADVERSARIAL:  # nothing is denoised
+        metrics = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
+        overrides |= {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
     own = {
         key.removeprefix("evaluation."): value
         for key, value in flattened(job.compare.overrides.get(system, {})).items()
@@ -129,7 +135,8 @@ def _train_job(
         set_value(values, key, value)
     train = validate_job(values, where)
     assert isinstance(train, TrainJob)
-    values["training"]["snapshot_epochs"] = _snapshots(job, Schedule.of(train.training, num_train))
+    schedule = Schedule.of(train.training, num_train, train.batches_per_step)
+    values["training"]["snapshot_epochs"] = _snapshots(job, schedule)
     train = validate_job(values, where)
     assert isinstance(train, TrainJob)
     return train
@@ -154,12 +161,16 @@ def _settle(values: dict[str, Any], overrides: dict[str, Any]) -> None:
 
     Attention follows the family, and the family the attention; a training has a length in epochs or in steps.
     """
+    if overrides["model.family"] in families.ADVERSARIAL:
+        values["diffusion"] = None
+        for section, names in _NOT_OF_GANS.items():
+            values[section] = {name: value for name, value in values[section].items() if name not in names}
     attention = overrides.pop("model.attention", None)
     if attention in _FAMILY_OF_ATTENTION:
         overrides["model.family"] = _FAMILY_OF_ATTENTION[attention]
     elif attention is not None:
         overrides["model.attention"] = attention
-    if _FAMILY_OF_ATTENTION.get(values["model"]["attention"]) == values["model"]["family"]:
+    if _FAMILY_OF_ATTENTION.get(values["model"].get("attention")) == values["model"]["family"]:
         values["model"]["attention"] = None  # not chosen, but the family's
     for given, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
         if f"training.{given}" in overrides:

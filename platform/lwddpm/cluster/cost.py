@@ -70,7 +70,8 @@ def measure_cost(
     """Train a few steps and draw 64 slices in a fresh process with one worker's resources.
 
     Returns:
-        images_per_s, peak_memory_mib (of a GPU; else of the process, above what it held when idle), seconds_per_64.
+        images_per_s, peak_memory_mib (of a GPU; else of the process, above what it held when idle), seconds_per_64;
+        the last alone where `steps` is 0.
     """
     values = job.model_dump(mode="json")
     values["training"] |= {
@@ -114,21 +115,23 @@ def _measure(task: CostTask) -> dict[str, float]:
     device = torch.device(task.device, 0) if task.device == "cuda" else torch.device(task.device)
     job, dataset = TrainJob.model_validate(task.job), open_dataset(task.dataset)
     dataset.images("train")
-    reporter = _Throughput()
-    with tempfile.TemporaryDirectory() as folder, _PeakMemory(device) as peak:
-        train(job, dataset, Path(folder), reporter, device)
-    rates = reporter.images_per_s[1:]  # the first window warms up
+    reporter, found = _Throughput(), {}
+    if task.steps:
+        with tempfile.TemporaryDirectory() as folder, _PeakMemory(device) as peak:
+            train(job, dataset, Path(folder), reporter, device)
+        rates = reporter.images_per_s[1:]  # the first window warms up
+        found = {"images_per_s": float(np.median(rates)), "peak_memory_mib": peak.mib}
     here = Session.inside_ray(WorkersConfig(use_gpu=device.type == "cuda"))
     model_dir, sampling = Path(task.model_dir), task.sampling.model_copy(update={"batch_size": NUM_SAMPLES})
-    generate_images(model_dir, sampling.model_copy(update={"num_inference_steps": 2}), NUM_SAMPLES, here)  # warms up
+    generate_images(
+        model_dir,
+        sampling.model_copy(update={"num_inference_steps": min(2, sampling.num_inference_steps)}),
+        NUM_SAMPLES,
+        here,
+    )  # warms up
     start = time.perf_counter()
     generate_images(model_dir, sampling, NUM_SAMPLES, here)
-    seconds = time.perf_counter() - start
-    return {
-        "images_per_s": float(np.median(rates)),
-        "peak_memory_mib": peak.mib,
-        "seconds_per_64": seconds,
-    }
+    return found | {"seconds_per_64": time.perf_counter() - start}
 
 
 class _PeakMemory:

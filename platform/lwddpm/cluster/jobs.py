@@ -7,7 +7,7 @@ from PIL import Image
 
 from lwddpm.cluster.compare import check_compare, run_compare
 from lwddpm.cluster.generate import generate_images
-from lwddpm.cluster.pipeline import fits, prepare, run_evaluation, run_training, summary_of
+from lwddpm.cluster.pipeline import fitting, prepare, run_evaluation, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
 from lwddpm.cluster.search import check_search, run_search
 from lwddpm.cluster.session import Session
@@ -99,8 +99,8 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
     model_dir = registry.fetch_model(job.model_uri)
     saved = read_saved_model(model_dir)
-    fits(job.sampling, saved, "sampling")
-    images = generate_images(model_dir, job.sampling, job.count, session)
+    sampling = fitting(job.sampling, saved, "sampling")
+    images = generate_images(model_dir, sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
@@ -110,7 +110,7 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
         about = {
             "synthetic": True,
             "model_uri": job.model_uri,
-            "sampling": job.sampling.model_dump(),
+            "sampling": sampling.model_dump(),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }

@@ -6,11 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lwddpm.cluster.measure import measure
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, EvaluateJob, SamplingConfig, TrainJob, check_steps
+from lwddpm.config import DataConfig, EvaluateJob, S, TrainJob, check_steps, one_pass
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
@@ -89,14 +91,14 @@ def run_evaluation(
             f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
             f"set data.image_size={saved.image_size}"
         )
-    fits(job.evaluation, saved, "evaluation")
+    evaluation = fitting(job.evaluation, saved, "evaluation")
     nested = dataset is not None
     dataset = dataset or prepare(job.data, session, fresh)
     session.rest()
-    num_evaluated(dataset, job.evaluation)
+    num_evaluated(dataset, evaluation)
     with tracked_run(job, uri, None, job.digest(), nested=nested) as run:
         run.dataset(dataset)
-        result = measure(model_dir, dataset, job.evaluation, session, run)
+        result = measure(model_dir, dataset, evaluation, session, run)
         run.values(result.metrics(), saved.step)
         return {
             "name": job.name,
@@ -106,19 +108,23 @@ def run_evaluation(
             "parameters": saved.parameters,
             "metrics": result.metrics(),
             "unavailable": [u.model_dump() for u in result.unavailable],
+            "warnings": list(result.warnings),
         }
 
 
-def fits(sampling: SamplingConfig, saved: SavedModel, section: str) -> None:
-    """Refuse sampling that a saved model cannot do.
+def fitting(sampling: S, saved: SavedModel, section: str) -> S:
+    """The settings as this model takes them: as they are, or one pass of a GAN's generator.
 
     Raises:
-        ConfigError: names the setting.
+        ConfigError: they ask for what the model cannot do.
     """
     try:
+        if saved.diffusion is None:
+            return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    return sampling
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:
@@ -136,7 +142,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
-    Schedule.of(job.training, dataset.num("train"))
+    Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
 
@@ -160,8 +166,7 @@ def train_evaluate_register(
     model_dir = folder / "model"
     if not model_dir.exists():
         train_on_workers(job, dataset, folder, run, session)
-    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+    run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {
         "name": job.name,
@@ -180,6 +185,7 @@ def train_evaluate_register(
         evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
+        result |= {"warnings": list(evaluated.warnings)}
     if job.registry is None:
         run.values(result["metrics"], saved.step)
     else:
@@ -201,6 +207,14 @@ def train_evaluate_register(
             "uri": f"models:/{version.name}@{job.registry.alias}",
         }
     return result
+
+
+def _loss_figure(job: TrainJob, run: TrackedRun) -> Figure:
+    train = run.history("train/loss")
+    if job.diffusion is None:
+        return figures.adversarial_losses(train, run.history("train/loss_discriminator"), job.model.family)
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    return figures.loss_curve(train, run.history("val/loss"), label)
 
 
 def summary_of(dataset: Dataset) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def losses(data: ReportData, theme: Theme) -> Figure:
     for axes, names in zip(grid, panels, strict=False):
         for name in names:
             for index, (metric, points) in enumerate(_curves(data, name).items()):
-                label = f"{display_name(name)}, {_metric_name(metric)}" if len(names) > 1 else _metric_name(metric)
+                what = _metric_name(metric, name)
+                label = f"{display_name(name)}, {what}" if len(names) > 1 else what
                 validation = metric.startswith("val/")
                 color = theme.systems[name] if len(names) > 1 or index == 0 else theme.cycle[index % 4]
                 axes.plot(
@@ -303,9 +304,13 @@ def _curves(data: ReportData, system: str) -> dict[str, np.ndarray]:
     return {metric: points for (name, metric), points in data.curves.items() if name == system}
 
 
-def _metric_name(metric: str) -> str:
-    names = {"train/loss": "training", "val/loss": "validation"}
-    return names.get(metric, metric.partition("/")[2].replace("loss", "").replace("_", " ").strip() or metric)
+def _metric_name(metric: str, system: str) -> str:
+    names = {
+        "train/loss": "generator" if system in GANS else "training",
+        "train/loss_discriminator": "critic" if system == "wgan" else "discriminator",
+        "val/loss": "validation",
+    }
+    return names.get(metric, metric)
 
 
 def _systems(data: ReportData) -> list[str]:

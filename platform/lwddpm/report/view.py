@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from lwddpm.report import published, table
-from lwddpm.report.data import Report, ReportData
+from lwddpm.report.data import Missing, Report, ReportData
 from lwddpm.report.drawings import drawings
 from lwddpm.report.intervals import Comparison, Estimate
 from lwddpm.report.published import NAMES
@@ -65,7 +65,7 @@ def view(data: ReportData) -> dict[str, Any]:
         "protocol": _protocol(report),
         "trainings": _trainings(report),
         "environment": report.environment,
-        "missing": report.missing,
+        "missing": [(m.name, _short(m)) for m in report.missing],
     }
 
 
@@ -84,8 +84,9 @@ def number(value: float) -> str:
 
 
 def with_interval(found: Estimate) -> str:
-    half = found.half_width
-    return number(found.mean) if half is None else f"{number(found.mean)} ± {number(half)}"
+    """Mean ± half of the interval, both with the digits of the mean."""
+    half, mean = found.half_width, number(found.mean)
+    return mean if half is None else f"{mean} ± {half:,.{len(mean.partition('.')[2])}f}"
 
 
 def interval(found: Comparison) -> str:
@@ -129,7 +130,7 @@ def _caveats(report: Report) -> list[str]:
     if reasons:
         found.append(f"Scaled down, or otherwise not as in the paper: {'; '.join(reasons)}.")
     if report.distance != "fid":
-        why = next((m.reason for m in report.missing if m.name == "fid"), "it was not asked for")
+        why = next((_short(m) for m in report.missing if m.name == "fid"), "it was not asked for")
         found.append(
             f"FID was not computed: {why}. In its place stands a Fréchet distance of {report.extractor} features: "
             "another scale, which ranks the systems of this run, and cannot be set beside any FID."
@@ -145,6 +146,11 @@ def _caveats(report: Report) -> list[str]:
         found.append("There was one seed: no interval could be computed, and no quality statement can be decided.")
     found += [f"{training.label}: {warning}" for training in report.trainings for warning in training.warnings]
     return found
+
+
+def _short(missing: Missing) -> str:
+    """The reason without the remedy, which names addresses and places of one machine."""
+    return missing.reason.removeprefix(f"{missing.name}: ").partition("; ")[0]
 
 
 def _legend(report: Report) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Training state and model files on disk: safetensors and JSON, never pickle.
 
-    <run>/checkpoints/step_00001200/   weights, EMA, Adam state, step, config: what a run continues from
+    <run>/checkpoints/step_00001200/   weights, EMA, optimizer state, step, config: what a run continues from
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
@@ -10,7 +10,7 @@ A folder appears under its name only when it is complete (written beside, then r
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.models.unet import build_model
+from lwddpm.models.build import build_model
 
 _STATE = "state.json"
 
@@ -44,7 +44,7 @@ class SavedModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     format: int = 1
     model: ModelConfig
-    diffusion: DiffusionConfig
+    diffusion: DiffusionConfig | None  # None: a GAN's generator
     image_size: int
     dataset_version: str
     dataset_simulated: bool
@@ -70,19 +70,24 @@ def complete_folder(path: Path) -> Iterator[Path]:
 
 
 def save_checkpoint(
-    run_dir: Path, state: TrainingState, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, keep: int
+    run_dir: Path,
+    state: TrainingState,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    keep: int,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`."""
+    """Write a checkpoint, a file for each module and optimizer, and remove all but the newest `keep`."""
     path = run_dir / "checkpoints" / f"step_{state.step:08d}"
     with complete_folder(path) as folder:
-        save_file(_tensors(model), folder / "model.safetensors")
-        save_file(_tensors(ema), folder / "ema.safetensors")
-        moments = {
-            f"{index}.{name}": value.contiguous()
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        save_file(moments, folder / "optimizer.safetensors")
+        for name, module in modules.items():
+            save_file(_tensors(module), folder / f"{name}.safetensors")
+        for name, optimizer in optimizers.items():
+            moments = {
+                f"{index}.{kind}": value.contiguous()
+                for index, values in optimizer.state_dict()["state"].items()
+                for kind, value in values.items()
+            }
+            save_file(moments, folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
     for old in _checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -106,7 +111,10 @@ def read_state(path: Path) -> TrainingState:
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
 ) -> TrainingState:
     """Restore everything in place.
 
@@ -114,11 +122,17 @@ def load_checkpoint(
         CheckpointError: the folder is damaged or belongs to another network.
     """
     state = read_state(path)
-    _restore(model, path / "model.safetensors")
-    _restore(ema, path / "ema.safetensors")
+    for name, module in modules.items():
+        _restore(module, path / f"{name}.safetensors")
+    for name, optimizer in optimizers.items():
+        _restore_optimizer(optimizer, path / f"{name}.safetensors", device)
+    return state
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_tensors(path / "optimizer.safetensors").items():
+    for key, value in _read_tensors(path).items():
         index, _, name = key.partition(".")
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
@@ -126,7 +140,6 @@ def load_checkpoint(
             value = torch.empty_like(parameter).copy_(value)
         restored.setdefault(int(index), {})[name] = value.to(device)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state
 
 
 def save_model(path: Path, weights: nn.Module, saved: SavedModel) -> Path:
@@ -158,7 +171,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         CheckpointError: a file is missing or damaged, or weights do not fit the config.
     """
     saved = read_saved_model(path)
-    model = build_model(saved.model)
+    model = build_model(saved.model, saved.image_size)
     _restore(model, path / "model.safetensors")
     return model.to(device).eval().requires_grad_(False), saved
 
