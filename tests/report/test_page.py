@@ -9,6 +9,7 @@ from PIL import Image
 
 from lwddpm.errors import DataError
 from lwddpm.report import data as report_data
+from lwddpm.report.data import Curves, Images
 from lwddpm.report.drawings import drawings
 from lwddpm.report.page import draw
 
@@ -111,8 +112,11 @@ def test_its_contents_lead_somewhere(drawn):
 
 
 def test_names_from_outside_are_text_and_never_markup(build, tmp_path):
-    data = build(name="a<script>alert(1)</script>&|", run_id='"><img src=x>')
-    draw(data, tmp_path)
+    data = build(name="a<script>alert(1)</script>&|", run_id='"><img src=x>', noise=())
+    rows = tuple(data.report.group("system"))
+    kept = Images({name: images for name, images in data.images.items() if name.startswith("class/")})
+    report = data.report.model_copy(update={"measurements": rows})
+    draw(data.model_copy(update={"report": report, "curves": Curves(), "images": kept}), tmp_path)
     page = Page((tmp_path / "report.html").read_text())
     assert "script" not in page.tags
     assert "x" not in page.fetched

@@ -28,6 +28,11 @@ def plan(result: dict[str, Any]) -> None:
             "run folder": result["run_dir"],
         }
     )
+    if trainings := result.get("trainings"):
+        table = Table("training", Column("parameters", justify="right"), Column("steps", justify="right"))
+        for label, needs in trainings.items():
+            table.add_row(label, f"{needs['parameters']:,}", f"{needs['steps']:,}")
+        console.print(table)
     if search := result.get("search"):
         rungs = ", ".join(f"{step:,}" for step in search["rungs"])
         _facts(

@@ -1,12 +1,11 @@
 """Figures made of numbers: the paper's 6, 7, 9, and quality against steps, epochs and sample size."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lwddpm.evaluation.noise import wasserstein
 from lwddpm.report import table
@@ -67,7 +66,8 @@ def quality(data: ReportData, theme: Theme) -> Figure:
 
 def noise(data: ReportData, theme: Theme) -> Figure:
     """Figure 6: pixels of true and of predicted noise."""
-    found = data.report.noise
+    order = list(TABLE_1)
+    found = sorted(data.report.noise, key=lambda histogram: order.index(histogram.system))
     figure = new_figure(2.5)
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
     for axes, histogram in zip(panels, found, strict=True):
@@ -126,10 +126,8 @@ def losses(data: ReportData, theme: Theme) -> Figure:
                     markerfacecolor="none" if validation else None,
                     label=label,
                 )
-        values = np.concatenate([points[:, 2] for name in names for points in _curves(data, name).values()])
-        if names == denoising and values.min() > 0:
-            axes.set_yscale("log")
-            _plain(axes.yaxis)
+        if names == denoising:
+            _log_if_wide(axes)
         if names != denoising:
             axes.set_title(display_name(names[0]))
         axes.set_xlabel("epochs")
@@ -222,7 +220,7 @@ def steps(data: ReportData, theme: Theme) -> Figure:
     _log_if_wide(left)
     left.set_ylabel(_distance(data))
     right.set_ylabel("SSIM to the nearest test slice")
-    left.legend()
+    left.legend(title="sampler", title_fontsize=SMALL_PT)
     return figure
 
 
@@ -286,12 +284,9 @@ def _log_if_wide(axes: Axes) -> None:
     values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
     if len(values) and values.min() > 0 and values.max() > 6 * values.min():
         axes.set_yscale("log")
-        _plain(axes.yaxis)
-
-
-def _plain(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _density(counts: Sequence[Sequence[int]], edges: np.ndarray) -> np.ndarray:
