@@ -208,7 +208,7 @@ def save(data: ReportData, folder: Path) -> None:
     table = pa.table([pa.array(list(c), t) for c, t in zip(columns, types, strict=True)], names=list(names))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
         pq.write_table(table, f"{part}/{CURVES}")
-        np.savez_compressed(f"{part}/{IMAGES}", **data.images)
+        np.savez_compressed(f"{part}/{IMAGES}", allow_pickle=False, **data.images)
         Path(part, REPORT).write_text(json.dumps(data.report.model_dump(mode="json"), indent=1, allow_nan=False))
         for name in (CURVES, IMAGES, REPORT):
             Path(part, name).replace(folder / name)

@@ -13,7 +13,7 @@ PER_EPOCH = 4  # slices a system and epoch in Figure 8
 def strip(data: ReportData, name: str, theme: Theme) -> Figure:
     """Figures 1 and 2: `forward` noising, `reverse` recovery; a column for each number of noising steps."""
     frames, steps = data.images[name], data.report.strips[name]
-    figure = new_figure(height_of(*frames.shape[:2], labels_in=0.4) + 0.55)
+    figure = new_figure(height_of(len(frames), len(steps), 0.4) + 0.55)
     axes = figure.subplots()
     rows = [(str(index + 1), row) for index, row in enumerate(frames)]
     rows_of_slices(axes, rows, theme, [f"{step}" for step in steps])
@@ -49,7 +49,8 @@ def samples(data: ReportData, theme: Theme) -> Figure:
 
 def epochs(data: ReportData, theme: Theme) -> Figure:
     """Figure 8: slices from the same noise at the same fractions of every training."""
-    rows, fractions = [], []
+    rows: list[tuple[str, np.ndarray]] = []
+    fractions: list[float] = []
     for name in _ordered(data):
         own = sorted(
             (float(key.rpartition("/")[2]), images)

@@ -1,6 +1,7 @@
 """Figures made of numbers: the paper's 6, 7, 9, and quality against steps, epochs and sample size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -149,7 +150,8 @@ def schedules(data: ReportData, theme: Theme) -> Figure:
     upper = height_of(len(rows), max(len(images) for _, images in rows), 1.0) if rows else 0.1
     figure = new_figure(upper + 2.6)
     figure.set_layout_engine("constrained", h_pad=0.08)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[upper, 2.5])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[upper, 2.5])
+    top, bottom = parts
     for part in (top, bottom):
         part.set_facecolor(theme.paper)
     if rows:

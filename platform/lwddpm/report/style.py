@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -77,7 +78,7 @@ def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
 
 def render(draw: Callable[[Theme], Figure], theme: Theme, ending: str = "png") -> bytes:
     """The file of a figure; the same bytes for the same data and versions."""
-    settings = {
+    settings: Any = {
         "text.color": theme.ink,
         "axes.labelcolor": theme.ink,
         "axes.edgecolor": theme.ink,

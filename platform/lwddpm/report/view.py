@@ -39,9 +39,10 @@ def view(data: ReportData) -> dict[str, Any]:
     """Everything that the templates place."""
     report = data.report
     judged = judge(report)
-    counts = Counter(found.verdict for found in judged)
+    counts: Counter[str] = Counter(found.verdict for found in judged)
     return {
         "name": report.name,
+        "title": f"{report.name}: {len(report.systems)} systems beside the paper's Table 1",
         "run_id": report.run_id,
         "created": report.created.replace("T", " ").replace("+00:00", " UTC"),
         "simulated": report.simulated,
