@@ -179,3 +179,7 @@ def _facts(facts: dict[str, str]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def ended(result: None) -> None:
+    """`dashboard`: it has said everything while it ran."""

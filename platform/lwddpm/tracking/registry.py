@@ -134,8 +134,12 @@ def find_version(uri: str) -> RegisteredVersion:
     raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
 
 
-def fetch_model(uri: str) -> Path:
+def fetch_model(uri: str, into: Path | None = None) -> Path:
     """A local folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+
+    Args:
+        uri: of the model.
+        into: folder for what has to be downloaded; default: a temporary one.
 
     Raises:
         ConfigError: neither a model folder nor a model that the registry knows.
@@ -146,14 +150,22 @@ def fetch_model(uri: str) -> Path:
             return folder
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
     found = find_version(uri)
-    local = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{found.name}/{found.version}")
+    local = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"models:/{found.name}/{found.version}", dst_path=None if into is None else str(into)
+    )
     return Path(local) / "artifacts" / "model"
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
+def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
     """Move an alias to a version, and record who, when, from, to, why and the metrics.
 
     The records are tags of the registered model, one a promotion, never overwritten.
+
+    Args:
+        uri: of the version.
+        reason: why.
+        to: the alias.
+        by: who; default: the user of this process.
 
     Returns:
         The record.
@@ -170,7 +182,7 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         "alias": to,
         "from": previous,
         "to": target.version,
-        "by": getpass.getuser(),
+        "by": by or getpass.getuser(),
         "at": now,
         "reason": reason,
         "metrics": target.metrics,

@@ -138,7 +138,7 @@ def tracked_run(
     status = RunStatus.to_string(RunStatus.FAILED)
     try:
         if fresh:
-            experiment_id = _experiment(client, uri, job.tracking.experiment)
+            experiment_id = open_experiment(client, uri, job.tracking.experiment)
             active = mlflow.start_run(
                 experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested
             )
@@ -184,7 +184,7 @@ def open_children(parent: TrackedRun) -> list[str]:
     return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
     try:
         found = client.get_experiment_by_name(name)

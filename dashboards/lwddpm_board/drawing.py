@@ -1,0 +1,220 @@
+"""Drawings: slices that visitors ask for, made in a process of their own, one drawing at a time."""
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from lwddpm.config import Sampler, SamplingConfig, check_steps
+from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm.training.checkpoint import read_saved_model
+from lwddpm_board.dataset import open_known
+from lwddpm_board.stores import Missing, Stores
+
+MOST = 256
+_BATCH = 8  # small: progress and cancelling come between batches
+_KEPT = 8
+_LAST_WORDS = 2000
+
+
+class Wanted(BaseModel):
+    """What to draw; image i depends on the seed and i alone."""
+
+    model: Annotated[str, Field(max_length=300)]
+    count: Annotated[int, Field(ge=1, le=MOST)] = 16
+    sampler: Sampler = "ddim"
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 50
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    nearest: bool = True
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(
+            sampler=self.sampler, num_inference_steps=self.steps, seed=self.seed, eta=self.eta, batch_size=_BATCH
+        )
+
+
+@dataclass
+class Drawing:
+    """One request and how far it is.
+
+    Attributes:
+        nearest: for each image its nearest training slice; None where they are not at hand.
+        note: why there is no nearest slice, or why the drawing failed.
+    """
+
+    id: str
+    wanted: Wanted
+    version: RegisteredVersion
+    folder: Path
+    state: Literal["running", "done", "failed", "cancelled"] = "running"
+    stage: str = "starting"
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    nearest: list[dict[str, Any]] | None = None
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+    process: subprocess.Popen[str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        seconds = time.monotonic() - self.began if self.seconds is None else self.seconds
+        return {
+            "id": self.id,
+            "model": {"name": self.version.name, "version": self.version.version},
+            "dataset": self.version.tags.get("lwddpm.dataset_version", ""),
+            "wanted": self.wanted.model_dump(),
+            "state": self.state,
+            "stage": self.stage,
+            "done": self.done,
+            "total": self.total,
+            "note": self.note,
+            "nearest": self.nearest,
+            "seconds": round(seconds, 1),
+        }
+
+    def images(self) -> np.ndarray:
+        """uint8 [count, S, S].
+
+        Raises:
+            Missing: it is not finished.
+        """
+        if self.state != "done":
+            raise Missing("this drawing is not finished")
+        return np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+
+
+class Drawings:
+    """The drawings of this board: the newest ones, of which at most one is running."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores, self._lock = stores, threading.Lock()
+        self._all: OrderedDict[str, Drawing] = OrderedDict()
+
+    def start(self, version: RegisteredVersion, model_dir: Path, wanted: Wanted) -> Drawing:
+        """Begin.
+
+        Raises:
+            ConfigError: the model cannot be sampled this way.
+            LwddpmError: another drawing is running.
+        """
+        saved = read_saved_model(model_dir)
+        try:
+            check_steps(wanted.sampling, saved.diffusion, "sampling")
+        except ValueError as error:
+            raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+        dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
+        with self._lock:
+            if any(drawing.state == "running" for drawing in self._all.values()):
+                raise LwddpmError("one drawing at a time: wait for the one that is running, or cancel it")
+            name = secrets.token_hex(8)
+            folder = self._stores.workspace / "drawings" / name
+            folder.mkdir(parents=True)
+            drawing = Drawing(name, wanted, version, folder, note=note, total=wanted.count)
+            self._all[name] = drawing
+            while len(self._all) > _KEPT:
+                _, oldest = self._all.popitem(last=False)
+                shutil.rmtree(oldest.folder, ignore_errors=True)
+            drawing.process = subprocess.Popen(
+                [sys.executable, "-m", "lwddpm_board.draw_process"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        order = {
+            "model_dir": str(model_dir),
+            "sampling": wanted.sampling.model_dump(),
+            "count": wanted.count,
+            "dataset": dataset,
+            "folder": str(folder),
+        }
+        threading.Thread(target=_follow, args=(drawing, json.dumps(order)), daemon=True, name="drawing").start()
+        return drawing
+
+    def _training_images(self, version: RegisteredVersion, image_size: int) -> tuple[str | None, str]:
+        """Path of the dataset that a version was trained on, or why its slices cannot be shown."""
+        try:
+            dataset = open_known(self._stores, version.tags.get("lwddpm.dataset_version", ""))
+        except (DataError, Missing) as error:
+            return None, f"Nearest training images are not shown: {error}."
+        if dataset.manifest.image_size != image_size:
+            return None, f"Nearest training images are not shown: the dataset has {dataset.manifest.image_size} px."
+        return dataset.path, ""
+
+    def get(self, name: str) -> Drawing:
+        if name not in self._all:
+            raise Missing("this drawing is gone: only the newest ones are kept, until the board ends")
+        return self._all[name]
+
+    def of_version(self, name: str, number: int) -> list[Drawing]:
+        """Finished drawings of a version, newest first."""
+        return [
+            drawing
+            for drawing in reversed(self._all.values())
+            if drawing.state == "done" and (drawing.version.name, drawing.version.version) == (name, number)
+        ]
+
+    def cancel(self, name: str) -> Drawing:
+        drawing = self.get(name)
+        if drawing.state == "running":
+            drawing.state = "cancelled"
+            if drawing.process is not None:
+                drawing.process.terminate()
+        return drawing
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for drawing in self._all.values():
+            if drawing.process is not None and drawing.process.poll() is None:
+                drawing.process.terminate()
+                drawing.process.wait(10)
+
+
+def _follow(drawing: Drawing, order: str) -> None:
+    """Hand the order over, listen to the process, and say how it ended."""
+    process = drawing.process
+    assert process is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints: list[str] = []
+    listener = threading.Thread(target=lambda: complaints.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
+    listener.start()
+    try:
+        process.stdin.write(order)
+        process.stdin.close()
+        for line in process.stdout:
+            message = json.loads(line)
+            if "error" in message:
+                drawing.note = message["error"]
+            else:
+                drawing.stage, drawing.done, drawing.total = message["stage"], message["done"], message["total"]
+    except OSError:  # it ended before it read its order
+        pass
+    code = process.wait()
+    listener.join()
+    drawing.seconds = time.monotonic() - drawing.began
+    if drawing.state == "cancelled":
+        return
+    if code == 0:
+        kept = drawing.folder / "nearest.json"
+        drawing.nearest = json.loads(kept.read_text()) if kept.exists() else None
+        drawing.state = "done"
+        return
+    if not drawing.note:
+        print("".join(complaints)[-_LAST_WORDS:], file=sys.stderr)
+        drawing.note = "the process that draws has ended; the reason is in the board's log"
+    drawing.state = "failed"
