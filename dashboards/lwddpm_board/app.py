@@ -62,7 +62,7 @@ def _explain(request: Request, error: Exception) -> Response:
     if isinstance(error, NothingYet):
         view = request.url.path.split("/")[1]
         return render(request, "empty.html", view=view if view in VIEWS else "runs", why=message)
-    return render(request, "error.html", status, status=status, message=message, retry=status == 503)
+    return render(request, "error.html", status, message=message, retry=status == 503)
 
 
 def _meaning(error: Exception, stores: Stores) -> tuple[int, str]:

@@ -42,12 +42,12 @@ def number(value: Any) -> str:
 
 
 def when(moment: float | str | None) -> Markup:
-    """A moment, given in milliseconds since 1970 or in ISO 8601, as a `<time>` in UTC."""
+    """A moment, given in milliseconds since 1970 or in ISO 8601, as a `<time>` in UTC, which its title says."""
     if moment is None:
         return Markup("–")
     moment = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment / 1000, UTC)
-    return Markup('<time datetime="{}">{}</time>').format(
-        moment.isoformat(timespec="seconds"), f"{moment:%d %b %Y, %H:%M} UTC"
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(
+        moment.isoformat(timespec="seconds"), f"{moment:%-d %b %Y, %H:%M}"
     )
 
 
@@ -80,7 +80,11 @@ def quality(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None
 
 def markdown(text: str) -> Markup:
     """Markdown as HTML; HTML within it is shown, not obeyed, and nothing is loaded from elsewhere."""
-    return Markup(_MARKDOWN.render(_FRONT_MATTER.sub("", text)))
+    tokens = _MARKDOWN.parse(_FRONT_MATTER.sub("", text))
+    for token in tokens:
+        if "right" in str(token.attrs.pop("style", "")):  # inline styles are forbidden on our pages
+            token.attrs["class"] = "num"
+    return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, {}))
 
 
 def _here(request: Request) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.tracking import registry
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm_board.pages import render
+from lwddpm_board.pages import quality, render
 from lwddpm_board.reader_study import judged
 from lwddpm_board.runs import Store, Summary, differences
 from lwddpm_board.stores import Missing, NothingYet, Stores
@@ -54,9 +54,15 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
     return render(
         request, "versions.html", both=(first, second), count=_COMPARED,
         results=[evaluation(stores, one) for one in (first, second)],
-        metrics=differences(first.metrics, second.metrics),
+        scored=_scored(first, second),
         settings=differences(*(stores.client.get_run(one.run_id).data.params for one in (first, second))),
     )  # fmt: skip
+
+
+def _scored(*versions: RegisteredVersion) -> dict[str, list[tuple[float | None, float | None]]]:
+    """For each metric that a version has, (value, floor) of every version."""
+    found = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
+    return {name: [one.get(name, (None, None)) for one in found] for name in dict.fromkeys(name for one in found for name in one)}
 
 
 @router.post("/api/registry/promote")

@@ -1,18 +1,24 @@
 """The board as a process: binds, says where it is, serves until it is stopped."""
 
+import contextlib
 import logging
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lwddpm.config import TrackingConfig
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.progress import say
 from lwddpm.search.study import storage_url
 from lwddpm.tracking.store import public, tracking_uri
+
+if TYPE_CHECKING:
+    from lwddpm_board.stores import Stores
 
 # a visitor waits for the answer: MLflow's own patience is minutes
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
@@ -71,10 +77,17 @@ def serve(settings: Settings) -> None:
             say(f"token    {'as in ' + access.TOKEN_VARIABLE if kept else f'in {access.token_file()}'}")
         if not access.is_loopback(settings.host):
             say("exposed  on the network, without encryption: put a TLS proxy in front where others share the network")
+        threading.Thread(target=_connect_early, args=(stores,), daemon=True).start()
         config = uvicorn.Config(
             create_app(stores, who), log_level="warning", access_log=False, server_header=False, proxy_headers=False
         )
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _connect_early(stores: "Stores") -> None:
+    """MLflow takes seconds for its first answer: better before the first visitor than while one waits."""
+    with contextlib.suppress(LwddpmError):
+        _ = stores.client
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -120,7 +120,7 @@ function show(box, place, x, y, lines) {
 const LONGEST_SPAN = 20; // a measure that spans more is drawn on a logarithmic axis
 
 /** Lines by optimizer step. series: [{name, points: [[step, value or null]], look}]; entries: of the legend, where series have none of their own. */
-export function lines(place, series, { height = 240, unit = "optimizer steps", emptyText = "Nothing logged yet.", entries } = {}) {
+export function lines(place, series, { height = 240, unit = "optimizer steps", emptyText = "Nothing logged yet.", entries, mayBeLog = false } = {}) {
   const shown = series.map((one) => ({ ...one, points: one.points.filter(([, value]) => value !== null) })).filter((one) => one.points.length);
   place.classList.add("chart");
   if (!shown.length) {
@@ -132,7 +132,7 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", e
   const steps = all.map(([step]) => step);
   const values = all.map(([, value]) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const log = low > 0 && high > LONGEST_SPAN * low;
+  const log = mayBeLog && low > 0 && high > LONGEST_SPAN * low;
   const label = shown.map((one) => `${one.name}: ${number(one.points.at(-1)[1])} at step ${number(one.points.at(-1)[0])}`).join("; ");
   drawn(place, (width) => {
     const root = frame(place, width, height, label);

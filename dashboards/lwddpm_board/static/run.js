@@ -15,7 +15,7 @@ function draw(run) {
   const looks = ["a", "b", "c", "d"];
   const label = { "train/loss": "training", "val/loss": "validation" };
   const losses = curves.filter(([name]) => isLoss(name));
-  lines(chart("loss"), losses.map(([name, points], index) => ({ name: label[name] ?? name, points, look: looks[index % 4] })));
+  lines(chart("loss"), losses.map(([name, points], index) => ({ name: label[name] ?? name, points, look: looks[index % 4] })), { mayBeLog: true });
   lines(chart("throughput"), curves.filter(([name]) => name === "train/images_per_s").map(([, points]) => ({ name: "images/s", points, look: "c" })));
   const others = curves.filter(([name]) => !isLoss(name) && name !== "train/images_per_s");
   page.querySelector("[data-more]").hidden = others.length === 0;

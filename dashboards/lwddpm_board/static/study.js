@@ -51,7 +51,7 @@ function draw() {
   const points = full().map((trial) => ({ id: trial.number, x: all[xName](trial), y: all[yName](trial), text: says(trial) }));
   const best = front(points, xName, yName);
   for (const point of points) Object.assign(point, { front: best.has(point.id), look: best.has(point.id) ? "front-point" : "beaten" });
-  scatter(chart("scatter"), points, { xName, yName, onPick: pick, picked, emptyText: "No trial has reached the full budget yet." });
+  scatter(chart("scatter"), points, { xName, yName, onPick: pick, picked, height: innerWidth > 860 ? 430 : 300, emptyText: "No trial has reached the full budget yet." });
 
   const place = new Map(study.ranking.map((trial, index) => [trial, index]));
   const rows = full().filter((trial) => place.has(trial.number)).map((trial) => ({
@@ -68,7 +68,7 @@ function curves(look) {
   const series = study.trials.filter((trial) => trial.curve.length).map((trial) => ({ name: `trial ${trial.number}`, points: trial.curve, look: look(trial), dots: true }));
   series.sort((one, two) => one.look.includes("strong") - two.look.includes("strong") || two.look.includes("pale") - one.look.includes("pale"));
   const entries = [["b", "best"], ["a", "full budget"], ["pale", "ended early"]].map(([look, name]) => ({ look, name }));
-  lines(chart("curves"), series, { entries, emptyText: "No trial has been measured yet." });
+  lines(chart("curves"), series, { entries, mayBeLog: true, emptyText: "No trial has been measured yet." });
 }
 
 function table() {
@@ -100,7 +100,7 @@ async function pick(trialNumber) {
   picked = trialNumber;
   draw();
   const trial = study.trials.find((one) => one.number === trialNumber);
-  const panel = page.querySelector("[data-trial]");
+  const panel = page.querySelector("[data-panel]");
   const about = panel.querySelector("[data-about]");
   panel.querySelector("[data-hint]").hidden = true;
   panel.querySelector("[data-shown]").hidden = false;
