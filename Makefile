@@ -27,10 +27,10 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs
-	$(BIN)/ruff format --check platform tests benchmarks jobs
+	$(BIN)/ruff check platform dashboards tests benchmarks jobs
+	$(BIN)/ruff format --check platform dashboards tests benchmarks jobs
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster and not browser"
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))

@@ -1,5 +1,6 @@
 """Who may use the board, and what a page of it may do: checked before any view sees a request."""
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-import anyio
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.datastructures import MutableHeaders
@@ -177,11 +177,10 @@ async def sign_in(request: Request) -> Response:
         to = "/"
     given = form.get("token", "").strip()
     if access.token is not None and not hmac.compare_digest(given.encode(), access.token.encode()):
-        await anyio.sleep(_WRONG_TOKEN_S)  # guessing is made slow; others are served meanwhile
+        await asyncio.sleep(_WRONG_TOKEN_S)  # guessing is made slow; others are served meanwhile
         return render(request, "sign_in.html", 401, to=to, wrong=True)
     answer = RedirectResponse(to, 303)
     answer.set_cookie(
         _COOKIE, access.session, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
     )
     return answer
-

@@ -9,7 +9,7 @@ import numpy as np
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from lwddpm.data.manifest import SPLITS, read_manifest
+from lwddpm.data.manifest import SPLITS, Manifest, read_manifest
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import DataError
 from lwddpm_board.pages import render
@@ -42,7 +42,7 @@ def datasets_page(request: Request, stores: Store) -> Response:
     found = known(stores)
     if not found:
         raise NothingYet("no run has used a dataset yet")
-    rows = []
+    rows: list[tuple[KnownDataset, Manifest | None, str]] = []
     for one in found:
         try:
             rows.append((one, open_known(stores, one.version).manifest, ""))

@@ -1,14 +1,18 @@
-"""The process that draws slices, so that it can be stopped and never slows the pages: `python -m` with JSON on stdin.
+"""The process that draws slices, so that it can be stopped and never slows the pages: `python -m`.
 
-Writes `images.npy` and, where the training images are at hand, `nearest.json` into a folder. Every line on stdout is a
-JSON object: how far it is, or what went wrong.
+Every line on stdin is an order, every line on stdout a JSON object: how far it is, and at the end of an order a
+`state`. An order leaves `images.npy` and, where the training images are at hand, `nearest.json` in its folder. The
+process stays for the next order, because importing torch takes seconds; it ends when stdin does, or after long rest.
 """
 
 import json
+import os
+import select
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +27,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 _MOST_COMPARED = 20_000  # training slices; a larger dataset is compared by a draw of so many
 _QUERIES = 16
+_REST_S = 600.0
+_NICE = 5
 
 
 class _Told(Session):
@@ -69,26 +75,37 @@ def nearest(images: np.ndarray, path: str, tell: Callable[[int], None]) -> list[
     return found
 
 
-def main(wanted: dict[str, Any], out: TextIO) -> None:
-    def tell(**message: Any) -> None:
-        print(json.dumps(message), file=out, flush=True)
-
-    folder, count = Path(wanted["folder"]), wanted["count"]
-    sampling = SamplingConfig.model_validate(wanted["sampling"])
+def draw(order: dict[str, Any], tell: Callable[..., None]) -> None:
+    """Carry one order out."""
+    folder, count = Path(order["folder"]), order["count"]
+    sampling = SamplingConfig.model_validate(order["sampling"])
     tell(stage="drawing", done=0, total=count)
     with _Told(lambda done: tell(stage="drawing", done=done, total=count)) as session:
-        images = generate_images(Path(wanted["model_dir"]), sampling, count, session)
+        images = generate_images(Path(order["model_dir"]), sampling, count, session)
     np.save(folder / "images.npy", images)
-    if wanted["dataset"] is not None:
+    if order["dataset"] is not None:
         tell(stage="comparing", done=0, total=count)
-        found = nearest(images, wanted["dataset"], lambda done: tell(stage="comparing", done=done, total=count))
+        found = nearest(images, order["dataset"], lambda done: tell(stage="comparing", done=done, total=count))
         (folder / "nearest.json").write_text(json.dumps(found))
 
 
+def main() -> None:
+    os.nice(_NICE)
+    out, sys.stdout = sys.stdout, sys.stderr  # libraries print; stdout is for messages
+
+    def tell(**message: Any) -> None:
+        print(json.dumps(message), file=out, flush=True)
+
+    while select.select([sys.stdin], [], [], _REST_S)[0] and (line := sys.stdin.readline()):
+        try:
+            draw(json.loads(line), tell)
+            tell(state="done")
+        except LwddpmError as error:
+            tell(state="failed", note=str(error))
+        except Exception:
+            traceback.print_exc()
+            tell(state="failed", note="drawing failed; the reason is in the board's log")
+
+
 if __name__ == "__main__":
-    stdout, sys.stdout = sys.stdout, sys.stderr  # libraries print; stdout is for messages
-    try:
-        main(json.load(sys.stdin), stdout)
-    except LwddpmError as error:
-        print(json.dumps({"error": str(error)}), file=stdout, flush=True)
-        sys.exit(1)
+    main()

@@ -25,7 +25,6 @@ from lwddpm_board.stores import Missing, Stores
 MOST = 256
 _BATCH = 8  # small: progress and cancelling come between batches
 _KEPT = 8
-_LAST_WORDS = 2000
 
 
 class Wanted(BaseModel):
@@ -67,7 +66,6 @@ class Drawing:
     nearest: list[dict[str, Any]] | None = None
     began: float = field(default_factory=time.monotonic)
     seconds: float | None = None
-    process: subprocess.Popen[str] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         seconds = time.monotonic() - self.began if self.seconds is None else self.seconds
@@ -102,6 +100,7 @@ class Drawings:
     def __init__(self, stores: Stores) -> None:
         self._stores, self._lock = stores, threading.Lock()
         self._all: OrderedDict[str, Drawing] = OrderedDict()
+        self._process: subprocess.Popen[str] | None = None
 
     def start(self, version: RegisteredVersion, model_dir: Path, wanted: Wanted) -> Drawing:
         """Begin.
@@ -127,13 +126,6 @@ class Drawings:
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)
                 shutil.rmtree(oldest.folder, ignore_errors=True)
-            drawing.process = subprocess.Popen(
-                [sys.executable, "-m", "lwddpm_board.draw_process"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
         order = {
             "model_dir": str(model_dir),
             "sampling": wanted.sampling.model_dump(),
@@ -141,8 +133,45 @@ class Drawings:
             "dataset": dataset,
             "folder": str(folder),
         }
-        threading.Thread(target=_follow, args=(drawing, json.dumps(order)), daemon=True, name="drawing").start()
+        threading.Thread(target=self._follow, args=(drawing, json.dumps(order)), daemon=True, name="drawing").start()
         return drawing
+
+    def _follow(self, drawing: Drawing, order: str) -> None:
+        """Hand the order over, listen to the process, and keep how it ended."""
+        process = self._ready_process()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{order}\n")
+            process.stdin.flush()
+            while drawing.state == "running" and (line := process.stdout.readline()):
+                message = json.loads(line)
+                if message.get("state") == "done":
+                    kept = drawing.folder / "nearest.json"
+                    drawing.nearest = json.loads(kept.read_text()) if kept.exists() else None
+                for name, value in message.items():
+                    setattr(drawing, name, value)
+        except OSError:  # it has ended meanwhile
+            pass
+        if drawing.state == "running":
+            drawing.state, drawing.note = "failed", "the process that draws has ended; the reason is in the board's log"
+        drawing.seconds = time.monotonic() - drawing.began
+
+    def _ready_process(self) -> "subprocess.Popen[str]":
+        """The process that draws, started where none is left."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "lwddpm_board.draw_process"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            return self._process
+
+    def prepare(self) -> None:
+        """Start the process: somebody is about to draw."""
+        threading.Thread(target=self._ready_process, daemon=True).start()
 
     def _training_images(self, version: RegisteredVersion, image_size: int) -> tuple[str | None, str]:
         """Path of the dataset that a version was trained on, or why its slices cannot be shown."""
@@ -171,50 +200,13 @@ class Drawings:
         drawing = self.get(name)
         if drawing.state == "running":
             drawing.state = "cancelled"
-            if drawing.process is not None:
-                drawing.process.terminate()
+            self.close()
         return drawing
 
     def close(self) -> None:
         """Leave no process behind."""
-        for drawing in self._all.values():
-            if drawing.process is not None and drawing.process.poll() is None:
-                drawing.process.terminate()
-                drawing.process.wait(10)
-
-
-def _follow(drawing: Drawing, order: str) -> None:
-    """Hand the order over, listen to the process, and say how it ended."""
-    process = drawing.process
-    assert process is not None
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    complaints: list[str] = []
-    listener = threading.Thread(target=lambda: complaints.append(process.stderr.read()), daemon=True)  # type: ignore[union-attr]
-    listener.start()
-    try:
-        process.stdin.write(order)
-        process.stdin.close()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "error" in message:
-                drawing.note = message["error"]
-            else:
-                drawing.stage, drawing.done, drawing.total = message["stage"], message["done"], message["total"]
-    except OSError:  # it ended before it read its order
-        pass
-    code = process.wait()
-    listener.join()
-    drawing.seconds = time.monotonic() - drawing.began
-    if drawing.state == "cancelled":
-        return
-    if code == 0:
-        kept = drawing.folder / "nearest.json"
-        drawing.nearest = json.loads(kept.read_text()) if kept.exists() else None
-        drawing.state = "done"
-        return
-    if not drawing.note:
-        print("".join(complaints)[-_LAST_WORDS:], file=sys.stderr)
-        drawing.note = "the process that draws has ended; the reason is in the board's log"
-    drawing.state = "failed"
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+                self._process.wait()
+                self._process = None

@@ -21,9 +21,9 @@ DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 
 @router.get("/generate")
 def generate_page(request: Request, stores: Store, model: Annotated[str, Query(max_length=300)] = "") -> Response:
-    return render(
-        request, "generate.html", versions=all_versions(stores), chosen=model, samplers=get_args(Sampler), most=MOST
-    )
+    versions = all_versions(stores)
+    _drawings(request).prepare()
+    return render(request, "generate.html", versions=versions, chosen=model, samplers=get_args(Sampler), most=MOST)
 
 
 @router.post("/api/drawings")

@@ -45,9 +45,9 @@ def when(moment: float | str | None) -> Markup:
     """A moment, given in milliseconds since 1970 or in ISO 8601, as a `<time>` in UTC, which its title says."""
     if moment is None:
         return Markup("–")
-    moment = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment / 1000, UTC)
+    found = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment / 1000, UTC)
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(
-        moment.isoformat(timespec="seconds"), f"{moment:%-d %b %Y, %H:%M}"
+        found.isoformat(timespec="seconds"), f"{found:%-d %b %Y, %H:%M}"
     )
 
 

@@ -62,7 +62,10 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
 def _scored(*versions: RegisteredVersion) -> dict[str, list[tuple[float | None, float | None]]]:
     """For each metric that a version has, (value, floor) of every version."""
     found = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
-    return {name: [one.get(name, (None, None)) for one in found] for name in dict.fromkeys(name for one in found for name in one)}
+    return {
+        name: [one.get(name, (None, None)) for one in found]
+        for name in dict.fromkeys(name for one in found for name in one)
+    }
 
 
 @router.post("/api/registry/promote")

@@ -110,12 +110,14 @@ def picture(study: optuna.Study) -> dict[str, Any]:
         "ranking": [found.number for found in record.ranking(study)],
         "front": [found.number for found in record.pareto_front(study)],
         "axes": _axes(trials),
-        "trials": [
-            _finite(asdict(found))
-            | {"measured": _finite(trial.user_attrs.get(record.METRICS, {})), "curve": sorted(record.curve(trial).items())}
-            for found, trial in zip(record.records(study), trials, strict=True)
-        ],
+        "trials": [_trial(*pair) for pair in zip(record.records(study), trials, strict=True)],
     }
+
+
+def _trial(found: record.TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    measured = trial.user_attrs.get(record.METRICS, {})
+    curve = [[step, value if math.isfinite(value) else None] for step, value in sorted(record.curve(trial).items())]
+    return _finite(asdict(found)) | {"measured": _finite(measured), "curve": curve}
 
 
 def _axes(trials: list[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:

@@ -18,15 +18,15 @@ from lwddpm.tracking.store import check_tracking, connect, public
 _CACHED_FILES, _CACHED_BYTES = 256, 2 << 20
 
 
-class Unreachable(LwddpmError):
+class Unreachable(LwddpmError):  # noqa: N818
     """The tracking store does not answer; it may later."""
 
 
-class NothingYet(LwddpmError):
+class NothingYet(LwddpmError):  # noqa: N818
     """There is no store yet: nothing has been run here."""
 
 
-class Missing(LwddpmError):
+class Missing(LwddpmError):  # noqa: N818
     """What was asked for by its name is not there."""
 
 

@@ -1,4 +1,4 @@
-"""A small world for the board: a dataset with flaws, two trained versions, a study, a run that goes on, hostile names."""
+"""A small world for the board: a flawed dataset, two trained versions, a study, a run that goes on, hostile names."""
 
 import json
 import os
@@ -119,7 +119,11 @@ def _runs(client: MlflowClient, experiment: str) -> dict[str, str]:
     for role, name, tags in (
         ("running", "going-on", {"lwddpm.kind": "train"}),
         ("failed", "diverged", {"lwddpm.kind": "train", "lwddpm.reason": "training diverged at step 4"}),
-        ("hostile", HOSTILE, {"lwddpm.kind": HOSTILE, "lwddpm.search": HOSTILE, "lwddpm.trial": "1", HOSTILE[:20]: "x"}),
+        (
+            "hostile",
+            HOSTILE,
+            {"lwddpm.kind": HOSTILE, "lwddpm.search": HOSTILE, "lwddpm.trial": "1", HOSTILE[:20]: "x"},
+        ),
     ):
         run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
         params = [Param("training.max_steps", "100"), Param("training.lr", "0.001")]
@@ -144,7 +148,7 @@ def curve(first: int, last: int) -> list[Metric]:
 
 
 def _study(client: MlflowClient, experiment: str, storage: str) -> None:
-    """Two objectives, ten trials in every state; each has a run with sample grids."""
+    """Two objectives, twelve trials, in every state; each has a run with a sample grid."""
     space = {
         "training.lr": FloatDistribution(1e-4, 1e-2, log=True),
         "model.dim": CategoricalDistribution((8, 16, 32)),
@@ -156,14 +160,18 @@ def _study(client: MlflowClient, experiment: str, storage: str) -> None:
     study = record.open_study(storage, STUDY, definition)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     random = np.random.default_rng(0)
+    tags = {"lwddpm.kind": "search", "lwddpm.study": STUDY}
+    search = client.create_run(experiment, run_name=STUDY, tags=tags).info.run_id
     for number in range(12):
         trial = study.ask(space)
-        parent = {"lwddpm.kind": "train", "lwddpm.search": STUDY, "lwddpm.trial": str(number), "mlflow.parentRunId": "0" * 32}
-        run_id = client.create_run(experiment, run_name=f"{STUDY}-{number:04d}", tags=parent).info.run_id
+        tags = {"lwddpm.kind": "train", "lwddpm.search": STUDY, "lwddpm.trial": str(number)}
+        tags |= {"mlflow.parentRunId": search}
+        run_id = client.create_run(experiment, run_name=f"{STUDY}-{number:04d}", tags=tags).info.run_id
         trial.set_user_attr(record.RUN_ID, run_id)
         images = np.stack([simulate(1, 16 * number + index, SIZE) for index in range(4)])
         client.log_image(run_id, tile(images), artifact_file=f"samples/epoch_{number + 1:07.2f}.png")
-        size, quality = float(1000 * trial.params["model.dim"]), float(60 - trial.params["model.dim"] + 20 * random.random())
+        size = float(1000 * trial.params["model.dim"])
+        quality = float(60 - trial.params["model.dim"] + 20 * random.random())
         record.report(trial, 30, quality + 20, {"eval/fd_lite0": quality + 20}, 3.0, single=False)
         if number in (3, 7, 10):
             study.tell(trial, state=TrialState.PRUNED)
@@ -173,7 +181,8 @@ def _study(client: MlflowClient, experiment: str, storage: str) -> None:
         elif number < 11:
             record.report(trial, 90, quality, {"eval/fd_lite0": quality, "parameters": size}, 9.0, single=False)
             study.tell(trial, [quality, size])
-        client.set_terminated(run_id)
+        if number < 11:
+            client.set_terminated(run_id)
 
 
 @dataclass(frozen=True)
@@ -187,7 +196,9 @@ class Board:
 def start_board(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Board:
     """`lwddpm dashboard` on a free port, answering."""
     command = [sys.executable, "-m", "lwddpm", "dashboard", "--port", "0", *arguments]
-    known = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "LWDDPM_BOARD_TOKEN")}
+    known = {
+        key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "LWDDPM_BOARD_TOKEN")
+    }
     process = subprocess.Popen(
         command, cwd=folder, env=known | (environment or {}), stderr=subprocess.PIPE, text=True, bufsize=1
     )

@@ -9,8 +9,9 @@ from lwddpm.cli.app import TrackingOption, app, finish
 
 @app.command()
 def dashboard(
-    host: Annotated[str, typer.Option(help="Address to listen on; any but a loopback one asks visitors for a token.")]
-    = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but a loopback one asks visitors for a token.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8050,
     expose: Annotated[bool, typer.Option("--expose", help="Listen on all interfaces: --host 0.0.0.0.")] = False,
     allowed_host: Annotated[
