@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,13 +223,6 @@ def board(world: World) -> Iterator[Board]:
     yield found
     said = stop(found)
     assert "Traceback" not in said, said
-
-
-def wait_until(condition: object, timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 if __name__ == "__main__":  # a world to look at: python tests/dashboards/conftest.py FOLDER
