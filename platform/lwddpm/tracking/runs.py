@@ -1,7 +1,9 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
 import getpass
+import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from lwddpm.tracking.store import connect, public
 _BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _FLUSH_EVERY_S = 10.0
 _SYSTEM_METRICS_EVERY_S = 30
+_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]*@")  # user:password@ of a URL on the command line
 _VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
 
 
@@ -214,7 +217,7 @@ def _environment() -> dict[str, str]:
     tags = {
         "lwddpm.host": platform.node(),
         "lwddpm.python": platform.python_version(),
-        "lwddpm.command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "lwddpm.command": _PASSWORD.sub("//", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
     tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
     commit = git_commit()
@@ -222,7 +225,9 @@ def _environment() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, or None outside one."""
+    """Commit of the checkout that this code comes from, or None outside one."""
+    if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
+        return os.environ["LWDDPM_COMMIT"] or None
     folder = Path(__file__).parent
     try:
         found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
