@@ -28,7 +28,8 @@ from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, complete_folder, read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.disk import complete_folder
 
 
 def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -104,10 +105,10 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             f"set data.image_size={saved.image_size}"
         )
     _check_steps(job.evaluation, saved, "evaluation")
-    dataset = prepare(job.data, session, fresh)
-    session.rest()
-    num_evaluated(dataset, job.evaluation)
     with tracked_run(job, uri, None, job.digest()) as run:
+        dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, job.evaluation)
         run.dataset(dataset)
         result = measure(model_dir, dataset, job.evaluation, session, run)
         run.values(result.metrics(), saved.step)
