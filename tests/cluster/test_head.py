@@ -125,7 +125,7 @@ def test_up_again_starts_nothing_and_a_taken_port_is_exit_2(head: RunningHead, t
     assert not (tmp_path / ".lwddpm" / "head" / "head.json").exists()
 
 
-def test_the_doctor_asks_every_node(head: RunningHead) -> None:
+def test_the_doctor_asks_every_node_and_finds_the_one_without_a_password(head: RunningHead) -> None:
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=0"]
     address = f"127.0.0.1:{head.ports['--ray-port']}"
     token = {"RAY_AUTH_MODE": "token", "LWDDPM_STORAGE": str(head.storage)}
@@ -137,11 +137,12 @@ def test_the_doctor_asks_every_node(head: RunningHead) -> None:
     )
     try:
         time.sleep(8)
-        found = head.json("doctor", "--address", head.up["ray"])
-        assert found["healthy"]
-        nodes = [check for check in found["checks"] if check["name"].startswith("node ")]
-        assert len(nodes) == 2
-        assert all(node["status"] == "ok" and "storage and tracking work" in node["found"] for node in nodes)
+        found = json.loads(head.call("doctor", "--address", head.up["ray"], "--json", code=1).stdout)
+        first, second = [check for check in found["checks"] if check["name"].startswith("node ")]
+        assert (first["status"], second["status"]) == ("ok", "broken")
+        assert "storage and tracking work" in first["found"]
+        assert "401" in second["found"]
+        assert "storage" not in second["found"]  # which it shares
         assert not list(head.storage.glob(".lwddpm-doctor-*"))
     finally:
         worker.send_signal(signal.SIGTERM)

@@ -97,7 +97,7 @@ def _check_out(out: Path) -> None:
 def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]:
     uri = tracking_uri(job.tracking)
     connect(uri)
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     if saved.image_size != job.data.image_size:
         raise ConfigError(
@@ -123,9 +123,14 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
         }
 
 
+def _models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
+    """On a cluster workers on other nodes read the model too: from shared storage."""
+    return Path(job.output) / "models" if session.address else None
+
+
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     _check_steps(job.sampling, saved, "sampling")
     images = generate_images(model_dir, job.sampling, job.count, session)
