@@ -16,6 +16,8 @@ from lwddpm.config import AnyJob
 from lwddpm.errors import ConfigError, JobError
 
 _POLL_S = 1.0
+_NO_AGENT = "No available agent"  # what the server says until the part of it that starts jobs is up
+_AGENT_WITHIN_S = 120.0
 _RUN_LINE = re.compile(r"^MLflow run (?P<run_id>\w+) \((?P<url>\S+)\)$", re.MULTILINE)
 _NAME, _DIGEST, _KIND = "lwddpm.name", "lwddpm.digest", "lwddpm.kind"
 
@@ -128,8 +130,15 @@ class JobServer:
     def _start(self, verb: str, folder: Path, commit: str | None, **options: Any) -> str:
         variables = {"PYTHONPATH": "platform", "LWDDPM_COMMIT": commit or ""}
         environment = {"working_dir": str(folder), "env_vars": variables}
-        started = self.client.submit_job(entrypoint=f"python -m lwddpm {verb}", runtime_env=environment, **options)
-        return str(started)
+        deadline = time.monotonic() + _AGENT_WITHIN_S
+        while True:
+            try:
+                command = f"python -m lwddpm {verb}"
+                return str(self.client.submit_job(entrypoint=command, runtime_env=environment, **options))
+            except RuntimeError as error:
+                if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_S)
 
     def jobs(self) -> list[Submission]:
         """All jobs that the server knows, newest first."""
