@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
@@ -61,7 +62,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as run:
+        with tracked_run(job, uri, run_id, job.digest()) as run, JobMetrics(job.name, run.run_id) as session.metrics:
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
             run.dataset(dataset)
             result = train_evaluate_register(job, dataset, folder, run, session)

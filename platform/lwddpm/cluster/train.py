@@ -7,7 +7,7 @@ import threading
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import ray
@@ -30,6 +30,13 @@ from lwddpm.training.reporter import Reporter, SilentReporter
 from lwddpm.training.schedule import Schedule
 
 _STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
+
+
+class Listener(Reporter, Protocol):
+    """Hears the workers of a training in the driver."""
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        """A worker begins, or begins again after a loss: `metrics.JobMetrics.worker_started`."""
 
 
 class QueueReporter:
@@ -62,7 +69,8 @@ def train_on_workers(
     """
     total = Schedule.of(job.training, dataset.num("train")).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
-        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress), session, stop.file)
+        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress, session), session, stop.file)
+        session.metrics.training_ended()
         run.flush()
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
@@ -71,25 +79,30 @@ def train_on_workers(
 
 
 class _ShownRun:
-    """Passes reports on to the run, and shows how far the training is."""
+    """Passes reports on to the run and the exported metrics, and shows how far the training is."""
 
-    def __init__(self, run: TrackedRun, progress: Bar) -> None:
-        self._run, self._progress = run, progress
+    def __init__(self, run: TrackedRun, progress: Bar, session: Session) -> None:
+        self._run, self._progress, self._session = run, progress, session
         self.images, self.checkpoint = run.images, run.checkpoint
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
         self._run.metrics(rows)
+        self._session.metrics.metrics(rows)
         step, values = max(rows.items())
         if "train/images_per_s" in values:
             rate = values["train/images_per_s"]
             self._progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        resources = {} if self._session.in_process else self._session.worker_resources
+        self._session.metrics.worker_started(rank, world, until, gpu, resources)
 
 
 def run_workers(
     job: TrainJob,
     dataset: Dataset,
     run_dir: Path,
-    reporter: Reporter,
+    reporter: Listener,
     session: Session,
     stop_file: Path,
     until: int | None = None,
@@ -149,9 +162,10 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
+    payload["events"].put(("worker_started", (rank, world, payload["until"], _gpu_name(device))))
     try:
         dataset = open_dataset(payload["dataset"])
         stop = Path(payload["stop_file"]).exists
@@ -168,6 +182,11 @@ def _device(use_gpu: bool) -> torch.device:
     # In the driver's process Ray Train's get_device() would start a second Ray to ask for GPU ids.
     device: torch.device = get_device() if ray.is_initialized() and dist.is_initialized() else torch.device("cuda", 0)
     return device
+
+
+def _gpu_name(device: torch.device) -> str:
+    """As NVML and Ray's metrics call it; empty for a CPU."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
 
 
 class StopRequest:

@@ -134,6 +134,9 @@ class _Heard:
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         self._send("images", step, epoch, images)
 
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        self._send("worker_started", rank, world, until, gpu)
+
     def checkpoint(self, step: int, path: Path) -> None:
         self._send("checkpoint", step, path)
 
