@@ -1,8 +1,10 @@
 """Writes the dashboards in `dashboards/` beside this file; a test compares.
 
-A panel is one line of intent: what, in which unit, by which query. The Grafana Foundation SDK knows the schema.
+A panel says what it shows, in which unit, by which query; the Grafana Foundation SDK knows the schema. What Ray's own
+dashboards show is not shown again, but linked.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +26,6 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
-    DashboardLinkType,
     DataSourceRef,
     VariableOption,
     VariableRefresh,
@@ -38,28 +39,43 @@ SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 BY = ", ".join(LABELS)
 CHOSEN = 'job_name=~"$job", run=~"$run", trial=~"$trial"'
 LEGEND = "{{job_name}} {{run}} {{trial}}"
+TOTAL = "total"
 # Panels that stay empty without an NVIDIA GPU (or another that Ray's agent reads).
 GPU = "Only where Ray sees GPUs."
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Attributes:
-    queries: PromQL -> legend.
-    width: of the 24 columns.
+    """What a panel shows.
+
+    Attributes:
+        query: PromQL.
+        also: a second query with its legend.
+        width: of the 24 columns.
     """
 
     title: str
     description: str
-    queries: dict[str, str]
+    query: str
+    legend: str = LEGEND
     unit: str = "short"
     kind: Literal["lines", "areas", "log lines", "number", "bars", "shares"] = "lines"
     width: int = 12
+    also: tuple[str, str] | None = None
 
 
 def latest(name: str, more: str = "", by: str = BY) -> str:
     """The chosen series of a metric: one for each label set, whichever process exports it."""
     return f"max by ({by}) ({PREFIX}{name}{{{CHOSEN}{more}}})"
+
+
+def all_jobs(name: str) -> str:
+    return f"sum({latest(name)})"
+
+
+def by_job(name: str) -> str:
+    """For a search, over all its trials."""
+    return f"sum by (job_name, run) ({latest(name)})"
 
 
 def of_gpu(reading: str) -> str:
@@ -68,91 +84,177 @@ def of_gpu(reading: str) -> str:
     return f"{workers} * on (GpuUuid) group_left () max by (GpuUuid) ({reading})"
 
 
+def resource_seconds(resource: str) -> str:
+    return f'{PREFIX}resource_seconds_total{{job_name=~"$job", run=~"$run", resource="{resource}"}}'
+
+
 def hours(resource: str) -> str:
-    seconds = f'{PREFIX}resource_seconds_total{{job_name=~"$job", run=~"$run", resource="{resource}"}}'
-    return f"sum by (job_name, run) (max_over_time({seconds}[$__range])) / 3600"
+    return f"sum by (job_name, run) (max_over_time({resource_seconds(resource)}[$__range])) / 3600"
 
 
 def held(resource: str) -> str:
-    seconds = f'{PREFIX}resource_seconds_total{{job_name=~"$job", run=~"$run", resource="{resource}"}}'
-    return f"sum by (job_name, run) (rate({seconds}[$__rate_interval]))"
+    return f"sum by (job_name, run) (rate({resource_seconds(resource)}[$__rate_interval]))"
 
 
-PROGRESS = {latest("progress", by=f"{BY}, stage"): LEGEND + " {{stage}}"}
+def stages(title: str, description: str, **options: Any) -> Panel:
+    query = latest("progress", by=f"{BY}, stage")
+    return Panel(title, description, query, f"{LEGEND} {{{{stage}}}}", "percentunit", width=24, **options)
+
+
 GPU_PANELS = [
     Panel(
         "GPU utilisation",
         f"Share of time in which a worker's GPU ran kernels; trials that share a GPU show the whole GPU. {GPU}",
-        {of_gpu("ray_node_gpus_utilization"): LEGEND + " rank {{rank}}"},
+        of_gpu("ray_node_gpus_utilization"),
+        f"{LEGEND} rank {{{{rank}}}}",
         "percent",
     ),
     Panel(
         "GPU memory",
         f"Memory in use on a worker's GPU, by whichever process. {GPU}",
-        {of_gpu("ray_node_gram_used * 1024 * 1024"): LEGEND + " rank {{rank}}"},
+        of_gpu("ray_node_gram_used * 1024 * 1024"),
+        f"{LEGEND} rank {{{{rank}}}}",
         "bytes",
     ),
 ]
 
 TRAINING = {
     "Now": [
-        Panel("Images per second", "All chosen trainings together.", {f"sum({latest('train_images_per_s')})": ""}, "short", "number", 5),
-        Panel("Loss", "Mean over the newest report.", {latest("train_loss"): LEGEND}, "short", "number", 5),
-        Panel("Validation loss", "EMA weights, held-out slices.", {latest("val_loss"): LEGEND}, "short", "number", 5),
-        Panel("Workers", "Training workers at work.", {f"sum({latest('workers')})": ""}, "none", "number", 4),
-        Panel("Restarts", "Times that lost workers were started again.", {f"sum({latest('worker_restarts')})": ""}, "none", "number", 5),
-        Panel("Progress", "Share of each stage that is done.", PROGRESS, "percentunit", "shares", 24),
+        Panel(
+            "Images per second",
+            "All chosen trainings together.",
+            all_jobs("train_images_per_s"),
+            TOTAL,
+            kind="number",
+            width=5,
+        ),
+        Panel("Loss", "Mean over the newest report.", latest("train_loss"), kind="number", width=5),
+        Panel("Validation loss", "EMA weights, held-out slices.", latest("val_loss"), kind="number", width=5),
+        Panel("Workers", "Training workers at work.", all_jobs("workers"), TOTAL, "none", "number", 4),
+        Panel("Restarts", "Starts of lost workers.", all_jobs("worker_restarts"), TOTAL, "none", "number", 5),
+        stages("Progress", "Share of each stage that is done.", kind="shares"),
     ],
     "Curves": [
-        Panel("Training loss", "Mean over the steps of a report.", {latest("train_loss"): LEGEND}, kind="log lines"),
-        Panel("Validation loss by time", "EMA weights on held-out slices, at every checkpoint.", {latest("val_loss"): LEGEND}, kind="log lines"),
-        Panel("Gradient norm", "Before clipping.", {latest("train_grad_norm"): LEGEND}, kind="log lines"),
-        Panel("Learning rate", "At the newest report.", {latest("train_lr"): LEGEND}, "sci"),
+        Panel("Training loss", "Mean over the steps of a report.", latest("train_loss"), kind="log lines"),
+        Panel(
+            "Validation loss by time",
+            "EMA weights on held-out slices, at every checkpoint.",
+            latest("val_loss"),
+            kind="log lines",
+        ),
+        Panel("Gradient norm", "Before clipping.", latest("train_grad_norm"), kind="log lines"),
+        Panel("Learning rate", "At the newest report.", latest("train_lr"), unit="sci"),
     ],
     "Speed": [
-        Panel("Throughput", "Images per second of each training, over all its workers, without validation and checkpoints.", {latest("train_images_per_s"): LEGEND}),
-        Panel("Step time", "Seconds of an optimizer step.", {latest("train_step_seconds"): LEGEND}, "s"),
-        Panel("Checkpoint time", "Seconds that the newest checkpoint took to write; training waits for it.", {latest("train_checkpoint_seconds"): LEGEND}, "s"),
-        Panel("Epochs", "Epochs done.", {latest("train_epoch"): LEGEND}),
+        Panel(
+            "Throughput",
+            "Images per second of each training, over all its workers, without validation and checkpoints.",
+            latest("train_images_per_s"),
+        ),
+        Panel("Step time", "Seconds of an optimizer step.", latest("train_step_seconds"), unit="s"),
+        Panel(
+            "Checkpoint time",
+            "Seconds that the newest checkpoint took to write; training waits for it.",
+            latest("train_checkpoint_seconds"),
+            unit="s",
+        ),
+        Panel("Epochs", "Epochs done.", latest("train_epoch")),
     ],
     "Workers": [
-        Panel("Workers and restarts", "Workers at work, and how often lost ones were started again.", {latest("workers"): LEGEND + " workers", latest("worker_restarts"): LEGEND + " restarts"}, "none"),
-        Panel("Peak memory of rank 0", "Of its GPU, or of its process on CPUs.", {latest("train_peak_memory_mib"): LEGEND}, "mbytes"),
+        Panel(
+            "Workers and restarts",
+            "Workers at work, and how often lost ones were started again.",
+            latest("workers"),
+            f"{LEGEND} workers",
+            "none",
+            also=(latest("worker_restarts"), f"{LEGEND} restarts"),
+        ),
+        Panel(
+            "Peak memory of rank 0",
+            "Of its GPU, or of its process on CPUs.",
+            latest("train_peak_memory_mib"),
+            unit="mbytes",
+        ),
         *GPU_PANELS,
     ],
-}  # fmt: skip
+}
 
+TRIAL = "{{job_name}} trial {{trial}}"
+OF_TRIALS = ', trial!=""'
+STATES = latest("trials", by="job_name, run, state")
 SEARCH = {
     "Trials": [
-        Panel("Trials by state", "Of the whole study, earlier sessions included.", {latest("trials", by="job_name, run, state"): "{{state}}"}, "none", "number", 24),
-        Panel("Trials", "States over time.", {latest("trials", by="job_name, run, state"): "{{job_name}} {{run}} {{state}}"}, "none", "areas"),
-        Panel("What early stopping compares", "Newest measurement of each running trial.", {latest("trial_objective", by=f"{BY}, objective"): "trial {{trial}} {{objective}}"}),
-        Panel("Budget reached", "Optimizer step of the newest measurement of each running trial.", {latest("trial_step"): "trial {{trial}}"}, "none"),
-        Panel("Loss by trial", "Training loss of running trials.", {latest("train_loss", ', trial!=""'): "trial {{trial}}"}, kind="log lines"),
-        Panel("Validation loss by trial", "EMA weights on held-out slices, at every rung.", {latest("val_loss", ', trial!=""'): "trial {{trial}}"}, kind="log lines"),
-        Panel("Throughput by trial", "Images per second.", {latest("train_images_per_s", ', trial!=""'): "trial {{trial}}"}),
+        Panel(
+            "Trials by state",
+            "Of the whole study, earlier sessions included.",
+            STATES,
+            "{{job_name}} {{state}}",
+            "none",
+            "number",
+            24,
+        ),
+        Panel("Trials", "States over time.", STATES, "{{job_name}} {{run}} {{state}}", "none", "areas"),
+        Panel(
+            "What early stopping compares",
+            "Newest measurement of each running trial.",
+            latest("trial_objective", by=f"{BY}, objective"),
+            f"{TRIAL} {{{{objective}}}}",
+        ),
+        Panel("Budget reached", "Optimizer step of that measurement.", latest("trial_step"), TRIAL, "none"),
+        Panel("Loss by trial", "Of running trials.", latest("train_loss", OF_TRIALS), TRIAL, kind="log lines"),
+        Panel(
+            "Validation loss by trial",
+            "EMA weights on held-out slices, at every rung.",
+            latest("val_loss", OF_TRIALS),
+            TRIAL,
+            kind="log lines",
+        ),
+        Panel("Throughput by trial", "Images per second.", latest("train_images_per_s", OF_TRIALS), TRIAL),
     ],
     "Evaluation": [
-        Panel("Stages now", "Share done of training, sampling, reconstruction and feature extraction.", PROGRESS, "percentunit", "shares", 24),
-        Panel("Stages over time", "The slope tells the speed.", PROGRESS, "percentunit", width=24),
+        stages("Stages now", "Share done of training, sampling, reconstruction, feature extraction.", kind="shares"),
+        stages("Stages over time", "The slope tells the speed."),
     ],
-}  # fmt: skip
+}
 
+JOB = "{{job_name}} {{run}}"
 CLUSTER = {
     "Jobs": [
-        Panel("Jobs at work", "Jobs whose driver exports now.", {f'count(count by (job_name, run) ({{__name__=~"{PREFIX}(progress|trials|workers)", job_name=~"$job"}}))': ""}, "none", "number", 6),
-        Panel("GPUs held", f"By all jobs; the cluster's own books are in Ray's dashboard. {GPU}", {f"sum({held('GPU')})": ""}, "short", "number", 6),
-        Panel("CPUs held", "By training and sampling workers of all jobs.", {f"sum({held('CPU')})": ""}, "short", "number", 6),
-        Panel("Images per second", "All trainings of the cluster.", {f"sum({latest('train_images_per_s')})": ""}, "short", "number", 6),
-        Panel("GPU-hours by job", f"Hours that each job has held GPUs since it began; from the workers' start, idle or not. {GPU}", {hours("GPU"): "{{job_name}} {{run}}"}, "h", "bars"),
-        Panel("CPU-hours by job", "The same for the CPUs of its workers.", {hours("CPU"): "{{job_name}} {{run}}"}, "h", "bars"),
-        Panel("GPUs by job", f"GPUs that each job holds. {GPU}", {held("GPU"): "{{job_name}} {{run}}"}, "short", "areas"),
-        Panel("CPUs by job", "CPUs that each job's workers hold.", {held("CPU"): "{{job_name}} {{run}}"}, "short", "areas"),
-        Panel("Restarts by job", "Times that lost workers were started again.", {f"sum by (job_name, run) ({latest('worker_restarts')})": "{{job_name}} {{run}}"}, "none"),
-        Panel("Throughput by job", "Images per second; for a search, of all its trials.", {f"sum by (job_name, run) ({latest('train_images_per_s')})": "{{job_name}} {{run}}"}),
+        Panel(
+            "Jobs at work",
+            "Jobs whose driver exports now.",
+            f'count(count by (job_name, run) ({{__name__=~"{PREFIX}(progress|trials|workers)", {CHOSEN}}}))',
+            TOTAL,
+            "none",
+            "number",
+            6,
+        ),
+        Panel(
+            "GPUs held",
+            f"By all jobs; the cluster's own books are in Ray's dashboard. {GPU}",
+            f"sum({held('GPU')})",
+            TOTAL,
+            kind="number",
+            width=6,
+        ),
+        Panel("CPUs held", "By the workers of all jobs.", f"sum({held('CPU')})", TOTAL, kind="number", width=6),
+        Panel("Images per second", "All trainings.", all_jobs("train_images_per_s"), TOTAL, kind="number", width=6),
+        Panel(
+            "GPU-hours by job",
+            f"Hours that each job has held GPUs since it began, from the start of its workers, busy or idle. {GPU}",
+            hours("GPU"),
+            JOB,
+            "h",
+            "bars",
+        ),
+        Panel("CPU-hours by job", "The same for the CPUs of its workers.", hours("CPU"), JOB, "h", "bars"),
+        Panel("GPUs by job", f"GPUs that each job holds. {GPU}", held("GPU"), JOB, kind="areas"),
+        Panel("CPUs by job", "CPUs that each job's workers hold.", held("CPU"), JOB, kind="areas"),
+        Panel("Restarts by job", "Starts of lost workers.", by_job("worker_restarts"), JOB, "none"),
+        Panel("Throughput by job", "Images per second.", by_job("train_images_per_s"), JOB),
     ],
     "GPUs by job": GPU_PANELS,
-}  # fmt: skip
+}
 
 DASHBOARDS: dict[str, tuple[str, str, dict[str, list[Panel]]]] = {
     "training": ("LW-DDPM training", "Loss, speed and workers of trainings, searches' trials included.", TRAINING),
@@ -172,21 +274,32 @@ def build(name: str) -> dict[str, Any]:
         .time("now-1h", "now")
         .refresh("10s")
         .tooltip(DashboardCursorSync.CROSSHAIR)
-        .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
+        .with_variable(_data_source())
     )
     chosen: list[str] = []
     for variable, label in zip(("job", "run", "trial"), LABELS, strict=True):
         made = made.with_variable(_variable(variable, label, chosen))
         chosen.append(f'{label}=~"${variable}"')
-    links = (("LW-DDPM", "lwddpm", None), ("Ray cluster", None, "rayDefaultDashboard"), ("Ray Train", None, "rayTrainDashboard"))
+    links = (
+        ("LW-DDPM", "lwddpm", None),
+        ("Ray cluster", None, "rayDefaultDashboard"),
+        ("Ray Train", None, "rayTrainDashboard"),
+    )
     for text, tag, uid in links:
         made = made.link(_link(text, tag, uid))
+    number = itertools.count(1)
     for row, panels in rows.items():
-        made = made.with_row(dashboard.Row(row))
+        made = made.with_row(dashboard.Row(row).id(next(number)))
         for panel in panels:
-            made = made.with_panel(_panel(panel))
+            made = made.with_panel(_panel(panel).id(next(number)))
     values: dict[str, Any] = json.loads(json.dumps(made.build(), cls=JSONEncoder))
     return values
+
+
+def _data_source() -> dashboard.DatasourceVariable:
+    """Ours unless another Prometheus is chosen; its uid is that of provisioning/datasources."""
+    ours = VariableOption(selected=True, text="LW-DDPM Prometheus", value="lwddpm-prometheus")
+    return dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus").current(ours)
 
 
 def _variable(name: str, label: str, chosen: Sequence[str]) -> dashboard.QueryVariable:
@@ -206,27 +319,23 @@ def _variable(name: str, label: str, chosen: Sequence[str]) -> dashboard.QueryVa
     )
 
 
-def _link(title: str, tag: str | None, uid: str | None) -> dashboard.DashboardLink:
-    link = dashboard.DashboardLink(title).keep_time(True)
-    if tag is not None:
-        return link.type(DashboardLinkType.DASHBOARDS).tags([tag]).as_dropdown(True).include_vars(True)
-    return link.type(DashboardLinkType.LINK).url(f"/d/{uid}").icon("external link")
-
-
 def _panel(panel: Panel) -> Any:
+    newest = common.ReduceDataOptions().calcs(["lastNotNull"])
     match panel.kind:
         case "number":
             made: Any = stat.Panel().color_mode(BigValueColorMode.VALUE).graph_mode(BigValueGraphMode.AREA)
+            made = made.reduce_options(newest)
         case "bars" | "shares":
-            made = bargauge.Panel().orientation(VizOrientation.HORIZONTAL).min(0)
+            made = bargauge.Panel().orientation(VizOrientation.HORIZONTAL).min(0).reduce_options(newest)
             if panel.kind == "shares":
                 made = made.max(1)
         case _:
             made = _lines(panel)
     made = made.title(panel.title).description(panel.description).unit(panel.unit).datasource(SOURCE)
     made = made.span(panel.width).height(4 if panel.kind == "number" else 8)
-    for index, (query, legend) in enumerate(panel.queries.items()):
-        target = prometheus.Dataquery().expr(query).legend_format(legend).ref_id(chr(ord("A") + index))
+    queries = [(panel.query, panel.legend), *([panel.also] if panel.also else [])]
+    for reference, (query, legend) in zip("AB", queries, strict=False):
+        target = prometheus.Dataquery().expr(query).legend_format(legend).ref_id(reference)
         made = made.with_target(target.instant() if panel.kind in ("bars", "shares") else target.range())
     return made
 
