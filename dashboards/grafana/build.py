@@ -26,6 +26,7 @@ from grafana_foundation_sdk.models.common import (
 )
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
+    DashboardLinkType,
     DataSourceRef,
     VariableOption,
     VariableRefresh,
@@ -280,13 +281,11 @@ def build(name: str) -> dict[str, Any]:
     for variable, label in zip(("job", "run", "trial"), LABELS, strict=True):
         made = made.with_variable(_variable(variable, label, chosen))
         chosen.append(f'{label}=~"${variable}"')
-    links = (
-        ("LW-DDPM", "lwddpm", None),
-        ("Ray cluster", None, "rayDefaultDashboard"),
-        ("Ray Train", None, "rayTrainDashboard"),
-    )
-    for text, tag, uid in links:
-        made = made.link(_link(text, tag, uid))
+    ours = dashboard.DashboardLink("LW-DDPM").type(DashboardLinkType.DASHBOARDS).tags(["lwddpm"])
+    made = made.link(ours.as_dropdown(True).include_vars(True).keep_time(True))
+    for text, uid in (("Ray cluster", "rayDefaultDashboard"), ("Ray Train", "rayTrainDashboard")):
+        rays = dashboard.DashboardLink(text).type(DashboardLinkType.LINK).url(f"/d/{uid}").icon("external link")
+        made = made.link(rays.keep_time(True))
     number = itertools.count(1)
     for row, panels in rows.items():
         made = made.with_row(dashboard.Row(row).id(next(number)))
