@@ -144,7 +144,7 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[_Prometheus, Path]]:
     programs = monitoring.monitoring_commands(tmp_path / "state", temp_dir / "session_latest", 19090)
     config = tmp_path / "state" / "prometheus" / "prometheus.yml"
     config.write_text(config.read_text().replace("10s", "1s"))  # the jobs of the test last seconds
-    with subprocess.Popen(programs[0].argv) as process:
+    with (tmp_path / "prometheus.log").open("w") as log, subprocess.Popen(programs[0].argv, stderr=log) as process:
         yield _Prometheus(programs[0].url), temp_dir
         process.terminate()
     shutil.rmtree(temp_dir, ignore_errors=True)
@@ -158,7 +158,8 @@ def test_every_panel_has_data_from_real_jobs(
     store, storage = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db"
     (tmp_path / "space.yaml").write_text("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
     tiny = [*tiny_overrides, f"data.path={tiny_data}", f"output={tmp_path / 'runs'}", f"tracking.uri={store}"]
-    train = [*tiny, "workers.count=2", "training.max_steps=300", "training.log_every_steps=10"]
+    tiny += ["training.checkpoint_every_epochs=5"]
+    train = [*tiny, "workers.count=2", "training.max_steps=100"]
     search = [o for o in tiny if "snapshot" not in o]
     search += [f"search.space={tmp_path / 'space.yaml'}", f"search.storage={storage}", "search.num_trials=2"]
     search += ["search.objectives=[val/loss]", "search.max_steps=60", "search.grace_steps=20", "search.finish=none"]

@@ -97,7 +97,7 @@ class JobMetrics:
         _publisher().opened.append(self)
 
     def close(self) -> None:
-        """Export a last time: what began and ended between two beats is seen once at least."""
+        """Export no more."""
         _publisher().opened.remove(self)
         self.publish()
 
@@ -144,6 +144,7 @@ class JobMetrics:
 
     def training_ended(self) -> None:
         """What was said about training is history; progress and restarts stay."""
+        self.publish()
         self.drop(*REPORTED, "workers", "gpu_worker")
         self.hold({})
 
@@ -162,7 +163,10 @@ class JobMetrics:
             self.hold({})
 
     def publish(self) -> None:
-        """Set all that is current once more; nothing where Ray does not run."""
+        """Set all that is current once more; nothing where Ray does not run.
+
+        Called at ends too: what began and ended between two beats is seen once at least.
+        """
         if not ray.is_initialized():
             return
         with self._lock:
