@@ -7,6 +7,7 @@ from PIL import Image
 
 from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.pipeline import prepare, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
 from lwddpm.cluster.search import check_search, run_search
@@ -105,7 +106,7 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             f"set data.image_size={saved.image_size}"
         )
     _check_steps(job.evaluation, saved, "evaluation")
-    with tracked_run(job, uri, None, job.digest()) as run:
+    with tracked_run(job, uri, None, job.digest()) as run, JobMetrics(job.name, run.run_id) as session.metrics:
         dataset = prepare(job.data, session, fresh)
         session.rest()
         num_evaluated(dataset, job.evaluation)
@@ -133,7 +134,8 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     _check_steps(job.sampling, saved, "sampling")
-    images = generate_images(model_dir, job.sampling, job.count, session)
+    with JobMetrics(job.name, "") as session.metrics:
+        images = generate_images(model_dir, job.sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))

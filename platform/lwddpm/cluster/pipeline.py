@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
@@ -54,7 +55,10 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest(), folder) as run:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder) as run,
+            JobMetrics(job.name, run.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
             dataset = prepare(job.data, session, fresh)
             session.rest()

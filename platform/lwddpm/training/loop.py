@@ -231,6 +231,7 @@ class _Trainer:
                 "train/grad_norm": norms[-1],
                 "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
                 "train/images_per_s": rate * self.job.training.batch_size,
+                "train/step_seconds": 1 / rate,
                 "train/epoch": self.step / self.schedule.steps_per_epoch,
                 "train/peak_memory_mib": _peak_memory_mib(self.device),
             }
@@ -265,6 +266,7 @@ class _Trainer:
 
     def _save_checkpoint(self) -> None:
         if self.rank == 0:
+            start = time.perf_counter()
             state = TrainingState(
                 step=self.step,
                 training_digest=self.job.training_digest(),
@@ -273,6 +275,7 @@ class _Trainer:
             )
             keep = self.job.training.keep_checkpoints
             path = save_checkpoint(self.run_dir, state, self.model, self.ema.model, self.optimizer, keep)
+            self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
             self.reporter.checkpoint(self.step, path)
         self._wait_for_rank_0()
 
