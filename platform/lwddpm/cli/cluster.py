@@ -49,7 +49,7 @@ def up(
 
     def verb() -> dict[str, Any]:
         from lwddpm.cluster.head import HeadOptions
-        from lwddpm.cluster.head import up as start
+        from lwddpm.cluster.launch import up as start
 
         return start(HeadOptions(cpus, gpus, expose, storage, ray_port, dashboard_port, mlflow_port))
 
@@ -61,7 +61,7 @@ def down(as_json: JsonFlag = False) -> None:
     """Stop the head on this machine. Its jobs save a checkpoint first; runs, models and data stay."""
 
     def verb() -> dict[str, Any]:
-        from lwddpm.cluster.head import down as stop
+        from lwddpm.cluster.launch import down as stop
 
         return stop()
 

@@ -188,6 +188,7 @@ def head(result: dict[str, Any]) -> None:
             "Ray": f"{result['ray']} (token in ~/.ray/auth_token)",
             "MLflow": f"{result['mlflow']} (user {result['mlflow_user']}, password in {result['environment']})",
             "storage": f"{result['storage']}: relative paths of submitted jobs start there",
+            **result["monitoring"],
             "logs": result["logs"],
             "started": ", ".join(result["started"]) or "nothing: all was running",
             "open": "Ray's metrics ports, on all interfaces and without token, and its node ports, with token:"

@@ -1,4 +1,4 @@
-"""`lwddpm up` and `down`: a head on this machine, Ray with token auth and MLflow with a password beside it.
+"""The head that `lwddpm up` starts on this machine: Ray with token auth and MLflow with a password beside it.
 
 ~/.lwddpm/head/              for its owner alone
     head.json                options and processes
@@ -8,29 +8,27 @@
 ~/.ray/auth_token            where Ray looks for its token
 """
 
+import getpass
 import json
 import os
 import secrets
-import shlex
 import socket
 import sys
+import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lwddpm.cluster import service
-from lwddpm.cluster.credentials import mlflow_password, ray_token, write_private
+from lwddpm.cluster.credentials import write_private
 from lwddpm.cluster.rundir import read_json
 from lwddpm.cluster.service import Process
-from lwddpm.errors import ConfigError
-from lwddpm.progress import say
 
 USER = "admin"
 STOP_TIMEOUT_S = 120  # for a stopped job to save its checkpoint and end its run; Ray gives 3 s
-_START_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,10 @@ class Head:
         self.storage = Path(options.storage or Path.home() / ".lwddpm" / "storage").absolute()
         self.ray_url = f"http://{self.host}:{options.dashboard_port}"
         self.mlflow_url = f"http://{self.host}:{options.mlflow_port}"
+        # Ray's own, so that its `session_latest` is this head's; short, since sockets lie there
+        self.ray_folder = Path(tempfile.gettempdir()) / f"lwddpm-ray-{getpass.getuser()}"
         self.processes: dict[str, Process] = {}
+        self.monitoring: dict[str, str] = {}  # name: where it answers
 
     @classmethod
     def running(cls) -> "Head | None":
@@ -76,6 +77,7 @@ class Head:
             return None
         head = cls(HeadOptions(**saved["options"]))
         head.processes = {name: Process(**record) for name, record in saved["processes"].items()}
+        head.monitoring = saved["monitoring"]
         return head if head.alive() else None
 
     def alive(self) -> list[str]:
@@ -86,6 +88,7 @@ class Head:
         saved = {
             "options": asdict(self.options),
             "processes": {name: asdict(process) for name, process in self.processes.items()},
+            "monitoring": self.monitoring,
         }
         write_private(self.folder / "head.json", json.dumps(saved, indent=2))
 
@@ -101,6 +104,7 @@ class Head:
             "environment": str(self.folder / "environment"),
             "logs": str(self.folder / "logs"),
             "exposed": self.options.expose,
+            "monitoring": self.monitoring,
             "join": f"RAY_AUTH_MODE=token ray start --address={self.host}:{self.options.ray_port}",
         }
 
@@ -157,6 +161,9 @@ class Head:
             f"--port={options.ray_port}",
             f"--dashboard-host={self.host}",
             f"--dashboard-port={options.dashboard_port}",
+            f"--temp-dir={self.ray_folder}",
+            # with its default another Ray on this machine would leave this one unable to start jobs, without a word
+            f"--dashboard-agent-listen-port={_free_port()}",
             *(f"{flag}={count}" for flag, count in counts.items() if count is not None),
         ]
 
@@ -172,83 +179,6 @@ class Head:
         ]
 
 
-def up(options: HeadOptions) -> dict[str, Any]:
-    """Start what is not running yet.
-
-    Returns:
-        Addresses, folders, and `started`: the servers that were not running before.
-
-    Raises:
-        ConfigError: a port is taken, or --expose without a token or password worth the name; nothing is started.
-        JobError: a server did not come up; what was started is ended again.
-    """
-    head = Head.running() or Head(options)
-    if options not in (head.options, HeadOptions()):
-        raise ConfigError(f"a head is up already, with {head.options}; run lwddpm down first to change it")
-    head.folder.mkdir(parents=True, exist_ok=True)
-    head.folder.chmod(0o700)
-    head.storage.mkdir(parents=True, exist_ok=True)
-    password, token = mlflow_password(head.folder / "mlflow_password"), ray_token(head.token_file)
-    servers = head.servers(password, token)
-    missing = [name for name in servers if name not in head.alive()]
-    for name in missing:
-        for flag, port in servers[name].ports.items():
-            _check_free(head.host, port, flag)
-    users = f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{head.folder}/users.db\n"
-    write_private(head.folder / "mlflow.ini", users)
-    exports = (f"export {key}={shlex.quote(value)}\n" for key, value in head.client_environment(password).items())
-    write_private(head.folder / "environment", "".join(exports))
-    try:
-        for name in missing:
-            say(f"starting {name}")
-            inherited = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-            environment = inherited | servers[name].environment
-            process = service.start(name, servers[name].command, environment, head.folder, head.log(name))
-            head.processes[name] = process
-            head.save()
-        for name in missing:
-            service.wait_until_ready(name, head.processes[name], servers[name].ready, head.log(name), _START_TIMEOUT_S)
-    except BaseException:
-        for name in set(missing) & set(head.processes):
-            service.stop(head.processes[name])
-        raise
-    return head.summary() | {"started": missing}
-
-
-def down() -> dict[str, Any]:
-    """Stop the jobs of this machine's head, with a checkpoint each, then its servers. Data stay.
-
-    Returns:
-        `stopped`: names of the servers; `jobs`: submission ids of the jobs that were stopped.
-    """
-    head = Head.running()
-    if head is None:
-        return {"stopped": [], "jobs": []}
-    jobs: list[str] = []
-    stopped = head.alive()
-    if "ray" in stopped:
-        from lwddpm.cluster.jobserver import JobServer
-
-        try:
-            jobs = JobServer(head.ray_url).stop_all()
-        except ConfigError as error:  # it hangs, say: it goes all the same
-            say(f"its jobs could not be asked to stop: {error}")
-    for name in reversed(stopped):
-        say(f"stopping {name}")
-        service.stop(head.processes[name])
-    (head.folder / "head.json").unlink()
-    return {"stopped": stopped, "jobs": jobs}
-
-
-def _check_free(host: str, port: int, flag: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigError(f"{flag}: {host}:{port} cannot be used ({error.strerror}); name another port") from None
-
-
 def _answers(url: str, token: str | None = None) -> bool:
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
@@ -257,6 +187,13 @@ def _answers(url: str, token: str | None = None) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _own_address() -> str:
