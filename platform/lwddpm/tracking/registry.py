@@ -16,9 +16,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
+from requests import RequestException
 
 from lwddpm.config import RegistryConfig
-from lwddpm.errors import ConfigError
+from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.tracking.runs import TrackedRun
 
 CHAMPION = "champion"
@@ -139,6 +140,7 @@ def fetch_model(uri: str) -> Path:
 
     Raises:
         ConfigError: neither a model folder nor a model that the registry knows.
+        CheckpointError: what the registry hands out is not a model of this platform, or lies outside its folder.
     """
     if not uri.startswith("models:/"):
         folder = Path(uri)
@@ -146,8 +148,15 @@ def fetch_model(uri: str) -> Path:
             return folder
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
     found = find_version(uri)
-    local = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{found.name}/{found.version}")
-    return Path(local) / "artifacts" / "model"
+    reference = f"models:/{found.name}/{found.version}"
+    try:  # only the weights and their config, not the code that is stored for serving
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{reference}/artifacts/model"))
+    except (MlflowException, RequestException, OSError) as error:
+        raise CheckpointError(f"{reference}: its files cannot be fetched ({' '.join(str(error).split())})") from None
+    for file in ("config.json", "model.safetensors"):
+        if not (folder / file).resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
+    return folder
 
 
 def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
