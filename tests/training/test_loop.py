@@ -109,21 +109,28 @@ def test_killed_and_continued_equals_uninterrupted(tiny_job: Build, tiny_dataset
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_two_processes_follow_the_loss_curve_of_one(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    one = _train(tiny_job(), tiny_dataset, tmp_path / "one")
-    accumulated = _train(tiny_job("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated")
+def _train_on(world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:
+    """Values by step, from as many processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    job = tiny_job("workers.count=2")
-    ranks = [_start(job, tiny_dataset, tmp_path / "two", "rank", str(rank), port) for rank in (0, 1)]
-    assert [rank.wait() for rank in ranks] == [0, 0]
-    two = json.loads((tmp_path / "two" / "values.json").read_text())
+    ranks = [_start(job, dataset, folder, "rank", str(rank), str(world), port) for rank in range(world)]
+    assert [rank.wait() for rank in ranks] == [0] * world
+    return {int(step): values for step, values in json.loads((folder / "values.json").read_text()).items()}
+
+
+def test_several_processes_follow_the_loss_curve_of_one(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    one = _train(tiny_job(), tiny_dataset, tmp_path / "one")
+    accumulated = _train(tiny_job("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated")
+    two = _train_on(2, tiny_job("workers.count=2"), tiny_dataset, tmp_path / "two")
+    # 8 images over 3 workers and 2 chunks: shares of 2, 3 and 3, chunks of 1 and 2
+    elastic = tiny_job("workers.count={max: 3}", "training.grad_accumulation_steps=2")
+    three = _train_on(3, elastic, tiny_dataset, tmp_path / "three")
     for name in ("train/loss", "train/grad_norm", "val/loss"):
         for step, values in one.values.items():
             if name in values:
-                assert two[str(step)][name] == pytest.approx(values[name], rel=2e-4), (name, step)
-                assert accumulated.values[step][name] == pytest.approx(values[name], rel=2e-4), (name, step)
+                for other in (two, three, accumulated.values):
+                    assert other[step][name] == pytest.approx(values[name], rel=2e-4), (name, step)
 
 
 def test_a_diverging_run_stops_and_names_step_and_setting(

@@ -225,25 +225,26 @@ def trial_resources(job: SearchJob, there: dict[str, float]) -> tuple[int, dict[
         ConfigError: not even one trial fits.
     """
     workers, limit = job.workers, job.search.max_concurrent
+    count = workers.max_count
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= workers.count * workers.gpus_per_worker)
-    concurrent = int(gpus / (workers.count * workers.gpus_per_worker) + 1e-9) if use_gpu else limit or int(cpus)
+    use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= count * workers.gpus_per_worker)
+    concurrent = int(gpus / (count * workers.gpus_per_worker) + 1e-9) if use_gpu else limit or int(cpus)
     concurrent = min(concurrent, limit or concurrent)
     if concurrent < 1:
         raise ConfigError(
-            f"workers: a trial needs {workers.count} x {workers.gpus_per_worker:g} GPU, the cluster has {gpus:g}; "
+            f"workers: a trial needs {count} x {workers.gpus_per_worker:g} GPU, the cluster has {gpus:g}; "
             "lower workers.count or workers.gpus_per_worker, or set workers.use_gpu: false"
         )
-    per_worker = workers.cpus_per_worker or max(1, int(cpus / (concurrent * workers.count)))
-    concurrent = min(concurrent, int(cpus / (per_worker * workers.count)))
+    per_worker = workers.cpus_per_worker or max(1, int(cpus / (concurrent * count)))
+    concurrent = min(concurrent, int(cpus / (per_worker * count)))
     if concurrent < 1:
         raise ConfigError(
-            f"workers: a trial needs {workers.count} x {per_worker} CPU, the cluster has {cpus:g}; "
+            f"workers: a trial needs {count} x {per_worker} CPU, the cluster has {cpus:g}; "
             "lower workers.count or workers.cpus_per_worker"
         )
     own = {"CPU": float(per_worker)} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
     # A trial with a worker group of its own only waits for it: a byte of memory keeps Ray from asking for a CPU.
-    return concurrent, own if workers.count == 1 else {"memory": 1.0}, per_worker
+    return concurrent, own if count == 1 else {"memory": 1.0}, per_worker
 
 
 class _Fit(threading.Thread):
@@ -273,8 +274,8 @@ class _Ledger:
         self._search, self._trials = session.metrics, dict[int, JobMetrics]()
         workers, use_gpu = settings.job.workers, session.use_gpu
         self._held_by_one = {
-            "CPU": workers.count * settings.cpus_per_worker,
-            "GPU": workers.count * workers.gpus_per_worker if use_gpu else 0,
+            "CPU": workers.max_count * settings.cpus_per_worker,
+            "GPU": workers.max_count * workers.gpus_per_worker if use_gpu else 0,
         }
         self._runs: dict[int, TrackedRun] = {}
         self._ended: list[TrackedRun] = []

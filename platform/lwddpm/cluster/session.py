@@ -39,12 +39,12 @@ class Session:
     def inside_ray(cls, workers: WorkersConfig) -> "Session":
         """For code that Ray runs already: one worker computes right there, several are asked of the same cluster."""
         session = cls(workers)
-        session.address = None if workers.count == 1 else "auto"
+        session.address = None if workers.max_count == 1 else "auto"
         return session
 
     @property
     def in_process(self) -> bool:
-        return self.workers.count == 1 and self.address is None
+        return self.workers.max_count == 1 and self.address is None
 
     def __enter__(self) -> "Session":
         return self
@@ -111,7 +111,7 @@ class Session:
         if self.workers.use_gpu != "auto":
             return self.workers.use_gpu
         there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
-        return there >= self.workers.count * self.workers.gpus_per_worker
+        return there >= self.workers.min_count * self.workers.gpus_per_worker
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -135,7 +135,7 @@ class Session:
             return usable_cpus()
         nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         usable = sorted(cpus for cpus in nodes if cpus)
-        workers_per_node = -(-self.workers.count // max(1, len(usable)))
+        workers_per_node = -(-self.workers.max_count // max(1, len(usable)))
         return max(1, usable[0] // workers_per_node) if usable else 1
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
@@ -220,21 +220,21 @@ def _check_address(address: str) -> None:
 
 
 def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: str) -> None:
-    """Refuse a job that could never start.
+    """Refuse a job that could never start; an elastic one needs room for its fewest workers.
 
     Raises:
         ConfigError: names the setting, what it asks for and what there is.
     """
     gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    if workers.use_gpu is True and workers.count * workers.gpus_per_worker > gpus:
+    if workers.use_gpu is True and workers.min_count * workers.gpus_per_worker > gpus:
         share = "one GPU" if workers.gpus_per_worker == 1 else f"{workers.gpus_per_worker:g} of a GPU"
         raise ConfigError(
-            f"workers.use_gpu: {workers.count} worker(s) need {share} each, {where} has {gpus}; "
+            f"workers.use_gpu: {workers.min_count} worker(s) need {share} each, {where} has {gpus}; "
             "lower workers.count, or set workers.use_gpu: auto to run on CPUs"
         )
-    wanted = workers.count * (workers.cpus_per_worker or 1)
+    wanted = workers.min_count * (workers.cpus_per_worker or 1)
     if wanted > cpus:
         raise ConfigError(
-            f"workers.count: {workers.count} worker(s) x {workers.cpus_per_worker or 1} CPU need {wanted} CPUs, "
+            f"workers.count: {workers.min_count} worker(s) x {workers.cpus_per_worker or 1} CPU need {wanted} CPUs, "
             f"{where} has {cpus}; lower workers.count or workers.cpus_per_worker"
         )

@@ -1,6 +1,7 @@
 """Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
 
 import logging
+import os
 import queue
 import signal
 import threading
@@ -15,10 +16,11 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.queue import Queue as RayQueue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lwddpm import errors
 from lwddpm.cluster.session import Session
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.progress import Bar, bar, say
@@ -28,7 +30,9 @@ from lwddpm.training.loop import TrainingOutcome, train
 from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
-_STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
+_STARTS = 10  # attempts of 60 s to place the workers, in all; Ray Train's default is to try for ever
+_ELASTIC_START_S = "15"  # an elastic group is placed where there is room, or was, seconds ago: then the next try knows
+RESIZE_EVERY_S = 60.0  # how often an elastic group looks for more room
 
 
 Rows = dict[int, dict[str, float]]  # numbers by step
@@ -116,13 +120,17 @@ def run_workers(
     if not session.in_process:
         session.connect()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    events: Any = queue.Queue() if session.in_process else RayQueue(actor_options={"num_cpus": 0})
+    workers = job.workers
+    if workers.elastic:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ELASTIC_START_S)
+    events: Any = queue.Queue() if session.in_process else RayQueue(actor_options=_beside_the_driver())
     payload = {
         "job": job.model_dump(mode="json"),
         "dataset": dataset.path,
         "run_dir": str(run_dir),
         "stop_file": str(stop_file),
         "until": until,
+        "in_process": session.in_process,
         "threads": session.cpus_per_worker,
         "use_gpu": session.use_gpu,
         "events": events,
@@ -131,7 +139,8 @@ def run_workers(
         _work,
         train_loop_config=payload,
         scaling_config=ScalingConfig(
-            num_workers=0 if session.in_process else job.workers.count,
+            num_workers=_num_workers(workers, session),
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             use_gpu=session.use_gpu,
             resources_per_worker=None if session.in_process else session.worker_resources,
         ),
@@ -140,7 +149,7 @@ def run_workers(
             name=f"{run_dir.name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(run_dir / "ray"),
             worker_runtime_env={"env_vars": ENVIRONMENT},
-            failure_config=FailureConfig(max_failures=job.workers.max_failures, controller_failure_limit=_STARTS),
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=_STARTS),
         ),
     )
     attempt = _Attempt(trainer, events)
@@ -150,11 +159,24 @@ def run_workers(
     return attempt.outcome()
 
 
+def _beside_the_driver() -> dict[str, Any]:
+    """Options of an actor that must not be lost with a node that works for the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def _num_workers(workers: WorkersConfig, session: Session) -> int | tuple[int, int]:
+    if session.in_process:
+        return 0
+    return (workers.min_count, workers.max_count) if workers.elastic else workers.max_count
+
+
 def _work(payload: dict[str, Any]) -> dict[str, Any]:
     """What every worker runs.
 
-    Rank 0 returns errors meant for users as values: Ray Train would retry an exception, and a run that diverged
-    diverges again. Other ranks raise, so that Ray Train ends the group at once where one rank fails alone.
+    Errors meant for users are returned as values: Ray Train would retry an exception, and a run that diverged diverges
+    again. Such a JobError comes to all ranks together; what one rank may meet alone (it does not see the dataset) it
+    raises, so that Ray Train ends the group at once.
     """
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
@@ -163,12 +185,24 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     reporter = WorkerReporter(run_dir / "outbox", payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
     payload["events"].put(("worker_started", (rank, world, payload["until"], _gpu_name(device))))
+    stop_file = Path(payload["stop_file"])
+
+    def preempted() -> bool:
+        """Whether a node of the group has been told to end soon."""
+        return not payload["in_process"] and ray.train.get_preemption_info() is not None
+
     try:
         dataset = open_dataset(payload["dataset"])
-        stop = Path(payload["stop_file"]).exists
-        return asdict(train(job, dataset, run_dir, reporter, device, stop, payload["until"]))
+        outcome = train(
+            job, dataset, run_dir, reporter, device, lambda: stop_file.exists() or preempted(), payload["until"]
+        )
+        paused = payload["until"] is not None and outcome.step >= payload["until"]
+        if not (outcome.finished or paused or stop_file.exists()):
+            # Not a failure to Ray Train, which has announced the preemption itself: it starts the group elsewhere.
+            raise RuntimeError(f"a node is about to end; the checkpoint of step {outcome.step} is saved")
+        return asdict(outcome)
     except LwddpmError as error:
-        if rank != 0:
+        if rank != 0 and not isinstance(error, JobError):
             raise
         return {"error": type(error).__name__, "message": str(error)}
 
@@ -246,6 +280,9 @@ class _Attempt(threading.Thread):
         if isinstance(self._error, ray.train.WorkerGroupError):
             causes = "; ".join(f"rank {rank}: {cause}" for rank, cause in self._error.worker_failures.items())
             raise JobError(f"training failed: {causes}; the same command continues from the last checkpoint")
+        if isinstance(self._error, ray.exceptions.RayError | ray.train.TrainingFailedError):
+            reason = " ".join(str(self._error).split()) or type(self._error).__name__
+            raise JobError(f"training failed: {reason}; the same command continues from the last checkpoint")
         if self._error is not None:
             raise self._error
         result = self._result or {"error": "JobError", "message": "the workers ended without a result"}

@@ -30,8 +30,8 @@ class Estimate:
 
 
 def estimate(job: TrainingJob) -> Estimate:
-    """Count a training step's memory and operations."""
-    share = job.training.batch_size // (job.workers.count * job.training.grad_accumulation_steps)
+    """Count a training step's memory and operations; of an elastic job with its fewest workers."""
+    share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
     kept = 0
 

@@ -28,6 +28,7 @@ from lwddpm.training.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from lwddpm.training.disk import remove_leftovers
 from lwddpm.training.ema import ExponentialMovingAverage
 from lwddpm.training.precision import choose_precision
 from lwddpm.training.reporter import Reporter
@@ -79,7 +80,7 @@ def train(
         until: optimizer step to pause at; at most the schedule's length counts.
 
     Raises:
-        JobError: the loss is not finite or diverges; names the step and the likely setting.
+        JobError: the loss is not finite or diverges (names the step and the likely setting), or the disk refuses.
         CheckpointError: the run's checkpoint is of another job or dataset.
         DataError: fewer training slices than one batch.
     """
@@ -125,6 +126,8 @@ class _Trainer:
         self.network = network
 
     def _resume(self) -> None:
+        if self.rank == 0:
+            remove_leftovers(self.run_dir / "checkpoints")
         path = latest_checkpoint(self.run_dir)
         if path is None:
             return
@@ -156,26 +159,30 @@ class _Trainer:
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
             if step in schedule.snapshots:
-                self._snapshot()  # before the checkpoint: a run continued from it has this grid already
+                self._on_rank_0(self._snapshot)  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
                 self._validate()
                 validated = self.step == end
-                self._save_checkpoint()
+                self._on_rank_0(self._save_checkpoint)
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
         if self.step == until and not validated:
             self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
         if finished:
-            self._save_model(self.run_dir / "model")
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "model"))
         elif self.step == until:
-            self._save_model(self.run_dir / "paused")
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "paused"))
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * config.batch_size
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
 
     def _optimizer_step(self) -> tuple[Tensor, Tensor]:
-        """One step on this rank's share of the global batch; returns the mean loss and the gradient's norm."""
+        """One step on this rank's share of the global batch.
+
+        Returns:
+            The rank's part of the mean loss (the mean over the ranks is that of the batch), the gradient's norm.
+        """
         config = self.job.training
         draw = training_draw(
             self.job.seed,
@@ -185,16 +192,17 @@ class _Trainer:
             self.job.diffusion.num_train_timesteps,
             config.horizontal_flip,
         )
-        share = config.batch_size // self.world
-        chunk = share // config.grad_accumulation_steps
+        first, last = _part(0, config.batch_size, self.rank, self.world)
         total = torch.zeros((), device=self.device)
         for index in range(config.grad_accumulation_steps):
-            begin = self.rank * share + index * chunk
-            last = index == config.grad_accumulation_steps - 1
-            if isinstance(self.network, DistributedDataParallel):
-                self.network.require_backward_grad_sync = last  # one all-reduce a step, not one a chunk
-            x_0, timesteps, noise = self.loader.load(draw.part(begin, begin + chunk))
-            loss = self._losses(self.network, x_0, timesteps, noise).mean() / config.grad_accumulation_steps
+            begin, end = _part(first, last, index, config.grad_accumulation_steps)
+            if isinstance(self.network, DistributedDataParallel):  # one all-reduce a step, not one a chunk
+                self.network.require_backward_grad_sync = index == config.grad_accumulation_steps - 1
+            x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
+            # DDP averages over the ranks. For the gradient of the whole batch each chunk counts by its size, which is
+            # not the same on all ranks where an elastic number of workers does not divide the batch.
+            parts = config.batch_size / ((end - begin) * self.world)
+            loss = self._losses(self.network, x_0, timesteps, noise).mean() / parts
             loss.backward()
             total += loss.detach()
         limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
@@ -225,17 +233,16 @@ class _Trainer:
             raise JobError(
                 self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
             )
-        if self.rank == 0:
-            rows = {first + offset + 1: {"train/loss": loss} for offset, loss in enumerate(losses)}
-            rows[self.step] |= {
-                "train/grad_norm": norms[-1],
-                "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
-                "train/images_per_s": rate * self.job.training.batch_size,
-                "train/step_seconds": 1 / rate,
-                "train/epoch": self.step / self.schedule.steps_per_epoch,
-                "train/peak_memory_mib": _peak_memory_mib(self.device),
-            }
-            self.reporter.metrics(rows)
+        rows = {first + offset + 1: {"train/loss": loss} for offset, loss in enumerate(losses)}
+        rows[self.step] |= {
+            "train/grad_norm": norms[-1],
+            "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
+            "train/images_per_s": rate * self.job.training.batch_size,
+            "train/step_seconds": 1 / rate,
+            "train/epoch": self.step / self.schedule.steps_per_epoch,
+            "train/peak_memory_mib": _peak_memory_mib(self.device),
+        }
+        self._on_rank_0(lambda: self.reporter.metrics(rows))
 
     def _divergence(self, step: int, what: str) -> str:
         config = self.job.training
@@ -261,56 +268,72 @@ class _Trainer:
             total += self._losses(self.ema.model, *batch).double().sum()
         if self.world > 1:
             dist.all_reduce(total)
-        if self.rank == 0:
-            self.reporter.metrics({self.step: {"val/loss": total.item() / count}})
+        self._on_rank_0(lambda: self.reporter.metrics({self.step: {"val/loss": total.item() / count}}))
 
     def _save_checkpoint(self) -> None:
-        if self.rank == 0:
-            start = time.perf_counter()
-            state = TrainingState(
-                step=self.step,
-                training_digest=self.job.training_digest(),
-                dataset_version=self.dataset.version,
-                initial_loss=self.initial_loss,
-            )
-            keep = self.job.training.keep_checkpoints
-            path = save_checkpoint(self.run_dir, state, self.model, self.ema.model, self.optimizer, keep)
-            self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
-            self.reporter.checkpoint(self.step, path)
-        self._wait_for_rank_0()
+        start = time.perf_counter()
+        state = TrainingState(
+            step=self.step,
+            training_digest=self.job.training_digest(),
+            dataset_version=self.dataset.version,
+            initial_loss=self.initial_loss,
+        )
+        keep = self.job.training.keep_checkpoints
+        path = save_checkpoint(self.run_dir, state, self.model, self.ema.model, self.optimizer, keep)
+        self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
+        self.reporter.checkpoint(self.step, path)
 
     def _snapshot(self) -> None:
-        """Draw samples from the EMA weights on rank 0 and, before the last step, keep the weights."""
+        """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
-        if self.rank == 0:
-            # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
-            steps = min(GRID_STEPS, self.job.diffusion.num_train_timesteps)
-            sampling = SamplingConfig(sampler="ddim", num_inference_steps=steps)
-            size = self.dataset.manifest.image_size
-            images = generate(self.ema.model, self.job.diffusion, sampling, range(GRID_SAMPLES), size, self.device)
-            self.reporter.images(self.step, epoch, images.numpy())
-            if self.step < self.schedule.num_steps:
-                self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
-        self._wait_for_rank_0()
+        # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
+        steps = min(GRID_STEPS, self.job.diffusion.num_train_timesteps)
+        sampling = SamplingConfig(sampler="ddim", num_inference_steps=steps)
+        size = self.dataset.manifest.image_size
+        images = generate(self.ema.model, self.job.diffusion, sampling, range(GRID_SAMPLES), size, self.device)
+        self.reporter.images(self.step, epoch, images.numpy())
+        if self.step < self.schedule.num_steps:
+            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
 
     def _save_model(self, path: Path) -> None:
-        if self.rank == 0:
-            saved = SavedModel(
-                model=self.job.model,
-                diffusion=self.job.diffusion,
-                image_size=self.dataset.manifest.image_size,
-                dataset_version=self.dataset.version,
-                dataset_simulated=self.dataset.manifest.simulated,
-                training_digest=self.job.training_digest(),
-                step=self.step,
-                epoch=self.step / self.schedule.steps_per_epoch,
-                parameters=count_parameters(self.job.model),
-            )
-            save_model(path, self.ema.model, saved)
+        saved = SavedModel(
+            model=self.job.model,
+            diffusion=self.job.diffusion,
+            image_size=self.dataset.manifest.image_size,
+            dataset_version=self.dataset.version,
+            dataset_simulated=self.dataset.manifest.simulated,
+            training_digest=self.job.training_digest(),
+            step=self.step,
+            epoch=self.step / self.schedule.steps_per_epoch,
+            parameters=count_parameters(self.job.model),
+        )
+        save_model(path, self.ema.model, saved)
 
-    def _wait_for_rank_0(self) -> None:
+    def _on_rank_0(self, action: Callable[[], None]) -> None:
+        """Let rank 0 write something while the others wait; what fails there fails on all, so that none waits for ever.
+
+        Raises:
+            JobError: the disk refused, on every rank.
+        """
+        error: JobError | None = None
+        if self.rank == 0:
+            try:
+                action()
+            except JobError as refused:
+                error = refused
         if self.world > 1:
-            dist.barrier()
+            failed = torch.tensor(float(error is not None), device=self.device)
+            dist.all_reduce(failed)
+            if failed.item() > 0 and error is None:
+                error = JobError("rank 0 could not write; its message says why")
+        if error is not None:
+            raise error
+
+
+def _part(first: int, last: int, index: int, count: int) -> tuple[int, int]:
+    """Bounds of part `index` of `count` nearly equal parts of first..last-1."""
+    length = last - first
+    return first + index * length // count, first + (index + 1) * length // count
 
 
 def _peak_memory_mib(device: torch.device) -> float:
