@@ -13,6 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lwddpm.cluster.jobs import run_job
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import occupied, run_folder
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError, DataError, JobError
@@ -150,9 +151,19 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
             os.kill(workers[1].pid, signal.SIGKILL)
 
     monkeypatch.setattr(TrackedRun, "checkpoint", shoot)
+    exported: list[float] = []
+    export = JobMetrics.set
+
+    def note(self: JobMetrics, name: str, value: float, **labels: str) -> None:
+        if name == "worker_restarts":
+            exported.append(value)
+        export(self, name, value, **labels)
+
+    monkeypatch.setattr(JobMetrics, "set", note)
     disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     result = run_job(disturbed)
     assert shot, "no worker was killed"
+    assert exported == [0, 1]
     assert sorted(_losses(disturbed, str(result["run_id"]))) == list(range(1, 31))
     a, b = (load_file(run_folder(job) / "model" / "model.safetensors") for job in (calm, disturbed))
     for key in a:
