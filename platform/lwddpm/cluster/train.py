@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import ray
 import torch
 import torch.distributed as dist
@@ -23,42 +22,42 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.progress import Bar, bar, say
-from lwddpm.tracking.runs import TrackedRun
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
-from lwddpm.training.reporter import Reporter, SilentReporter
+from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
 _STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
 
 
-class Listener(Reporter, Protocol):
-    """Hears the workers of a training in the driver."""
+Rows = dict[int, dict[str, float]]  # numbers by step
+
+
+class Listener(Protocol):
+    """Hears the workers of a training, in the driver."""
+
+    def metrics(self, rows: Rows) -> None:
+        """Rank 0 reports numbers."""
 
     def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
         """A worker begins, or begins again after a loss: `metrics.JobMetrics.worker_started`."""
 
 
-class QueueReporter:
-    """Rank 0's end of the line to the driver, which alone writes to MLflow."""
+class WorkerReporter(Outbox):
+    """Rank 0's reports: into the run folder, for MLflow; the numbers also to whoever watches in the driver."""
 
-    def __init__(self, events: Any) -> None:
+    def __init__(self, folder: Path, events: Any) -> None:
+        super().__init__(folder)
         self._events = events
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+    def metrics(self, rows: Rows) -> None:
+        super().metrics(rows)
         self._events.put(("metrics", (rows,)))
 
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        self._events.put(("images", (step, epoch, images)))
 
-    def checkpoint(self, step: int, path: Path) -> None:
-        self._events.put(("checkpoint", (step, path)))
-
-
-def train_on_workers(
-    job: TrainJob, dataset: Dataset, run_dir: Path, run: TrackedRun, session: Session
-) -> TrainingOutcome:
-    """Train to the end, or from the newest checkpoint in `run_dir` to the end.
+def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Session) -> TrainingOutcome:
+    """Train to the end, or from the newest checkpoint in `run_dir` to the end; reports go to `run_dir/outbox`.
 
     Ctrl-C or SIGTERM asks the workers for a checkpoint, waits for it and raises KeyboardInterrupt; a second
     one does not wait.
@@ -69,24 +68,21 @@ def train_on_workers(
     """
     total = Schedule.of(job.training, dataset.num("train")).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
-        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress, session), session, stop.file)
+        outcome = run_workers(job, dataset, run_dir, _Shown(progress, session), session, stop.file)
         session.metrics.training_ended()
-        run.flush()
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
         raise KeyboardInterrupt
     return outcome
 
 
-class _ShownRun:
-    """Passes reports on to the run and the exported metrics, and shows how far the training is."""
+class _Shown:
+    """Shows how far the training is, on the terminal and in the exported metrics."""
 
-    def __init__(self, run: TrackedRun, progress: Bar, session: Session) -> None:
-        self._run, self._progress, self._session = run, progress, session
-        self.images, self.checkpoint = run.images, run.checkpoint
+    def __init__(self, progress: Bar, session: Session) -> None:
+        self._progress, self._session = progress, session
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        self._run.metrics(rows)
+    def metrics(self, rows: Rows) -> None:
         self._session.metrics.metrics(rows)
         step, values = max(rows.items())
         if "train/images_per_s" in values:
@@ -102,14 +98,15 @@ def run_workers(
     job: TrainJob,
     dataset: Dataset,
     run_dir: Path,
-    reporter: Listener,
+    listener: Listener,
     session: Session,
     stop_file: Path,
     until: int | None = None,
 ) -> TrainingOutcome:
-    """Start the workers, hand rank 0's reports to `reporter` in this thread, and wait for the end.
+    """Start the workers and wait for the end.
 
     Args:
+        listener: called in this thread.
         stop_file: once it exists, the workers save a checkpoint and end.
         until: optimizer step to pause at; default: the end of the training.
 
@@ -149,7 +146,7 @@ def run_workers(
     attempt = _Attempt(trainer, events)
     attempt.start()
     for name, arguments in iter(events.get, None):
-        getattr(reporter, name)(*arguments)
+        getattr(listener, name)(*arguments)
     return attempt.outcome()
 
 
@@ -163,7 +160,7 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
+    reporter = WorkerReporter(run_dir / "outbox", payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
     payload["events"].put(("worker_started", (rank, world, payload["until"], _gpu_name(device))))
     try:
