@@ -14,7 +14,7 @@ SOURCE = ROOT / "platform" / "lwddpm"
 ORDER = [
     {"errors"},
     {"config"},
-    {"jobfile", "progress"},
+    {"jobfile", "offline", "progress"},
     {"data"},
     {"models"},
     {"diffusion"},

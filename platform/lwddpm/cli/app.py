@@ -116,8 +116,6 @@ def main() -> None:
     # Compute threads that sleep after a short wait: by default they spin for milliseconds, which makes steps 4 to 8
     # times slower when other programs want the cores, and gains nothing when none do.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
     offer_token()
     if not sys.warnoptions:

@@ -26,6 +26,7 @@ from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import num_evaluated
+from lwddpm.offline import offline
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
@@ -46,7 +47,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         KeyboardInterrupt: stopped by the user.
     """
     check_job(job, address, fresh)
-    with Session(job.workers, address) as session:
+    with offline(job.offline), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}
@@ -70,7 +71,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
     if isinstance(job, PrepareJob | TrainingJob | EvaluateJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
-        check_tracking(job.tracking)
+        check_tracking(job.tracking, job.offline)
     if isinstance(job, TrainingJob):
         check_writable(Path(job.output), "output")
         if isinstance(job, SearchJob):

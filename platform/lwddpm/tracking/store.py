@@ -1,5 +1,6 @@
 """Where MLflow keeps its records, and whether it can be reached."""
 
+import ipaddress
 import logging
 import os
 import socket
@@ -32,8 +33,12 @@ def tracking_uri(tracking: TrackingConfig | None = None) -> str:
     return uri
 
 
-def check_tracking(tracking: TrackingConfig | None = None) -> str:
+def check_tracking(tracking: TrackingConfig | None = None, offline: bool = False) -> str:
     """Refuse a store that cannot be used, within seconds and without importing MLflow.
+
+    Args:
+        tracking: of the job.
+        offline: refuse a server elsewhere that only the environment names.
 
     Returns:
         The absolute tracking URI.
@@ -43,6 +48,12 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     """
     uri = tracking_uri(tracking)
     parsed = urlparse(uri)
+    named = tracking is not None and tracking.uri is not None
+    if offline and not named and parsed.hostname and not is_loopback(parsed.hostname):
+        raise ConfigError(
+            f"offline: an offline job reaches no server that it does not name, MLFLOW_TRACKING_URI is {public(uri)}; "
+            "unset it, or name the server in tracking.uri"
+        )
     if parsed.scheme in ("http", "https"):
         check_answers(uri)
     elif parsed.scheme == "sqlite":
@@ -73,6 +84,14 @@ def check_answers(uri: str) -> None:
         socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
     except (OSError, ValueError) as error:
         raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {_REMEDY}") from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def connect(uri: str) -> "MlflowClient":
