@@ -17,9 +17,10 @@ from lwddpm.cluster.rundir import occupied, run_folder
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
+from lwddpm.progress import Bar
 from lwddpm.tracking.registry import fetch_model
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import latest_checkpoint, load_model
 
 Build = Callable[..., TrainJob]
 pytestmark = pytest.mark.cluster
@@ -137,20 +138,20 @@ def test_two_workers_follow_the_loss_curve_of_one(tiny_job: Build) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL one of two workers after a checkpoint: the run ends with the weights of the undisturbed one."""
-    from lwddpm.tracking.runs import TrackedRun
+    from lwddpm.cluster import train
 
     calm = tiny_job("name=calm", "workers.count=2", "training.max_steps=30", "evaluation=null")
     run_job(calm)
+    disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     shot: list[int] = []
 
-    def shoot(self: TrackedRun, step: int, path: Path) -> None:
+    def shoot(progress: Bar, rows: dict[int, dict[str, float]]) -> None:
         workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
-        if not shot and len(workers) == 2:
-            shot.append(step)
+        if not shot and latest_checkpoint(run_folder(disturbed)) and len(workers) == 2:
+            shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(TrackedRun, "checkpoint", shoot)
-    disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
+    monkeypatch.setattr(train, "_show", shoot)
     result = run_job(disturbed)
     assert shot, "no worker was killed"
     assert sorted(_losses(disturbed, str(result["run_id"]))) == list(range(1, 31))

@@ -30,7 +30,8 @@ from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, complete_folder, read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.disk import complete_folder
 
 
 def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def _check_out(out: Path) -> None:
 def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]:
     uri = tracking_uri(job.tracking)
     connect(uri)
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     if saved.image_size != job.data.image_size:
         raise ConfigError(
@@ -106,10 +107,10 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             f"set data.image_size={saved.image_size}"
         )
     evaluation = _fitting(job.evaluation, saved, "evaluation")
-    dataset = prepare(job.data, session, fresh)
-    session.rest()
-    num_evaluated(dataset, evaluation)
     with tracked_run(job, uri, None, job.digest()) as run:
+        dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, evaluation)
         run.dataset(dataset)
         result = measure(model_dir, dataset, evaluation, session, run)
         run.values(result.metrics(), saved.step)
@@ -125,9 +126,14 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
         }
 
 
+def _models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
+    """On a cluster workers on other nodes read the model too: from shared storage."""
+    return Path(job.output) / "models" if session.address else None
+
+
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     sampling = _fitting(job.sampling, saved, "sampling")
     images = generate_images(model_dir, sampling, job.count, session)

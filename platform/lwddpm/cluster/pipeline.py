@@ -1,7 +1,6 @@
 """What a training job goes through: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
@@ -53,20 +53,18 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store; preparation does not need it
-            opening = pool.submit(connect, uri)
-            dataset = prepare(job.data, session, fresh)
-            opening.result()
-        session.rest()
-        check_dataset(job, dataset)
         if fresh:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as run:
+        with tracked_run(job, uri, run_id, job.digest(), folder) as run:
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
+            dataset = prepare(job.data, session, fresh)
+            session.rest()
+            check_dataset(job, dataset)
             run.dataset(dataset)
             result = train_evaluate_register(job, dataset, folder, run, session)
+            run.flush()
             write_json(folder / "result.json", result)
     return result
 
@@ -109,7 +107,10 @@ def train_evaluate_register(
     """
     model_dir = folder / "model"
     if not model_dir.exists():
-        train_on_workers(job, dataset, folder, run, session)
+        train_on_workers(job, dataset, folder, session)
+    drawn = run.history("train/diversity")
+    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+        run.tags({"lwddpm.warning": warning})
     run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {

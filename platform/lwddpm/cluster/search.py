@@ -9,7 +9,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import ray
 from ray import tune
@@ -30,8 +29,9 @@ from lwddpm.search import figures
 from lwddpm.search import study as record
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import SearchSpace, load_space
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.runs import TrackedRun, child_run, open_children, tracked_run
-from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.tracking.store import public, tracking_uri
 
 _CHECKPOINT_OF_TUNE_S = "3600"  # Tune's own state is never read: the study is the record
 
@@ -68,22 +68,20 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         if not fresh and done is not None and done["digest"] == job.digest():
             say(f"{job.name}: finished already, in {folder}; --fresh searches again, search.num_trials extends it")
             return done
-        connect(uri)
-        dataset = prepare(job.data, session, fresh)
-        budget = Budget.of(job, dataset.num("train"))
-        space = load_space(job.search.space, job)
         if fresh:
             record.delete_study(storage, job.name)
             clear(folder)
-        study = record.open_study(storage, job.name, _definition(job, space, budget, dataset))
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as parent:
+        with tracked_run(job, uri, run_id, job.digest(), folder) as parent:
             write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
+            dataset = prepare(job.data, session, fresh)
+            budget = Budget.of(job, dataset.num("train"))
+            space = load_space(job.search.space, job)
+            study = record.open_study(storage, job.name, _definition(job, space, budget, dataset))
             parent.tags({"lwddpm.study": job.name, "lwddpm.storage": public(storage)})
             parent.dataset(dataset)
-            for child in open_children(parent):  # of a driver that was killed
-                parent.client.set_terminated(child, "KILLED")
+            _close_trials(study, parent, folder)
             try:
                 _run_trials(job, study, space, budget, dataset, folder, parent, session)
             finally:
@@ -106,6 +104,23 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
                 parent.tags({f"lwddpm.finalist.{number}": json.dumps(finished["model"])})
             write_json(folder / "result.json", result)
     return result
+
+
+def _close_trials(study: optuna.Study, parent: TrackedRun, folder: Path) -> None:
+    """Bring MLflow up to date after a driver that was killed: what trials reported, and how they ended."""
+    ended = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+    states = {trial.run_id: ended.get(trial.state, "KILLED") for trial in record.records(study)}
+    unfinished = set(open_children(parent))
+    for file in folder.glob("trials/*/run.json"):
+        run_id = (read_json(file) or {}).get("run_id", "")
+        outbox = Outbox(file.parent / "outbox")
+        if run_id in unfinished or (run_id in states and outbox.waiting()):
+            run = TrackedRun(run_id, parent.client, file.parent)
+            run.end(states.get(run_id, "KILLED"))
+            run.flush()
+            unfinished.discard(run_id)
+    for run_id in unfinished:
+        parent.client.set_terminated(run_id, "KILLED")
 
 
 def _definition(job: SearchJob, space: SearchSpace, budget: Budget, dataset: Dataset) -> record.Definition:
@@ -249,6 +264,7 @@ class _Ledger:
     def __init__(self, study: optuna.Study, parent: TrackedRun, table: TrialTable) -> None:
         self._study, self._parent, self._table = study, parent, table
         self._runs: dict[int, TrackedRun] = {}
+        self._ended: list[TrackedRun] = []
         self._folders: dict[int, Path] = {}
 
     def notify(self, events: Any) -> Any:
@@ -266,7 +282,8 @@ class _Ledger:
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         earlier = read_json(folder / "run.json") or {}
-        run = child_run(self._parent, job, earlier.get("run_id"), job.digest())
+        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(self._parent.uri) else None
+        run = child_run(self._parent, job, run_id, job.digest(), folder)
         write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(run.uri)})
         trial.set_user_attr(record.RUN_ID, run.run_id)
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
@@ -274,23 +291,17 @@ class _Ledger:
         self._runs[trial.number] = run
         self._table.begin(trial.number, values)
 
-    def metrics(self, number: int, rows: dict[int, dict[str, float]]) -> None:
-        self._runs[number].metrics(rows)
-        self._table.advance(number, max(rows))
-
-    def images(self, number: int, step: int, epoch: float, images: np.ndarray) -> None:
-        self._runs[number].images(step, epoch, images)
-
-    def checkpoint(self, number: int, step: int, path: Path) -> None:
-        """Not worth a request for every trial."""
+    def advance(self, number: int, step: int) -> None:
+        self._table.advance(number, step)
 
     def rung(self, number: int, step: int, value: float) -> None:
         self._table.rung(number, step, value)
 
     def end(self, number: int, state: str, reason: str) -> None:
         run = self._runs.pop(number)
-        run.tags({"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {}))
-        run.end({"fail": "FAILED", "interrupted": "KILLED"}.get(state, "FINISHED"))
+        tags = {"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {})
+        run.end({"fail": "FAILED", "interrupted": "KILLED"}.get(state, "FINISHED"), tags)
+        self._ended.append(run)
         self._table.end(number, state, reason)
         if state == "complete":
             kept = {found.number for found in record.pareto_front(self._study)}
@@ -300,9 +311,11 @@ class _Ledger:
             _drop_checkpoints(self._folders.pop(number))
 
     def close(self) -> None:
-        """End what an error or a second Ctrl-C leaves open."""
+        """End what an error or a second Ctrl-C leaves open, and wait until MLflow has everything."""
         for run in self._runs.values():
             run.end("KILLED")
+        for run in (*self._ended, *self._runs.values()):
+            run.flush()
         self._runs.clear()
 
 
@@ -338,9 +351,10 @@ def _finish(
         if finished is None:
             say(f"trial {found.number}: training to the end of its schedule")
             check_dataset(trial, dataset)
-            with tracked_run(trial, uri, found.run_id, trial.digest(), nested=True) as run:
+            with tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run:
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
                 finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
+                run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished
     return results

@@ -201,6 +201,8 @@ def usable_cpus() -> int:
 
 def _check_address(address: str) -> None:
     """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {address}: is a job server, to which a job is sent with lwddpm submit")
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return  # "auto": Ray knows where

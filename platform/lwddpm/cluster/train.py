@@ -1,15 +1,16 @@
 """Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
 
+import functools
 import logging
 import queue
 import signal
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 import torch.distributed as dist
@@ -24,35 +25,32 @@ from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.progress import Bar, bar, say
-from lwddpm.tracking.runs import TrackedRun
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
-from lwddpm.training.reporter import Reporter, SilentReporter
+from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
 _STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
 
 
-class QueueReporter:
-    """Rank 0's end of the line to the driver, which alone writes to MLflow."""
+Rows = dict[int, dict[str, float]]  # numbers by step
 
-    def __init__(self, events: Any) -> None:
+
+class WorkerReporter(Outbox):
+    """Rank 0's reports: into the run folder, for MLflow; the numbers also to whoever watches in the driver."""
+
+    def __init__(self, folder: Path, events: Any) -> None:
+        super().__init__(folder)
         self._events = events
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        self._events.put(("metrics", (rows,)))
-
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        self._events.put(("images", (step, epoch, images)))
-
-    def checkpoint(self, step: int, path: Path) -> None:
-        self._events.put(("checkpoint", (step, path)))
+    def metrics(self, rows: Rows) -> None:
+        super().metrics(rows)
+        self._events.put(rows)
 
 
-def train_on_workers(
-    job: TrainJob, dataset: Dataset, run_dir: Path, run: TrackedRun, session: Session
-) -> TrainingOutcome:
-    """Train to the end, or from the newest checkpoint in `run_dir` to the end.
+def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Session) -> TrainingOutcome:
+    """Train to the end, or from the newest checkpoint in `run_dir` to the end; reports go to `run_dir/outbox`.
 
     Ctrl-C or SIGTERM asks the workers for a checkpoint, waits for it and raises KeyboardInterrupt; a second
     one does not wait.
@@ -63,45 +61,36 @@ def train_on_workers(
     """
     total = Schedule.of(job.training, dataset.num("train"), job.batches_per_step).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
-        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress), session, stop.file)
-        run.flush()
+        outcome = run_workers(job, dataset, run_dir, functools.partial(_show, progress), session, stop.file)
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
         raise KeyboardInterrupt
     return outcome
 
 
-class _ShownRun:
-    """Passes reports on to the run, and shows how far the training is."""
-
-    def __init__(self, run: TrackedRun, progress: Bar) -> None:
-        self._run, self._progress = run, progress
-        self.images, self.checkpoint = run.images, run.checkpoint
-
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        self._run.metrics(rows)
-        step, values = max(rows.items())
-        if "train/images_per_s" in values:
-            rate = values["train/images_per_s"]
-            self._progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
-        warning = collapse_warning(values.get("train/diversity", 1.0))
-        if warning is not None:
-            say(f"warning: step {step}: {warning}")
-            self._run.tags({"lwddpm.warning": f"step {step}: {warning}"})
+def _show(progress: Bar, rows: Rows) -> None:
+    step, values = max(rows.items())
+    if "train/images_per_s" in values:
+        rate = values["train/images_per_s"]
+        progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+    warning = collapse_warning(values.get("train/diversity", 1.0))
+    if warning is not None:
+        say(f"warning: step {step}: {warning}")
 
 
 def run_workers(
     job: TrainJob,
     dataset: Dataset,
     run_dir: Path,
-    reporter: Reporter,
+    watch: Callable[[Rows], None],
     session: Session,
     stop_file: Path,
     until: int | None = None,
 ) -> TrainingOutcome:
-    """Start the workers, hand rank 0's reports to `reporter` in this thread, and wait for the end.
+    """Start the workers and wait for the end.
 
     Args:
+        watch: called in this thread with the numbers that rank 0 reports.
         stop_file: once it exists, the workers save a checkpoint and end.
         until: optimizer step to pause at; default: the end of the training.
 
@@ -140,8 +129,8 @@ def run_workers(
     )
     attempt = _Attempt(trainer, events)
     attempt.start()
-    for name, arguments in iter(events.get, None):
-        getattr(reporter, name)(*arguments)
+    for rows in iter(events.get, None):
+        watch(rows)
     return attempt.outcome()
 
 
@@ -155,7 +144,7 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
     rank = dist.get_rank() if dist.is_initialized() else 0
-    reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
+    reporter = WorkerReporter(run_dir / "outbox", payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
     try:
         dataset = open_dataset(payload["dataset"])

@@ -20,6 +20,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 from lwddpm.config import RegistryConfig
 from lwddpm.errors import ConfigError
 from lwddpm.tracking.runs import TrackedRun
+from lwddpm.training.disk import complete_folder
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -134,8 +135,12 @@ def find_version(uri: str) -> RegisteredVersion:
     raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
 
 
-def fetch_model(uri: str) -> Path:
-    """A local folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+def fetch_model(uri: str, into: Path | None = None) -> Path:
+    """A folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+
+    Args:
+        uri: as `model_uri` in a job.
+        into: where to keep downloaded versions, such as storage that all workers see; default: a temporary folder.
 
     Raises:
         ConfigError: neither a model folder nor a model that the registry knows.
@@ -146,8 +151,14 @@ def fetch_model(uri: str) -> Path:
             return folder
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
     found = find_version(uri)
-    local = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{found.name}/{found.version}")
-    return Path(local) / "artifacts" / "model"
+    artifacts = f"models:/{found.name}/{found.version}"
+    if into is None:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=artifacts)) / "artifacts" / "model"
+    kept = into.absolute() / f"{found.name}-{found.version}-{found.run_id}"  # a version never changes
+    if not kept.exists():
+        with complete_folder(kept) as folder:
+            mlflow.artifacts.download_artifacts(artifact_uri=artifacts, dst_path=str(folder))
+    return kept / "artifacts" / "model"
 
 
 def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TIMEOUT_S = 5.0
+_REMEDY = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
 
 
 def tracking_uri(tracking: TrackingConfig | None = None) -> str:
@@ -42,18 +43,13 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     """
     uri = tracking_uri(tracking)
     parsed = urlparse(uri)
-    remedy = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
     if parsed.scheme in ("http", "https"):
-        try:
-            port = parsed.port or (443 if parsed.scheme == "https" else 80)
-            socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {remedy}") from None
+        check_answers(uri)
     elif parsed.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
             raise ConfigError(
-                f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {remedy}"
+                f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {_REMEDY}"
             )
     elif parsed.scheme not in ("file", "postgresql", "mysql", "mssql", "databricks"):
         raise ConfigError(
@@ -61,6 +57,22 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
             "such as sqlite:///mlflow.db"
         )
     return uri
+
+
+def check_answers(uri: str) -> None:
+    """Find out within seconds whether a server listens: MLflow itself would try for minutes. Files always answer.
+
+    Raises:
+        ConfigError: nobody listens there.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme not in ("http", "https"):
+        return
+    try:
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {_REMEDY}") from None
 
 
 def connect(uri: str) -> "MlflowClient":

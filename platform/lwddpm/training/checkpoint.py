@@ -4,14 +4,12 @@
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
-A folder appears under its name only when it is complete (written beside, then renamed).
+A folder appears under its name only when it is complete (`training.disk`).
 """
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.models.build import build_model
+from lwddpm.training.disk import complete_folder
 
 _STATE = "state.json"
 
@@ -52,21 +51,6 @@ class SavedModel(BaseModel):
     step: int
     epoch: float
     parameters: int
-
-
-@contextmanager
-def complete_folder(path: Path) -> Iterator[Path]:
-    """Write into the yielded folder; it gets its name `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    partial.chmod(0o755)
-    try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_checkpoint(
