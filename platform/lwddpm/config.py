@@ -400,12 +400,13 @@ class SearchJob(TrainingJob):
         search = self.search
         if self.adversarial is None:
             return self
-        lacking = [name for name in (*search.objectives, search.pruned_on) if name in DENOISING_OBJECTIVES]
-        if lacking:
-            raise ValueError(
-                f"search.objectives: {lacking[0]} does not exist for {self.model.family}, which does not denoise; "
-                "use eval/fd_lite0"
-            )
+        for key, names in (("objectives", search.objectives), ("prune_on", (search.pruned_on,))):
+            for name in names:
+                if name in DENOISING_OBJECTIVES:
+                    raise ValueError(
+                        f"search.{key}: {name} does not exist for {self.model.family}, which does not denoise; "
+                        "use eval/fd_lite0"
+                    )
         given = search.proxy if "proxy" in search.model_fields_set else search.proxy.model_copy(update=ONE_PASS)
         settled = search.model_copy(update={"proxy": one_pass(given, "search.proxy")})
         object.__setattr__(self, "search", settled)
