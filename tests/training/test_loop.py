@@ -150,7 +150,7 @@ def test_two_processes_follow_the_loss_curve_of_one(
     kind: str, tiny_job: Build, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
     def build(*overrides: str) -> TrainJob:
-        return tiny_job(*overrides) if kind == "lw_ddpm" else tiny_gan(*GANS[kind], *overrides)
+        return tiny_job(*overrides) if kind == "lw_ddpm" else tiny_gan(*GANS[kind], "training.lr=1e-4", *overrides)
 
     one = _train(build(), tiny_dataset, tmp_path / "one")
     accumulated = _train(build("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated")
@@ -162,12 +162,13 @@ def test_two_processes_follow_the_loss_curve_of_one(
     assert [rank.wait() for rank in ranks] == [0, 0]
     two = json.loads((tmp_path / "two" / "values.json").read_text())
     names = {"train/loss", "train/grad_norm", "val/loss", "train/loss_discriminator", "train/grad_norm_discriminator"}
+    close = 0 if kind == "lw_ddpm" else 1e-4  # a critic's loss is a difference of means: it may be about zero
     for step, values in one.values.items():
         for name in names & values.keys():
-            assert two[str(step)][name] == pytest.approx(values[name], rel=2e-4), (name, step)
+            assert two[str(step)][name] == pytest.approx(values[name], rel=2e-4, abs=close), (name, step)
             # each chunk of an accumulated batch refines the estimate of a spectral norm once more
             tolerance = 2e-2 if kind == "gan" else 2e-4
-            assert accumulated.values[step][name] == pytest.approx(values[name], rel=tolerance), (name, step)
+            assert accumulated.values[step][name] == pytest.approx(values[name], rel=tolerance, abs=close), (name, step)
 
 
 def test_a_gan_reports_both_sides_and_draws_in_one_pass(tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
