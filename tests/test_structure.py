@@ -13,6 +13,7 @@ SOURCE = ROOT / "platform" / "lwddpm"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
+    {"families"},
     {"config"},
     {"jobfile", "offline", "progress"},
     {"data"},
@@ -30,7 +31,7 @@ INDEPENDENT = ({"data", "models", "diffusion"},)
 FORBIDDEN = {
     **{
         part: {"ray", "mlflow", "optuna"}
-        for part in ("errors", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
+        for part in ("errors", "families", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
     },
     "tracking": {"ray", "optuna"},
     "search": {"ray", "mlflow"},

@@ -60,9 +60,14 @@ def sample(
         str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
     ],
     count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
-    sampler: Annotated[str, typer.Option(help="ddpm, ddim, dpmsolver++ or sde-dpmsolver++.")] = "ddim",
-    steps: Annotated[int, typer.Option(help="Denoising steps; more is slower and, up to a point, better.")] = 50,
-    eta: Annotated[float, typer.Option(help="DDIM only: 0 deterministic, 1 as noisy as DDPM.")] = 0.0,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm, ddim (default), dpmsolver++ or sde-dpmsolver++. None for GANs.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="DDIM only: 0 (default) deterministic, 1 as noisy as DDPM.")] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
@@ -74,7 +79,9 @@ def sample(
 ) -> None:
     """Draw synthetic slices from a registered or saved model.
 
-    lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
+    A diffusion model denoises, in `--steps` steps of a `--sampler`; a GAN draws in one pass and takes neither.
+
+        lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
     """
     from lwddpm.jobfile import validate_job
 

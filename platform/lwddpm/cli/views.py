@@ -50,6 +50,8 @@ def summary(result: dict[str, Any]) -> None:
         metrics(result["metrics"])
     for missing in result.get("unavailable", []):
         console.print(f"not reported: {missing['name']}: {missing['reason']}", markup=False)
+    for warning in result.get("warnings", []):
+        console.print(f"warning: {warning}", markup=False)
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
     if "run_id" in result:

@@ -16,11 +16,13 @@ from lwddpm.config import (
     AnyJob,
     EvaluateJob,
     PrepareJob,
+    S,
     SampleJob,
     SearchJob,
     TrainingJob,
     TrainJob,
     check_steps,
+    one_pass,
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
@@ -106,13 +108,13 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
             f"set data.image_size={saved.image_size}"
         )
-    _check_steps(job.evaluation, saved, "evaluation")
+    evaluation = _fitting(job.evaluation, saved, "evaluation")
     with tracked_run(job, uri, None, job.digest()) as run, JobMetrics(job.name, run.run_id) as session.metrics:
         dataset = prepare(job.data, session, fresh)
         session.rest()
-        num_evaluated(dataset, job.evaluation)
+        num_evaluated(dataset, evaluation)
         run.dataset(dataset)
-        result = measure(model_dir, dataset, job.evaluation, session, run)
+        result = measure(model_dir, dataset, evaluation, session, run)
         run.values(result.metrics(), saved.step)
         return {
             "name": job.name,
@@ -122,6 +124,7 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             "parameters": saved.parameters,
             "metrics": result.metrics(),
             "unavailable": [u.model_dump() for u in result.unavailable],
+            "warnings": list(result.warnings),
         }
 
 
@@ -134,9 +137,9 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
     model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
-    _check_steps(job.sampling, saved, "sampling")
+    sampling = _fitting(job.sampling, saved, "sampling")
     with JobMetrics(job.name, "") as session.metrics:
-        images = generate_images(model_dir, job.sampling, job.count, session)
+        images = generate_images(model_dir, sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
@@ -146,7 +149,7 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
         about = {
             "synthetic": True,
             "model_uri": job.model_uri,
-            "sampling": job.sampling.model_dump(),
+            "sampling": sampling.model_dump(),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }
@@ -154,8 +157,16 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     return {"name": job.name, "out": str(out), "count": job.count, "image_size": saved.image_size}
 
 
-def _check_steps(sampling: Any, saved: SavedModel, section: str) -> None:
+def _fitting(sampling: S, saved: SavedModel, section: str) -> S:
+    """The settings as this model takes them: as they are, or one pass of a GAN's generator.
+
+    Raises:
+        ConfigError: they ask for what the model cannot do.
+    """
     try:
+        if saved.diffusion is None:
+            return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    return sampling

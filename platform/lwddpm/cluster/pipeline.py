@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lwddpm.cluster.measure import measure
 from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
@@ -15,6 +17,7 @@ from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
@@ -85,7 +88,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
-    Schedule.of(job.training, dataset.num("train"))
+    Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
 
@@ -109,8 +112,10 @@ def train_evaluate_register(
     model_dir = folder / "model"
     if not model_dir.exists():
         train_on_workers(job, dataset, folder, session)
-    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+    drawn = run.history("train/diversity")
+    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+        run.tags({"lwddpm.warning": warning})
+    run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {
         "name": job.name,
@@ -129,6 +134,7 @@ def train_evaluate_register(
         evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
+        result |= {"warnings": list(evaluated.warnings)}
     if job.registry is None:
         run.values(result["metrics"], saved.step)
     else:
@@ -150,6 +156,14 @@ def train_evaluate_register(
             "uri": f"models:/{version.name}@{job.registry.alias}",
         }
     return result
+
+
+def _loss_figure(job: TrainJob, run: TrackedRun) -> Figure:
+    train = run.history("train/loss")
+    if job.diffusion is None:
+        return figures.adversarial_losses(train, run.history("train/loss_discriminator"), job.model.family)
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    return figures.loss_curve(train, run.history("val/loss"), label)
 
 
 def summary_of(dataset: Dataset) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def check_search(job: SearchJob) -> None:
     load_space(job.search.space, job)
     record.check_storage(record.storage_url(job.search.storage))
     if job.training.max_steps is not None:
-        Budget.of(job, job.training.batch_size)
+        Budget.of(job, job.training.batch_size * job.batches_per_step)
     if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
         try:
             read_weights("fid", inception_weights=job.search.proxy.inception_weights)

@@ -23,6 +23,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.progress import Bar, bar, say
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.allocator import ENVIRONMENT
@@ -70,7 +71,7 @@ def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Se
         JobError: the training failed, or a worker was lost more often than `workers.max_failures` allows.
         KeyboardInterrupt: stopped by the user; a checkpoint is saved.
     """
-    total = Schedule.of(job.training, dataset.num("train")).num_steps
+    total = Schedule.of(job.training, dataset.num("train"), job.batches_per_step).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
         outcome = run_workers(job, dataset, run_dir, _Shown(progress, session), session, stop.file)
         session.metrics.training_ended()
@@ -92,6 +93,9 @@ class _Shown:
         if "train/images_per_s" in values:
             rate = values["train/images_per_s"]
             self._progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+        warning = collapse_warning(values.get("train/diversity", 1.0))
+        if warning is not None:
+            say(f"warning: step {step}: {warning}")
 
     def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
         resources = {} if self._session.in_process else self._session.worker_resources
