@@ -191,10 +191,10 @@ def test_damaged_moments_are_refused(
     change: Callable[..., dict[str, torch.Tensor]], expected: str, tmp_path: Path
 ) -> None:
     model, optimizer = _trained(0)
-    path = save_checkpoint(tmp_path, _state(7), model, model, optimizer, keep=2)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
     save_file(change(load_file(path / "optimizer.safetensors")), path / "optimizer.safetensors")
     with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(path, model, model, optimizer, CPU)
+        load_checkpoint(path, {"model": model}, {"optimizer": optimizer}, CPU)
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
@@ -206,9 +206,9 @@ from pathlib import Path
 from test_checkpoint import _state, _trained, save_checkpoint
 model, optimizer = _trained(0)
 folder = Path({str(tmp_path)!r})
-save_checkpoint(folder, _state(1), model, model, optimizer, keep=1)
+save_checkpoint(folder, _state(1), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-save_checkpoint(folder, _state(2), model, model, optimizer, keep=1)
+save_checkpoint(folder, _state(2), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "JobError" in done.stderr, done.stderr
@@ -218,4 +218,4 @@ save_checkpoint(folder, _state(2), model, model, optimizer, keep=1)
     model, optimizer = _trained(1)
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
-    assert load_checkpoint(latest, model, model, optimizer, CPU) == _state(1)
+    assert load_checkpoint(latest, {"model": model}, {"optimizer": optimizer}, CPU) == _state(1)
