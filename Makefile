@@ -27,8 +27,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform dashboards tests benchmarks jobs
-	$(BIN)/ruff format --check platform dashboards tests benchmarks jobs
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not cluster and not browser"
 

@@ -4,8 +4,6 @@ import os
 
 # As the command line sets it, and before torch is imported anywhere: compute threads that do not spin for long.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +35,16 @@ TINY = (
     "evaluation.num_samples=6",
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
+)
+# instead of the demo's diffusion settings
+TINY_GAN = (
+    "diffusion=null",
+    "evaluation.sampler=null",
+    "evaluation.num_inference_steps=null",
+    "evaluation.reconstruction_timestep=null",
+    "training.validation_samples=null",
+    "training.lr=1e-3",
+    "training.lr_schedule=constant",
 )
 
 
@@ -84,6 +92,12 @@ def tiny_job(tiny_data: str, tmp_path: Path) -> Callable[..., TrainJob]:
         return job
 
     return build
+
+
+@pytest.fixture
+def tiny_gan(tiny_job: Callable[..., TrainJob]) -> Callable[..., TrainJob]:
+    """`tiny_job` for GANs; `model.family` is to be given."""
+    return lambda *overrides: tiny_job(*TINY_GAN, *overrides)
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
+    {"families"},
     {"config"},
-    {"jobfile", "progress"},
+    {"jobfile", "offline", "progress"},
     {"data"},
     {"models"},
     {"diffusion"},
@@ -31,7 +32,7 @@ INDEPENDENT = ({"data", "models", "diffusion"},)
 FORBIDDEN = {
     **{
         part: {"ray", "mlflow", "optuna"}
-        for part in ("errors", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
+        for part in ("errors", "families", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
     },
     "tracking": {"ray", "optuna"},
     "search": {"ray", "mlflow"},

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from lwddpm.config import Sampler, SamplingConfig, check_steps
+from lwddpm import families
+from lwddpm.config import ONE_PASS, Sampler, SamplingConfig, check_steps
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm_board.dataset import open_known
 from lwddpm_board.stores import Missing, Stores
 
@@ -38,11 +39,23 @@ class Wanted(BaseModel):
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
     nearest: bool = True
 
-    @property
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(
-            sampler=self.sampler, num_inference_steps=self.steps, seed=self.seed, eta=self.eta, batch_size=_BATCH
-        )
+
+def _fitting(wanted: Wanted, saved: SavedModel) -> SamplingConfig:
+    """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
+    if saved.diffusion is None:
+        return SamplingConfig(**ONE_PASS, seed=wanted.seed, batch_size=_BATCH)
+    sampling = SamplingConfig(
+        sampler=wanted.sampler,
+        num_inference_steps=wanted.steps,
+        seed=wanted.seed,
+        eta=wanted.eta,
+        batch_size=_BATCH,
+    )
+    try:
+        check_steps(sampling, saved.diffusion, "sampling")
+    except ValueError as error:
+        raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+    return sampling
 
 
 @dataclass
@@ -56,6 +69,7 @@ class Drawing:
 
     id: str
     wanted: Wanted
+    sampling: SamplingConfig
     version: RegisteredVersion
     folder: Path
     state: Literal["running", "done", "failed", "cancelled"] = "running"
@@ -73,7 +87,7 @@ class Drawing:
             "id": self.id,
             "model": {"name": self.version.name, "version": self.version.version},
             "dataset": self.version.tags.get("lwddpm.dataset_version", ""),
-            "wanted": self.wanted.model_dump(),
+            "how": self.how,
             "state": self.state,
             "stage": self.stage,
             "done": self.done,
@@ -82,6 +96,14 @@ class Drawing:
             "nearest": self.nearest,
             "seconds": round(seconds, 1),
         }
+
+    @property
+    def how(self) -> str:
+        """How the slices are drawn, in words."""
+        steps = self.sampling.num_inference_steps
+        if self.sampling.sampler == families.SAMPLER:
+            return f"one pass of the generator, seed {self.sampling.seed}"
+        return f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}, seed {self.sampling.seed}"
 
     def images(self) -> np.ndarray:
         """uint8 [count, S, S].
@@ -110,10 +132,7 @@ class Drawings:
             LwddpmError: another drawing is running.
         """
         saved = read_saved_model(model_dir)
-        try:
-            check_steps(wanted.sampling, saved.diffusion, "sampling")
-        except ValueError as error:
-            raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+        sampling = _fitting(wanted, saved)
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
         with self._lock:
             if any(drawing.state == "running" for drawing in self._all.values()):
@@ -121,14 +140,14 @@ class Drawings:
             name = secrets.token_hex(8)
             folder = self._stores.workspace / "drawings" / name
             folder.mkdir(parents=True)
-            drawing = Drawing(name, wanted, version, folder, note=note, total=wanted.count)
+            drawing = Drawing(name, wanted, sampling, version, folder, note=note, total=wanted.count)
             self._all[name] = drawing
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)
                 shutil.rmtree(oldest.folder, ignore_errors=True)
         order = {
             "model_dir": str(model_dir),
-            "sampling": wanted.sampling.model_dump(),
+            "sampling": sampling.model_dump(),
             "count": wanted.count,
             "dataset": dataset,
             "folder": str(folder),

@@ -5,6 +5,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from lwddpm import families
 from lwddpm.config import Sampler
 from lwddpm_board.drawing import MOST, Drawings, Wanted
 from lwddpm_board.pages import render
@@ -14,6 +15,7 @@ from lwddpm_board.runs import Store
 from lwddpm_board.stores import Missing
 
 _KEPT_S = 3600
+_SAMPLERS = [name for name in get_args(Sampler) if name != families.SAMPLER]
 
 router = APIRouter()
 DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
@@ -23,7 +25,7 @@ DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 def generate_page(request: Request, stores: Store, model: Annotated[str, Query(max_length=300)] = "") -> Response:
     versions = all_versions(stores)
     _drawings(request).prepare()
-    return render(request, "generate.html", versions=versions, chosen=model, samplers=get_args(Sampler), most=MOST)
+    return render(request, "generate.html", versions=versions, chosen=model, samplers=_SAMPLERS, most=MOST)
 
 
 @router.post("/api/drawings")

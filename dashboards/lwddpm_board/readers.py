@@ -47,7 +47,7 @@ def readers_page(request: Request, stores: Store, model: Annotated[str, Query(ma
     versions = all_versions(stores)
     found = [(study, reader_study.judgement(stores, study)) for study in reader_study.studies(stores)]
     drawings = [
-        (drawing.id, f"{drawing.version.name}/{drawing.version.version}", drawing.wanted)
+        (drawing.id, f"{drawing.version.name}/{drawing.version.version}", f"{drawing.total} drawn here: {drawing.how}")
         for version in versions
         for drawing in request.app.state.drawings.of_version(version.name, version.version)
     ]
@@ -65,7 +65,7 @@ def create(request: Request, stores: Store, wanted: NewStudy) -> JSONResponse:
         if (drawing.version.name, drawing.version.version) != (version.name, version.version):
             raise ConfigError(f"drawing: must be of {wanted.model}")
         synthetic = np.array(drawing.images())
-        how = f"{drawing.wanted.sampler}, {drawing.wanted.steps} steps, seed {drawing.wanted.seed}, drawn on the board"
+        how = f"{drawing.how}, drawn on the board"
     else:
         try:
             synthetic = np.load(io.BytesIO(stores.file(version.run_id, "samples/images.npy")), allow_pickle=False)

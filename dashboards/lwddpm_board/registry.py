@@ -1,7 +1,6 @@
 """The registry: every version with what it scored and where it comes from; comparing, promoting, downloading."""
 
 import getpass
-from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, Field, ValidationError
 
-from lwddpm.errors import ConfigError, LwddpmError
+from lwddpm.errors import ConfigError
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.tracking import registry
 from lwddpm.tracking.registry import RegisteredVersion
@@ -147,16 +146,6 @@ def model_folder(stores: Stores, version: RegisteredVersion) -> FilePath:
     """A folder with the files of a version, fetched once.
 
     Raises:
-        LwddpmError: its files are gone.
+        CheckpointError: its files are gone.
     """
-    return _fetched(stores.workspace, version.name, version.version, version.run_id)
-
-
-@lru_cache(maxsize=64)
-def _fetched(workspace: FilePath, name: str, number: int, run_id: str) -> FilePath:
-    folder = workspace / "models" / run_id / str(number)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return registry.fetch_model(f"models:/{name}/{number}", folder)
-    except (MlflowException, OSError) as error:
-        raise LwddpmError(f"the files of {name} version {number} cannot be fetched: {error}") from None
+    return registry.fetch_model(f"models:/{version.name}/{version.version}", stores.workspace / "models")

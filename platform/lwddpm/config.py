@@ -8,11 +8,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
-Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+from lwddpm import families
+
+Family = Literal["lw_ddpm", "ddpm", "gan", "wgan", "lsgan"]
+Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "generator"]  # the last: GANs, one pass
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -81,22 +84,36 @@ class DataConfig(Section):
         return self.model_dump(mode="json", exclude={"source", "path", "max_rejected_fraction"} | unused)
 
 
-class ModelConfig(Section):
-    """The U-Net. `family` names the system of the paper; `attention` follows it unless given."""
+def _is_none(value: object) -> bool:
+    return value is None  # settings of GANs only: not in the dump, and so not in the digest, of a diffusion job
 
-    family: Literal["lw_ddpm", "ddpm"] = "lw_ddpm"
+
+class ModelConfig(Section):
+    """The network. `family` names the system of the paper; what is not given follows it.
+
+    A level is a halving of the image: its width is `dim` times its entry in `dim_mults`. In a GAN's networks the last
+    entry holds for all further levels, down to 4x4.
+    """
+
+    family: Family = "lw_ddpm"
     dim: Annotated[int, Field(ge=8, multiple_of=8)] = 80
-    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)] = (1, 2, 3, 4)
+    dim_mults: Annotated[
+        tuple[PositiveInt, ...], Field(min_length=2, max_length=6, description="default: 1, 2, 3, 4; GANs 1, 2, 4, 8")
+    ] = (1, 2, 3, 4)
     attention: Literal["se", "linear", "none"] | None = Field(None, description="default: se, or linear for ddpm")
     se_reduction: Annotated[int, Field(ge=1)] = 16
     downsample_last: bool = Field(False, description="the prose's network: the last level is downsampled too")
+    latent_dim: PositiveInt | None = Field(None, exclude_if=_is_none, description="GANs: default 100")
 
     @model_validator(mode="before")
     @classmethod
-    def _attention_follows_family(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("attention") is None:
-            return values | {"attention": "linear" if values.get("family") == "ddpm" else "se"}
-        return values
+    def _defaults_follow_family(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = {key: value for key, value in values.items() if value is not None}
+        if values.get("family") in families.ADVERSARIAL:
+            return {"dim_mults": (1, 2, 4, 8), "latent_dim": 100} | given
+        return {"attention": "linear" if values.get("family") == "ddpm" else "se"} | given
 
     @property
     def downsampling(self) -> int:
@@ -110,6 +127,49 @@ class DiffusionConfig(Section):
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     loss: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weights; 5 is usual")
+
+
+class AdversarialConfig(Section):
+    """How a GAN's generator and discriminator are set against each other; each family has its published defaults."""
+
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        None, description="of Adam; default 0.5, 0.999"
+    )
+    lr_discriminator: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="default: training.lr")
+    n_critic: PositiveInt = Field(1, description="discriminator updates, each on a new batch, for one of the generator")
+    clip: Annotated[float, Field(gt=0)] | None = Field(None, description="wgan: bound of each weight of the critic")
+    gradient_penalty: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="weight of the penalty on the critic's gradient, 10 is usual; for wgan instead of clip"
+    )
+    discriminator_norm: Literal["spectral", "group", "none"] = "spectral"
+
+    @model_validator(mode="after")
+    def _bounds_and_optimizer_fit(self) -> "AdversarialConfig":
+        if self.optimizer == "adam" and self.betas is None:
+            object.__setattr__(self, "betas", (0.5, 0.999))
+        if self.optimizer == "rmsprop" and self.betas is not None:
+            raise ValueError(f"betas are Adam's, got {list(self.betas)} for rmsprop; leave them out")
+        return self
+
+    def check(self, family: str) -> None:
+        """Refuse a critic that the family's loss does not allow.
+
+        Raises:
+            ValueError: the rule, what was found, the remedy.
+        """
+        if family != "wgan" and self.clip is not None:
+            raise ValueError(f"adversarial.clip: is for wgan, got {self.clip:g} for {family}; leave it out")
+        if family == "wgan" and (self.clip is None) == (self.gradient_penalty is None):
+            raise ValueError(
+                "adversarial.clip: wgan needs either clip or gradient_penalty to bound its critic, got "
+                f"{self.clip} and {self.gradient_penalty}; set one of them to null"
+            )
+        if self.clip is not None and self.discriminator_norm == "spectral":
+            raise ValueError(
+                "adversarial.discriminator_norm: spectral rescales what clip bounds, so that one undoes the other; "
+                "take group or none"
+            )
 
 
 class TrainingConfig(Section):
@@ -147,12 +207,39 @@ class TrainingConfig(Section):
         return self
 
 
+class WorkerRange(Section):
+    """An elastic worker group: it trains with as many workers as there is room for, and changes with the cluster."""
+
+    min: PositiveInt = 1
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "WorkerRange":
+        if self.min >= self.max:
+            raise ValueError(
+                f"workers.count: min < max must hold, got {self.min} and {self.max}; for a fixed number give the number"
+            )
+        return self
+
+
 class WorkersConfig(Section):
-    count: PositiveInt = 1
+    count: PositiveInt | WorkerRange = Field(1, description="a number, or {min, max}: as many as there is room for")
     use_gpu: bool | Literal["auto"] = Field("auto", description="auto: one GPU a worker where there are enough")
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(None, description="default: the CPUs shared equally")
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1, description="less than 1: trials share a GPU")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
+
+    @property
+    def elastic(self) -> bool:
+        return isinstance(self.count, WorkerRange)
+
+    @property
+    def min_count(self) -> int:
+        return self.count.min if isinstance(self.count, WorkerRange) else self.count
+
+    @property
+    def max_count(self) -> int:
+        return self.count.max if isinstance(self.count, WorkerRange) else self.count
 
 
 class SamplingConfig(Section):
@@ -161,6 +248,13 @@ class SamplingConfig(Section):
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
     batch_size: PositiveInt = 64
     seed: Seed = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if value is not None}
+        return values
 
 
 Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
@@ -174,6 +268,9 @@ class EvaluationConfig(SamplingConfig):
     reconstruction_timestep: Annotated[int, Field(ge=1)] = 50
 
 
+ONE_PASS = {"sampler": families.SAMPLER, "num_inference_steps": 1}
+GAN_SIZES = (16, 32, 64, 128, 256)
+
 Objective = Literal[
     "val/loss",
     "eval/fid",
@@ -185,6 +282,7 @@ Objective = Literal[
     "peak_memory_mib",
 ]
 STATIC_OBJECTIVES = ("parameters", "sampling_seconds", "peak_memory_mib")  # they say nothing about how training goes
+DENOISING_OBJECTIVES = ("val/loss", "eval/ssim_reconstruction")  # GANs have none of them
 
 
 class RegistryConfig(Section):
@@ -203,6 +301,7 @@ class Job(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Seed = 0
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
+    offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -217,30 +316,53 @@ class TrainingJob(Job):
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
+    diffusion: DiffusionConfig | None = Field(DiffusionConfig(), description="null for GANs")
+    adversarial: AdversarialConfig | None = Field(None, exclude_if=_is_none, description="GANs only")
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig | None = EvaluationConfig()
     registry: RegistryConfig | None = RegistryConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_follow_family(cls, values: Any) -> Any:
+        return families.settle(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "TrainingJob":
         size, factor = self.data.image_size, self.model.downsampling
-        if size % factor:
+        if self.adversarial is not None:
+            self.adversarial.check(self.model.family)
+            if size not in GAN_SIZES:
+                raise ValueError(
+                    f"data.image_size: must be a power of two from {GAN_SIZES[0]} to {GAN_SIZES[-1]} for "
+                    f"{self.model.family}, got {size}"
+                )
+        elif size % factor:
             near = max(16, round(size / factor) * factor)
             raise ValueError(
                 f"data.image_size: must be divisible by {factor} for {len(self.model.dim_mults)} levels in "
                 f"model.dim_mults, got {size}; try {near} or fewer levels"
             )
-        batch, shards = self.training.batch_size, self.workers.count * self.training.grad_accumulation_steps
-        if batch % shards:
+        batch, shards = self.training.batch_size, self.workers.max_count * self.training.grad_accumulation_steps
+        if self.workers.elastic and batch < shards:
+            raise ValueError(
+                f"training.batch_size: {batch} images (global) must be at least workers.count.max x "
+                f"grad_accumulation_steps = {shards}; raise it, or lower workers.count.max"
+            )
+        if not self.workers.elastic and batch % shards:
             low, high = batch // shards * shards, -(-batch // shards) * shards
             raise ValueError(
                 f"training.batch_size: {batch} images (global) must divide evenly over workers.count x "
                 f"grad_accumulation_steps = {shards}; try {high if low == 0 else f'{low} or {high}'}"
             )
-        if self.evaluation is not None:
+        if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
         return self
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of slices that one optimizer step (of a GAN: of its generator) takes."""
+        return 1 if self.adversarial is None else self.adversarial.n_critic
 
     def training_digest(self) -> str:
         """Identifies what is trained: runs of the same digest continue each other, on any number of workers."""
@@ -248,9 +370,10 @@ class TrainingJob(Job):
             "seed": self.seed,
             "data": self.data.dataset_path,
             "model": self.model.model_dump(mode="json"),
-            "diffusion": self.diffusion.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
         }
+        sections = {"diffusion": self.diffusion, "adversarial": self.adversarial}
+        parts |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -305,6 +428,29 @@ class SearchJob(TrainingJob):
     kind: Literal["search"]
     search: SearchConfig
 
+    @model_validator(mode="after")
+    def _trials_have_one_size(self) -> "SearchJob":
+        if self.workers.elastic:
+            raise ValueError("workers.count: must be one number in a search, got a range; name its min")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_exist(self) -> "SearchJob":
+        search = self.search
+        if self.adversarial is None:
+            return self
+        for key, names in (("objectives", search.objectives), ("prune_on", (search.pruned_on,))):
+            for name in names:
+                if name in DENOISING_OBJECTIVES:
+                    raise ValueError(
+                        f"search.{key}: {name} does not exist for {self.model.family}, which does not denoise; "
+                        "use eval/fd_lite0"
+                    )
+        given = search.proxy if "proxy" in search.model_fields_set else search.proxy.model_copy(update=ONE_PASS)
+        settled = search.model_copy(update={"proxy": one_pass(given, "search.proxy")})
+        object.__setattr__(self, "search", settled)
+        return self
+
 
 def _is_a_model_uri(uri: str) -> str:
     if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
@@ -351,6 +497,8 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
         ValueError: names the setting, both numbers and the limit.
     """
     steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
+    if sampling.sampler == families.SAMPLER:
+        raise ValueError(f"{section}.sampler: must be one of a diffusion model's, got {sampling.sampler}; try ddim")
     if steps > limit:
         raise ValueError(
             f"{section}.num_inference_steps: must be at most diffusion.num_train_timesteps = {limit}, got {steps}"
@@ -360,3 +508,22 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
             f"{section}.reconstruction_timestep: must be below diffusion.num_train_timesteps = {limit}, "
             f"got {sampling.reconstruction_timestep}"
         )
+
+
+S = TypeVar("S", bound=SamplingConfig)
+
+
+def one_pass(sampling: S, section: str) -> S:
+    """How a GAN's slices are drawn; refuses settings that were given and mean nothing to it.
+
+    Raises:
+        ValueError: names them.
+    """
+    given = {name: getattr(sampling, name) for name in sampling.model_fields_set}
+    wrong = families.not_for_one_pass(given)
+    if wrong:
+        raise ValueError(
+            f"{section}.{wrong[0]}: the model is a GAN and draws in one pass, got {given[wrong[0]]}; leave out "
+            f"{', '.join(wrong)}, or set to null"
+        )
+    return sampling.model_copy(update=ONE_PASS)

@@ -6,7 +6,7 @@ import pytest
 
 from lwddpm.config import TrackingConfig, TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import SavedModel, save_model
 
@@ -24,6 +24,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def job(tiny_job: Callable[..., TrainJob], store: str) -> TrainJob:
     return tiny_job().model_copy(update={"tracking": TrackingConfig(uri=store)})
+
+
+@pytest.fixture
+def open_run(store: str) -> Iterator[str]:
+    """Id of a run that is RUNNING."""
+    client = connect(store)
+    run_id = client.create_run(client.get_experiment_by_name("lw-ddpm").experiment_id).info.run_id
+    yield run_id
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id)
 
 
 @pytest.fixture

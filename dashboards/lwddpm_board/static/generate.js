@@ -28,7 +28,7 @@ onSend(form, async (wanted) => {
     state.textContent = "";
     if (drawing.state === "failed") throw new Error(drawing.note);
     if (drawing.state === "cancelled") { state.textContent = "Cancelled."; return; }
-    state.textContent = `${drawing.total} slices in ${number(drawing.seconds)} s. ${drawing.note || "On the left the synthetic slice, on the right its nearest training slice by SSIM."}`;
+    state.textContent = `${drawing.total} slices in ${number(drawing.seconds)} s: ${drawing.how}. ${drawing.note || "On the left the synthetic slice, on the right its nearest training slice by SSIM."}`;
     list.replaceChildren(...Array.from({ length: drawing.total }, (_, index) => pair(drawing, index)));
   } finally {
     stop.hidden = true;

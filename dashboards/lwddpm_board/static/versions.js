@@ -14,6 +14,7 @@ stop.addEventListener("click", () => { if (running) cancel(running); });
 onSend(form, async ({ count, steps, seed }) => {
   stop.hidden = false;
   progress.hidden = false;
+  const said = [];
   try {
     for (const [side, model] of models.entries()) {
       const drawing = await draw({ model, count, steps, seed, sampler: "ddim", nearest: false }, (news) => {
@@ -21,12 +22,13 @@ onSend(form, async ({ count, steps, seed }) => {
         progress.value = (side + news.done / Math.max(1, news.total)) / 2;
         state.textContent = `version ${news.model.version}: ${stages[news.stage]}, ${news.done} of ${news.total}, ${number(Math.round(news.seconds))} s`;
       });
+      said.push(drawing.how);
       if (drawing.state === "failed") throw new Error(drawing.note);
       if (drawing.state === "cancelled") { state.textContent = "Cancelled."; return; }
       document.querySelector(`[data-drawn="${side}"]`).replaceChildren(...Array.from({ length: count }, (_, index) =>
         element("li", {}, element("img", { src: `/drawings/${drawing.id}/${index}.png`, alt: `Slice ${index} of seed ${seed}` }))));
     }
-    state.textContent = `Slice i of both starts from the same noise: seed ${seed}, DDIM, ${steps} steps.`;
+    state.textContent = `Slice i of both starts from the same noise: ${[...new Set(said)].join(" and ")}.`;
   } finally {
     stop.hidden = true;
     progress.hidden = true;

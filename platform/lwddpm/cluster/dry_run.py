@@ -29,7 +29,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     if isinstance(job, TrainingJob):
         needs = estimate(job)
         num_train, known = _train_slices(job.data)
-        schedule = Schedule.of(job.training, num_train)
+        schedule = Schedule.of(job.training, num_train, job.batches_per_step)
         described |= {
             "parameters": needs.parameters,
             "memory_mib_per_worker": needs.memory_mib,

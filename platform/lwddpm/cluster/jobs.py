@@ -7,6 +7,7 @@ from PIL import Image
 
 from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.pipeline import prepare, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
 from lwddpm.cluster.search import check_search, run_search
@@ -15,20 +16,24 @@ from lwddpm.config import (
     AnyJob,
     EvaluateJob,
     PrepareJob,
+    S,
     SampleJob,
     SearchJob,
     TrainingJob,
     TrainJob,
     check_steps,
+    one_pass,
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import num_evaluated
+from lwddpm.offline import offline
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, complete_folder, read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.disk import complete_folder
 
 
 def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -44,7 +49,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         KeyboardInterrupt: stopped by the user.
     """
     check_job(job, address, fresh)
-    with Session(job.workers, address) as session:
+    with offline(job.offline), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}
@@ -68,7 +73,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
     if isinstance(job, PrepareJob | TrainingJob | EvaluateJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
-        check_tracking(job.tracking)
+        check_tracking(job.tracking, job.offline)
     if isinstance(job, TrainingJob):
         check_writable(Path(job.output), "output")
         if isinstance(job, SearchJob):
@@ -96,20 +101,20 @@ def _check_out(out: Path) -> None:
 def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]:
     uri = tracking_uri(job.tracking)
     connect(uri)
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
     if saved.image_size != job.data.image_size:
         raise ConfigError(
             f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
             f"set data.image_size={saved.image_size}"
         )
-    _check_steps(job.evaluation, saved, "evaluation")
-    dataset = prepare(job.data, session, fresh)
-    session.rest()
-    num_evaluated(dataset, job.evaluation)
-    with tracked_run(job, uri, None, job.digest()) as run:
+    evaluation = _fitting(job.evaluation, saved, "evaluation")
+    with tracked_run(job, uri, None, job.digest()) as run, JobMetrics(job.name, run.run_id) as session.metrics:
+        dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, evaluation)
         run.dataset(dataset)
-        result = measure(model_dir, dataset, job.evaluation, session, run)
+        result = measure(model_dir, dataset, evaluation, session, run)
         run.values(result.metrics(), saved.step)
         return {
             "name": job.name,
@@ -119,15 +124,22 @@ def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]
             "parameters": saved.parameters,
             "metrics": result.metrics(),
             "unavailable": [u.model_dump() for u in result.unavailable],
+            "warnings": list(result.warnings),
         }
+
+
+def _models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
+    """On a cluster workers on other nodes read the model too: from shared storage."""
+    return Path(job.output) / "models" if session.address else None
 
 
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, _models_folder(job, session))
     saved = read_saved_model(model_dir)
-    _check_steps(job.sampling, saved, "sampling")
-    images = generate_images(model_dir, job.sampling, job.count, session)
+    sampling = _fitting(job.sampling, saved, "sampling")
+    with JobMetrics(job.name, "") as session.metrics:
+        images = generate_images(model_dir, sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
@@ -137,7 +149,7 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
         about = {
             "synthetic": True,
             "model_uri": job.model_uri,
-            "sampling": job.sampling.model_dump(),
+            "sampling": sampling.model_dump(),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }
@@ -145,8 +157,16 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     return {"name": job.name, "out": str(out), "count": job.count, "image_size": saved.image_size}
 
 
-def _check_steps(sampling: Any, saved: SavedModel, section: str) -> None:
+def _fitting(sampling: S, saved: SavedModel, section: str) -> S:
+    """The settings as this model takes them: as they are, or one pass of a GAN's generator.
+
+    Raises:
+        ConfigError: they ask for what the model cannot do.
+    """
     try:
+        if saved.diffusion is None:
+            return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    return sampling

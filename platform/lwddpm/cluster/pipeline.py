@@ -1,12 +1,14 @@
 """What a training job goes through: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
@@ -15,6 +17,7 @@ from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
@@ -51,20 +54,21 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store; preparation does not need it
-            opening = pool.submit(connect, uri)
-            dataset = prepare(job.data, session, fresh)
-            opening.result()
-        session.rest()
-        check_dataset(job, dataset)
         if fresh:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as run:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder) as run,
+            JobMetrics(job.name, run.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
+            dataset = prepare(job.data, session, fresh)
+            session.rest()
+            check_dataset(job, dataset)
             run.dataset(dataset)
             result = train_evaluate_register(job, dataset, folder, run, session)
+            run.flush()
             write_json(folder / "result.json", result)
     return result
 
@@ -84,7 +88,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
-    Schedule.of(job.training, dataset.num("train"))
+    Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
 
@@ -107,9 +111,11 @@ def train_evaluate_register(
     """
     model_dir = folder / "model"
     if not model_dir.exists():
-        train_on_workers(job, dataset, folder, run, session)
-    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+        train_on_workers(job, dataset, folder, session)
+    drawn = run.history("train/diversity")
+    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+        run.tags({"lwddpm.warning": warning})
+    run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {
         "name": job.name,
@@ -128,6 +134,7 @@ def train_evaluate_register(
         evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
+        result |= {"warnings": list(evaluated.warnings)}
     if job.registry is None:
         run.values(result["metrics"], saved.step)
     else:
@@ -149,6 +156,14 @@ def train_evaluate_register(
             "uri": f"models:/{version.name}@{job.registry.alias}",
         }
     return result
+
+
+def _loss_figure(job: TrainJob, run: TrackedRun) -> Figure:
+    train = run.history("train/loss")
+    if job.diffusion is None:
+        return figures.adversarial_losses(train, run.history("train/loss_discriminator"), job.model.family)
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    return figures.loss_curve(train, run.history("val/loss"), label)
 
 
 def summary_of(dataset: Dataset) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
+from lwddpm.evaluation.collapse import collapse_warning, diversity
 from lwddpm.evaluation.distances import FeatureStatistics, cached_statistics, frechet_distance
 from lwddpm.evaluation.features import WEIGHTS_SHA256, Extractor, WeightsUnavailable, load_extractor
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
@@ -78,7 +79,7 @@ def evaluate(
         config: what to compute; its sampling settings are those that `generated` was made with.
         extract: (extractor name, uint8 [N, S, S]) -> features float32 [N, D]; default: in this process.
         reconstruct: (uint8 [N, S, S], timestep) -> uint8 [N, S, S], as `diffusion.sampling.reconstruct` does;
-            without it `ssim_reconstruction` is unavailable.
+            None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
 
     Returns:
@@ -110,12 +111,14 @@ def evaluate(
             records.append(_MEASUREMENTS[name](name, inputs))
         except (WeightsUnavailable, _MissingInputError) as error:
             unavailable.append(Unavailable(name=name, reason=str(error)))
+    warning = collapse_warning(diversity(inputs.generated, inputs.held_out))
     return EvaluationResult(
         dataset_version=dataset.version,
         simulated=dataset.manifest.simulated,
         config=config,
         records=tuple(records),
         unavailable=tuple(unavailable),
+        warnings=() if warning is None else (warning,),
     )
 
 
@@ -204,7 +207,7 @@ def _reconstruction(name: str, inputs: _Inputs) -> MetricRecord:
     from lwddpm.diffusion.sampling import RECONSTRUCTION_STEPS
 
     if inputs.reconstruct is None:
-        raise _MissingInputError("it needs the model, and only images were given")
+        raise _MissingInputError("it needs a model that denoises; a GAN only draws")
     timestep = inputs.config.reconstruction_timestep
     originals = inputs.held_out[:NUM_RECONSTRUCTED]
     restored = inputs.reconstruct(originals, timestep)
