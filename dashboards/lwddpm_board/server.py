@@ -20,6 +20,7 @@ from lwddpm.tracking.store import public, tracking_uri
 if TYPE_CHECKING:
     from lwddpm_board.stores import Stores
 
+_LAST_ANSWERS_S = 5
 # a visitor waits for the answer: MLflow's own patience is minutes
 _IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
@@ -79,7 +80,12 @@ def serve(settings: Settings) -> None:
             say("exposed  on the network, without encryption: put a TLS proxy in front where others share the network")
         threading.Thread(target=_connect_early, args=(stores,), daemon=True).start()
         config = uvicorn.Config(
-            create_app(stores, who), log_level="warning", access_log=False, server_header=False, proxy_headers=False
+            create_app(stores, who),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
         uvicorn.Server(config).run(sockets=[listener])
 
@@ -101,4 +107,5 @@ def _bound(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"--host {host} --port {port}: cannot be used ({error.strerror}); choose another, such as --port 0"
         ) from None
+    listener.listen()  # visitors may come from the moment on in which the address is said
     return listener

@@ -3,9 +3,13 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,8 +157,9 @@ def _study(client: MlflowClient, experiment: str, storage: str) -> None:
         "model.dim": CategoricalDistribution((8, 16, 32)),
         "diffusion.beta_schedule": CategoricalDistribution(("linear", "cosine", "sigmoid")),
     }
+    described = {key: json.loads(optuna.distributions.distribution_to_json(found)) for key, found in space.items()}
     definition = record.Definition(
-        {}, "tpe", 0, ("eval/fd_lite0", "parameters"), "asha", "eval/fd_lite0", 90, 30, 3, "job", "proxy"
+        described, "tpe", 0, ("eval/fd_lite0", "parameters"), "asha", "eval/fd_lite0", 90, 30, 3, "job", "proxy"
     )
     study = record.open_study(storage, STUDY, definition)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -208,6 +213,32 @@ def start_board(folder: Path, *arguments: str, environment: dict[str, str] | Non
         if found := re.search(r"(http://\S+)", line):
             return Board(found[1].replace("0.0.0.0", "127.0.0.1"), process)
     raise AssertionError(said)
+
+
+@contextmanager
+def running(*command: str, address: str) -> Iterator[None]:
+    """A server for the length of a block, from its first answer on."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(address, timeout=10).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"{command[0]} has ended"
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def stop(board: Board) -> str:

@@ -141,7 +141,24 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
     study = optuna.create_study(study_name=name, storage=_storage(url), directions=directions)
     study.set_user_attr(DEFINITION, asdict(definition))
     study.set_metric_names(list(definition.objectives))
+    _note(study, definition)
     return study
+
+
+def _note(study: optuna.Study, definition: Definition) -> None:
+    """What optuna-dashboard shows as the study's note, where it is installed."""
+    try:
+        from optuna_dashboard import save_note
+    except ImportError:
+        return
+    space = "\n".join(f"| `{key}` | {_brief(found)} |" for key, found in definition.space.items())
+    save_note(
+        study,
+        f"{definition.sampler} proposes, {definition.scheduler} ends weak trials by {definition.prune_on}; objectives: "
+        f"{', '.join(definition.objectives)}. Full budget: {definition.max_steps} optimizer steps; trials that ended "
+        "earlier are PRUNED, and their values cannot be compared with those of the others. The user attribute "
+        f"`{RUN_ID}` is a trial's run in MLflow.\n\n| parameter | range |\n|---|---|\n{space}\n",
+    )
 
 
 def _refuse_changes(study: optuna.Study, name: str, definition: Definition) -> None:

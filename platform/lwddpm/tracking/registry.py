@@ -21,6 +21,7 @@ from requests import RequestException
 
 from lwddpm.config import RegistryConfig
 from lwddpm.errors import CheckpointError, ConfigError
+from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.training.disk import complete_folder
 
@@ -75,6 +76,8 @@ def register(
     number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
     client.update_model_version(registry.name, number, description=card)
     client.set_registered_model_alias(registry.name, registry.alias, number)
+    if not client.get_registered_model(registry.name).description:
+        client.update_registered_model(registry.name, notes.MODEL)
     found = client.get_model_version(registry.name, number)
     run.values(metrics, step, found.model_id)
     return _describe(client, found)

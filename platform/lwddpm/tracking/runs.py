@@ -30,6 +30,7 @@ from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
 from lwddpm.progress import say
+from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, Delivery
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.reconcile import close_dead_runs, identity
@@ -104,7 +105,7 @@ class TrackedRun:
         settings = job.model_dump(mode="json")
         settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
         flat = [Param(key, str(value)) for key, value in _flatten(settings).items()]
-        self.client.log_batch(self.run_id, params=flat)
+        self.client.log_batch(self.run_id, params=flat, tags=[RunTag(notes.NOTE, notes.run_note(job))])
         self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
 
     def history(self, key: str) -> list[tuple[int, float]]:
@@ -271,7 +272,8 @@ def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
         if found is not None and found.lifecycle_stage == "active":
             return str(found.experiment_id)
         beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        return str(client.create_experiment(name, str(beside) if uri.startswith("sqlite:///") else None))
+        location = str(beside) if uri.startswith("sqlite:///") else None
+        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
     except MlflowException as error:
         raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
 
