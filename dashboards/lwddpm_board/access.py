@@ -131,7 +131,9 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("content-security-policy", _POLICY)
                 headers.setdefault("x-content-type-options", "nosniff")
-                headers.setdefault("referrer-policy", "no-referrer")
+                headers.setdefault(
+                    "referrer-policy", "same-origin"
+                )  # without one a form says that it comes from nowhere
                 headers.setdefault("cross-origin-opener-policy", "same-origin")
                 headers.setdefault("cross-origin-resource-policy", "same-origin")
                 headers.setdefault("cache-control", "no-cache")

@@ -58,7 +58,7 @@ def _explain(request: Request, error: Exception) -> Response:
     if status == 500:
         _log.error("%s %s", request.method, request.url.path, exc_info=error)
     if request.url.path.startswith("/api/"):
-        return JSONResponse({"error": message}, status)
+        return JSONResponse({"error": message}, 404 if status == 200 else status)
     if isinstance(error, NothingYet):
         view = request.url.path.split("/")[1]
         return render(request, "empty.html", view=view if view in VIEWS else "runs", why=message)

@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,7 @@ def serve(settings: Settings) -> None:
             Path(work),
         )
         logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+        _connect_early(stores)
         host, port = listener.getsockname()[:2]
         name = f"[{host}]" if ":" in host else host
         say(f"board    http://{name}:{port}   (Ctrl-C ends it)")
@@ -78,7 +78,6 @@ def serve(settings: Settings) -> None:
             say(f"token    {'as in ' + access.TOKEN_VARIABLE if kept else f'in {access.token_file()}'}")
         if not access.is_loopback(settings.host):
             say("exposed  on the network, without encryption: put a TLS proxy in front where others share the network")
-        threading.Thread(target=_connect_early, args=(stores,), daemon=True).start()
         config = uvicorn.Config(
             create_app(stores, who),
             log_level="warning",
@@ -91,9 +90,12 @@ def serve(settings: Settings) -> None:
 
 
 def _connect_early(stores: "Stores") -> None:
-    """MLflow takes seconds for its first answer: better before the first visitor than while one waits."""
-    with contextlib.suppress(LwddpmError):
-        _ = stores.client
+    """MLflow takes seconds for its first answers: better before the address is said than while a visitor waits."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(LwddpmError, MlflowException):
+        found = stores.client.search_experiments()
+        stores.client.search_runs([one.experiment_id for one in found], max_results=1)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -68,7 +68,7 @@ def test_a_request_of_a_foreign_page_is_refused(visit: Visit) -> None:
     foreign = visitor.post("/api/registry/promote", json=body, headers={"origin": "http://evil.example"})
     assert foreign.status_code == 403
     own = visitor.post("/api/registry/promote", json=body, headers={"origin": "http://127.0.0.1:8050"})
-    assert own.status_code == 200  # and says that there is no registry yet
+    assert own.status_code == 404  # there is no registry yet
     assert "yet" in own.json()["error"]
 
 
