@@ -48,7 +48,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, board: Board) -> Iterator[Page]:
     """A page that may show no error, run nothing foreign and ask nobody but the board."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=board.url, accept_downloads=True)
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=board.url, reduced_motion="reduce")
     made = context.new_page()
     made.set_default_timeout(PATIENCE_MS)
     expect.set_options(timeout=PATIENCE_MS)
@@ -76,6 +76,7 @@ def _photograph(page: Page, name: str) -> None:
     """Look at a page in both schemes and widths, and keep what is seen."""
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.wait_for_load_state("networkidle")
+    page.evaluate("Promise.allSettled([...document.images].map(i => { i.loading = 'eager'; return i.decode(); }))")
     for width, height in WIDTHS.items():
         page.set_viewport_size({"width": width, "height": height})
         for scheme in ("light", "dark"):
