@@ -1,6 +1,6 @@
 """The command line: verbs only. Heavy modules are imported inside the verbs, so that --help is instant."""
 
-from lwddpm.cli import cluster, jobs, models, search  # each adds its verbs to the program
+from lwddpm.cli import cluster, jobs, models, report, search  # each adds its verbs to the program
 from lwddpm.cli.app import app, main
 
-__all__ = ["app", "cluster", "jobs", "main", "models", "search"]
+__all__ = ["app", "cluster", "jobs", "main", "models", "report", "search"]
