@@ -30,7 +30,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff check platform tests benchmarks jobs dashboards
 	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster and not browser"
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))

@@ -269,3 +269,7 @@ def submissions(found: list[dict[str, Any]]) -> None:
 def log(result: dict[str, str]) -> None:
     """`jobs logs`."""
     console.print(result["log"], end="", markup=False)
+
+
+def ended(result: None) -> None:
+    """`dashboard`: it has said everything while it ran."""

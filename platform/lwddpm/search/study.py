@@ -133,7 +133,7 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
     """
     maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
     directions = [maximise if maximised(objective) else minimise for objective in definition.objectives]
-    known = _names(url)
+    known = study_names(url)
     if name in known:
         study = optuna.load_study(study_name=name, storage=_storage(url))
         _refuse_changes(study, name, definition)
@@ -181,7 +181,7 @@ def find_study(url: str, name: str) -> optuna.Study:
     Raises:
         ConfigError: no such study; lists those that there are.
     """
-    known = _names(url)
+    known = study_names(url)
     if name not in known:
         there = (
             f"known: {', '.join(sorted(known))}" if known else "it has none: run a search first, lwddpm run search_demo"
@@ -192,11 +192,12 @@ def find_study(url: str, name: str) -> optuna.Study:
 
 def delete_study(url: str, name: str) -> None:
     """Forget a study, if there is one."""
-    if name in _names(url):
+    if name in study_names(url):
         optuna.delete_study(study_name=name, storage=_storage(url))
 
 
-def _names(url: str) -> list[str]:
+def study_names(url: str) -> list[str]:
+    """Studies in a storage; none where an SQLite file does not exist, which stays so."""
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return []
     return optuna.get_all_study_names(_storage(url))

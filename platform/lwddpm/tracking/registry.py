@@ -176,10 +176,16 @@ def _download(reference: str) -> Path:
     return folder
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
+def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
     """Move an alias to a version, and record who, when, from, to, why and the metrics.
 
     The records are tags of the registered model, one a promotion, never overwritten.
+
+    Args:
+        uri: of the version.
+        reason: why.
+        to: the alias.
+        by: who; default: the user of this process.
 
     Returns:
         The record.
@@ -196,7 +202,7 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         "alias": to,
         "from": previous,
         "to": target.version,
-        "by": getpass.getuser(),
+        "by": by or getpass.getuser(),
         "at": now,
         "reason": reason,
         "metrics": target.metrics,

@@ -143,7 +143,7 @@ def tracked_run(
     client = connect(uri)
     run, before, outer = None, "", mlflow.active_run()
     try:
-        experiment_id = _experiment(client, uri, job.tracking.experiment)
+        experiment_id = open_experiment(client, uri, job.tracking.experiment)
         close_dead_runs(client, experiment_id)
         before = _status(client, run_id) if run_id is not None else ""
         run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
@@ -264,7 +264,7 @@ def open_children(parent: TrackedRun) -> list[str]:
     return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
     try:
         found = client.get_experiment_by_name(name)
