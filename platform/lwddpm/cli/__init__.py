@@ -4,3 +4,7 @@ from lwddpm.cli import cluster, dashboard, jobs, models, report, search  # each 
 from lwddpm.cli.app import app, main
 
 __all__ = ["app", "cluster", "dashboard", "jobs", "main", "models", "report", "search"]
+
+# as a newcomer meets them in --help
+_ORDER = ("run", "doctor", "sample", "report", "dashboard", "up", "down", "submit")
+app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))
