@@ -28,7 +28,7 @@ from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.offline import offline
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
+from lwddpm.tracking.store import check_tracking, connect, named_hosts, public, tracking_uri
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.disk import complete_folder
 
@@ -46,7 +46,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         KeyboardInterrupt: stopped by the user.
     """
     check_job(job, address, fresh)
-    with offline(job.offline), Session(job.workers, address) as session:
+    with offline(job.offline, named_hosts(job.tracking)), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}

@@ -19,6 +19,7 @@ BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _EVERY_S = 10.0  # a request costs tens of milliseconds of a CPU that the training wants
 _RETRY_S = 2.0
 PATIENCE_S = 600.0  # for a store that does not answer when everything else is done
+STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError)  # what a store in trouble raises
 _TRANSIENT = (408, 429)  # of the 4xx, those that pass by themselves
 
 
@@ -104,7 +105,7 @@ class Delivery:
                 self._client.log_batch(self._run_id, metrics=new[start : start + BATCH])
             if other is not None:
                 self._deliver_other(other)
-        except (ConfigError, MlflowException, RequestException, SQLAlchemyError) as error:
+        except (ConfigError, *STORE_ERRORS) as error:
             reason = str(error).splitlines()[0]
             code = error.get_http_status_code() if isinstance(error, MlflowException) else 503
             permanent = 400 <= code < 500 and code not in _TRANSIENT
