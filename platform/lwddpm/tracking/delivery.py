@@ -97,8 +97,12 @@ class Delivery:
             say(f"tracking: {public(self._uri)} answers again, everything has been delivered")
 
     def _deliver(self, paths: list[Path], metrics: list[Metric], other: Report | None) -> None:
-        known = self.outbox.delivered(self._run_id)
-        new = [metric for metric in metrics if metric.step > known.steps.get(metric.key, -1)]
+        steps = dict(self.outbox.delivered(self._run_id).steps)
+        new = []
+        for metric in metrics:
+            if metric.step > steps.get(metric.key, -1):
+                steps[metric.key] = metric.step
+                new.append(metric)
         try:
             check_answers(self._uri)  # MLflow itself would try for minutes before it says so
             for start in range(0, len(new), BATCH):
@@ -111,7 +115,6 @@ class Delivery:
             permanent = 400 <= code < 500 and code not in _TRANSIENT
             raise DeliveryError(f"tracking: {public(self._uri)} did not take a report ({reason})", permanent) from None
         if new:
-            steps = known.steps | {metric.key: metric.step for metric in sorted(new, key=lambda metric: metric.step)}
             self.outbox.note(Delivered(run_id=self._run_id, steps=steps))
         for path in paths:
             path.unlink(missing_ok=True)
@@ -149,6 +152,6 @@ class Delivery:
 def _rows(report: Report) -> list[Metric]:
     return [
         Metric(key, value, report.time_ms, step)
-        for step, values in report.metrics.items()
+        for step, values in sorted(report.metrics.items())
         for key, value in values.items()
     ]
