@@ -140,7 +140,7 @@ def tracked_run(
     run, before, outer = None, "", mlflow.active_run()
     try:
         experiment_id = _experiment(client, uri, job.tracking.experiment)
-        close_dead_runs(client, experiment_id)
+        close_dead_runs(client, experiment_id, run_id)
         before = _status(client, run_id) if run_id is not None else ""
         run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
         yield run
