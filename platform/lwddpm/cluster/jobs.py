@@ -27,7 +27,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.offline import offline
 from lwddpm.tracking import registry
-from lwddpm.tracking.store import check_tracking, connect, tracking_uri
+from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.disk import complete_folder
 
@@ -45,7 +45,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         KeyboardInterrupt: stopped by the user.
     """
     check_job(job, address, fresh)
-    with offline(job.offline), Session(job.workers, address) as session:
+    with offline(job.offline, named_hosts(job.tracking)), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}
