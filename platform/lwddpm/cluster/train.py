@@ -192,13 +192,13 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     stop_file = Path(payload["stop_file"])
 
     def preempted() -> bool:
-        """Whether a node of the group has been told to end soon."""
+        """Whether a node of the group has been told to end soon; Ray Train wants all ranks to ask, or none."""
         return not payload["in_process"] and ray.train.get_preemption_info() is not None
 
     try:
         dataset = open_dataset(payload["dataset"])
         outcome = train(
-            job, dataset, run_dir, reporter, device, lambda: stop_file.exists() or preempted(), payload["until"]
+            job, dataset, run_dir, reporter, device, lambda: preempted() or stop_file.exists(), payload["until"]
         )
         paused = payload["until"] is not None and outcome.step >= payload["until"]
         if not (outcome.finished or paused or stop_file.exists()):

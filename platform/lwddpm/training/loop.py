@@ -70,7 +70,8 @@ def train(
         run_dir: receives checkpoints, snapshots and the final model; shared by all ranks.
         reporter: told about progress on rank 0.
         device: where this rank computes.
-        should_stop: asked on rank 0; once true, the loop saves a checkpoint and returns unfinished.
+        should_stop: asked on all ranks at the same steps; once true on any, the loop saves a checkpoint and returns
+            unfinished.
         until: optimizer step to pause at; at most the schedule's length counts.
 
     Raises:
@@ -132,7 +133,7 @@ class _Trainer:
             step = self.step
             at_checkpoint = step in schedule.checkpoints or step == end
             if window.full or at_checkpoint or (self.world == 1 and self.should_stop()):
-                stopping = window.agree(self.rank == 0 and self.should_stop())
+                stopping = window.agree(self.should_stop())
                 self._report(window, first=step - window.count)
             if step in schedule.snapshots:
                 self._on_rank_0(self._snapshot)  # before the checkpoint: a run continued from it has this grid already
