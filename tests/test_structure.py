@@ -21,6 +21,7 @@ ORDER = [
     {"models"},
     {"diffusion"},
     {"evaluation"},
+    {"report"},
     {"training"},
     {"tracking"},
     {"search"},
@@ -32,7 +33,18 @@ INDEPENDENT = ({"data", "models", "diffusion"},)
 FORBIDDEN = {
     **{
         part: {"ray", "mlflow", "optuna"}
-        for part in ("errors", "families", "config", "jobfile", "data", "models", "diffusion", "evaluation", "training")
+        for part in (
+            "errors",
+            "families",
+            "config",
+            "jobfile",
+            "data",
+            "models",
+            "diffusion",
+            "evaluation",
+            "report",
+            "training",
+        )
     },
     "tracking": {"ray", "optuna"},
     "search": {"ray", "mlflow"},

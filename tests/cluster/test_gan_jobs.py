@@ -1,4 +1,4 @@
-"""A GAN through the front door, on two Ray workers: trained, evaluated, registered, sampled, served."""
+"""A GAN through the front door: trained, evaluated, registered, sampled, served."""
 
 import json
 from collections.abc import Callable
@@ -23,9 +23,8 @@ MODEL = "models:/lw-ddpm-demo@candidate"
 pytestmark = pytest.mark.cluster
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_gan_goes_the_way_of_every_model(tiny_gan: Build, tiny_data: str, tmp_path: Path) -> None:
-    job = tiny_gan("model.family=wgan", "adversarial.n_critic=2", "workers.count=2")
+    job = tiny_gan("model.family=wgan", "adversarial.n_critic=2")
     needs = plan(job)
     result = run_job(job)
     assert result["parameters"] == needs["parameters"]

@@ -147,7 +147,8 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
 
     def shoot(shown: train._Shown, rows: dict[int, dict[str, float]]) -> None:
         mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
-        workers = [p for p in mine if "RayTrainWorker" in " ".join(p.cmdline())]
+        named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
+        workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
         if not shot and latest_checkpoint(run_folder(disturbed)) and len(workers) == 2:
             shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)

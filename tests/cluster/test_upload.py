@@ -12,12 +12,16 @@ from lwddpm.cluster.upload import staged
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def test_the_upload_is_a_small_checkout_that_runs_the_same_job() -> None:
     job = load_job("paper", ["data.source=phantom", "training.lr=1e-4"])
     with staged(job) as folder:
         files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
         assert {path.parts[0] for path in files} == {"platform", "jobs", "search_spaces", "pyproject.toml", "job.yaml"}
+        ours = subprocess.run(["git", "ls-files", "platform"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert set(map(Path, ours.stdout.split())) <= set(files)
         assert sum((folder / path).stat().st_size for path in files) < 2**20
         code = "from lwddpm.jobfile import load_job; print(load_job('job.yaml').digest(), load_job('demo').name)"
         environment = os.environ | {"PYTHONPATH": "platform"}

@@ -135,7 +135,7 @@ def _runs(client: MlflowClient, experiment: str) -> dict[str, str]:
     client.set_terminated(found["failed"], "FAILED")
     client.set_terminated(found["hostile"])
     report = '<style>h1 { color: rgb(0, 128, 0) }</style><h1>Report</h1><script>document.title = "executed"</script>'
-    client.log_text(found["hostile"], report, "report.html")
+    client.log_text(found["hostile"], report, "report/report.html")
     client.log_text(found["hostile"], "secret", "notes/deep.txt")
     return found
 

@@ -72,8 +72,9 @@ def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
     outbox.metrics(_rows(1, 2, 3, 4))
     delivery.flush()
     outbox.metrics({step: {"train/loss": 9.0, "val/loss": 8.0} for step in (3, 4, 5)})  # on other hardware
+    outbox.metrics({step: {"train/loss": 7.0} for step in (5, 6)})  # and again, before anything was sent
     delivery.flush()
-    assert _logged(store, open_run) == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25), (5, 9.0)]
+    assert _logged(store, open_run) == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25), (5, 9.0), (6, 7.0)]
     assert _logged(store, open_run, "val/loss") == [(3, 8.0), (4, 8.0), (5, 8.0)]
 
 

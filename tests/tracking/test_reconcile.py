@@ -22,10 +22,12 @@ def test_only_runs_of_dead_processes_of_this_machine_are_closed(store: str) -> N
     client = connect(store)
     experiment = client.create_experiment("reconciled")
     runs = {name: client.create_run(experiment, tags=tags).info.run_id for name, tags in processes.items()}
-    closed = close_dead_runs(client, experiment)
+    runs["continued"] = client.create_run(experiment, tags=processes["dead"]).info.run_id
+    closed = close_dead_runs(client, experiment, continued=runs.pop("continued"))
     assert sorted(closed) == sorted([runs["dead"], runs["its number belongs to another now"]])
     found = {name: client.get_run(run_id).info.status for name, run_id in runs.items()}
     assert found == dict.fromkeys(processes, "RUNNING") | dict.fromkeys(
         ["dead", "its number belongs to another now"], "KILLED"
     )
+    assert len(close_dead_runs(client, experiment)) == 1
     assert close_dead_runs(client, experiment) == []

@@ -28,6 +28,11 @@ def plan(result: dict[str, Any]) -> None:
             "run folder": result["run_dir"],
         }
     )
+    if trainings := result.get("trainings"):
+        table = Table("training", Column("parameters", justify="right"), Column("steps", justify="right"))
+        for label, needs in trainings.items():
+            table.add_row(label, f"{needs['parameters']:,}", f"{needs['steps']:,}")
+        console.print(table)
     if search := result.get("search"):
         rungs = ", ".join(f"{step:,}" for step in search["rungs"])
         _facts(
@@ -46,6 +51,8 @@ def summary(result: dict[str, Any]) -> None:
         _facts({"dataset": f"{dataset['path']}{simulated}", "version": dataset["version"], "slices": splits})
     if searched := result.get("search"):
         study(searched)
+    if statements := result.get("statements"):
+        _statements(statements)
     if result.get("metrics"):
         metrics(result["metrics"])
     for missing in result.get("unavailable", []):
@@ -54,6 +61,8 @@ def summary(result: dict[str, Any]) -> None:
         console.print(f"warning: {warning}", markup=False)
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
+    if "report" in result:
+        _facts({"report": result["report"]})
     if "run_id" in result:
         store = result["tracking_uri"]
         browse = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
@@ -65,6 +74,19 @@ def summary(result: dict[str, Any]) -> None:
                 "sample it": f"lwddpm sample {model['uri']} --count 64 --out samples",
             }
         )
+
+
+def report(result: dict[str, Any]) -> None:
+    """`report`."""
+    _statements(result["statements"])
+    _facts({"report": result["report"]})
+
+
+def _statements(verdicts: dict[str, str]) -> None:
+    table = Table("the paper's statement", "this run")
+    for name, verdict in verdicts.items():
+        table.add_row(name.replace("_", " "), verdict)
+    console.print(table)
 
 
 def metrics(values: dict[str, float]) -> None:

@@ -37,7 +37,7 @@ def measure(
         dataset,
         config,
         extract=feature_extraction(session, config.inception_weights),
-        reconstruct=_reconstruction(model_dir, config, session),
+        reconstruct=reconstruction(model_dir, config, session),
     )
     for missing in result.unavailable:
         say(f"{missing.name} is not reported: {missing.reason}")
@@ -51,7 +51,7 @@ def measure(
     return result
 
 
-def _reconstruction(model_dir: Path, config: EvaluationConfig, session: Session) -> Reconstruct | None:
+def reconstruction(model_dir: Path, config: EvaluationConfig, session: Session) -> Reconstruct | None:
     """How to noise and denoise real slices, for models that denoise."""
     if read_saved_model(model_dir).diffusion is None:
         return None

@@ -16,7 +16,7 @@ import torch
 from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError
-from lwddpm.offline import ENVIRONMENT, is_offline
+from lwddpm.offline import carried, is_offline
 from lwddpm.progress import bar, say
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class Session:
                         address=self.address,
                         log_to_driver=False,
                         logging_level=logging.ERROR,
-                        runtime_env={"env_vars": ENVIRONMENT} if is_offline() else None,
+                        runtime_env={"env_vars": carried()} if is_offline() else None,
                     )
             except ConnectionError as error:
                 raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None

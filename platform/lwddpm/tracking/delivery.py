@@ -19,6 +19,7 @@ BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _EVERY_S = 10.0  # a request costs tens of milliseconds of a CPU that the training wants
 _RETRY_S = 2.0
 PATIENCE_S = 600.0  # for a store that does not answer when everything else is done
+STORE_ERRORS = (MlflowException, RequestException, SQLAlchemyError)  # what a store in trouble raises
 _TRANSIENT = (408, 429)  # of the 4xx, those that pass by themselves
 
 
@@ -96,21 +97,24 @@ class Delivery:
             say(f"tracking: {public(self._uri)} answers again, everything has been delivered")
 
     def _deliver(self, paths: list[Path], metrics: list[Metric], other: Report | None) -> None:
-        known = self.outbox.delivered(self._run_id)
-        new = [metric for metric in metrics if metric.step > known.steps.get(metric.key, -1)]
+        steps = dict(self.outbox.delivered(self._run_id).steps)
+        new = []
+        for metric in metrics:
+            if metric.step > steps.get(metric.key, -1):
+                steps[metric.key] = metric.step
+                new.append(metric)
         try:
             check_answers(self._uri)  # MLflow itself would try for minutes before it says so
             for start in range(0, len(new), BATCH):
                 self._client.log_batch(self._run_id, metrics=new[start : start + BATCH])
             if other is not None:
                 self._deliver_other(other)
-        except (ConfigError, MlflowException, RequestException, SQLAlchemyError) as error:
+        except (ConfigError, *STORE_ERRORS) as error:
             reason = str(error).splitlines()[0]
             code = error.get_http_status_code() if isinstance(error, MlflowException) else 503
             permanent = 400 <= code < 500 and code not in _TRANSIENT
             raise DeliveryError(f"tracking: {public(self._uri)} did not take a report ({reason})", permanent) from None
         if new:
-            steps = known.steps | {metric.key: metric.step for metric in sorted(new, key=lambda metric: metric.step)}
             self.outbox.note(Delivered(run_id=self._run_id, steps=steps))
         for path in paths:
             path.unlink(missing_ok=True)
@@ -148,6 +152,6 @@ class Delivery:
 def _rows(report: Report) -> list[Metric]:
     return [
         Metric(key, value, report.time_ms, step)
-        for step, values in report.metrics.items()
+        for step, values in sorted(report.metrics.items())
         for key, value in values.items()
     ]

@@ -2,7 +2,7 @@
 
 import json
 
-from lwddpm.config import PHANTOM, AnyJob, DataConfig, EvaluateJob, SearchJob, TrainingJob
+from lwddpm.config import PHANTOM, AnyJob, CompareJob, DataConfig, EvaluateJob, SearchJob, TrainingJob
 
 NOTE = "mlflow.note.content"
 _COLUMNS = [
@@ -37,6 +37,11 @@ def run_note(job: AnyJob) -> str:
                 f"Searches `{job.search.space}` for {', '.join(job.search.objectives)} with {job.search.sampler} and "
                 f"{job.search.scheduler}, {job.search.num_trials} trials: the runs beneath. Ranking: `trials.md`; "
                 f"figures: `figures/`. Base: {_training(job)}"
+            )
+        case CompareJob():
+            return (
+                f"Compares {', '.join(job.compare.systems)} on {_slices(job.data)}: `report/report.html`; the trainings are the "
+                "runs beneath."
             )
         case TrainingJob():
             return f"Trains {_training(job)}"

@@ -21,8 +21,13 @@ def identity() -> dict[str, str]:
     return {_MACHINE: _machine(), _PROCESS: f"{os.getpid()}@{psutil.Process().create_time():.0f}"}
 
 
-def close_dead_runs(client: MlflowClient, experiment_id: str) -> list[str]:
+def close_dead_runs(client: MlflowClient, experiment_id: str, continued: str | None = None) -> list[str]:
     """End as KILLED the runs of this machine whose process is gone; one query. Other machines' are left alone.
+
+    Args:
+        client: of the store.
+        experiment_id: where to look.
+        continued: a run that is opened again next.
 
     Returns:
         Their ids.
@@ -30,6 +35,7 @@ def close_dead_runs(client: MlflowClient, experiment_id: str) -> list[str]:
     query = f"attributes.status = 'RUNNING' and tags.`{_MACHINE}` = '{_machine()}'"
     found = client.search_runs([experiment_id], query, max_results=5000)
     dead = [run.info.run_id for run in found if not _lives(run.data.tags.get(_PROCESS, ""))]
+    dead = [run_id for run_id in dead if run_id != continued]
     for run_id in dead:
         client.set_terminated(run_id, "KILLED")
     if dead:

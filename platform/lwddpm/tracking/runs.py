@@ -24,14 +24,13 @@ from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
-from requests import RequestException
 
 from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
 from lwddpm.progress import say
 from lwddpm.tracking import notes
-from lwddpm.tracking.delivery import PATIENCE_S, Delivery
+from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.reconcile import close_dead_runs, identity
 from lwddpm.tracking.store import check_answers, connect, public
@@ -145,13 +144,13 @@ def tracked_run(
     run, before, outer = None, "", mlflow.active_run()
     try:
         experiment_id = open_experiment(client, uri, job.tracking.experiment)
-        close_dead_runs(client, experiment_id)
+        close_dead_runs(client, experiment_id, run_id)
         before = _status(client, run_id) if run_id is not None else ""
         run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
         yield run
         run.flush()
         _end(run, outer, RunStatus.FINISHED)
-    except (MlflowException, RequestException) as error:
+    except STORE_ERRORS as error:
         reason = str(error).splitlines()[0]
         _end(run, outer, RunStatus.FAILED, reason)
         raise JobError(f"tracking: {public(uri)}: {reason}; what is done is kept, the same command continues") from None
@@ -203,7 +202,7 @@ def _end(run: TrackedRun | None, outer: mlflow.ActiveRun | None, status: int, re
                 run.flush(0)
             if reason:
                 run.tags({_REASON: reason[:_MAX_REASON]})
-        except (LwddpmError, MlflowException, RequestException) as error:
+        except (LwddpmError, *STORE_ERRORS) as error:
             say(str(error).splitlines()[0])
             answers = False
         run.close()
@@ -212,7 +211,7 @@ def _end(run: TrackedRun | None, outer: mlflow.ActiveRun | None, status: int, re
     try:
         with nullcontext() if answers else _without_retries():
             mlflow.end_run(name)
-    except (MlflowException, RequestException):
+    except STORE_ERRORS:
         say(f"that the run is {name} could not be recorded; the same command puts it right")
 
 

@@ -86,6 +86,12 @@ def check_answers(uri: str) -> None:
         raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {_REMEDY}") from None
 
 
+def named_hosts(tracking: TrackingConfig) -> list[str]:
+    """The servers of a job's tracking store: of its records and, where it is S3, of its artifacts."""
+    uris = (tracking_uri(tracking), os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
+    return [host for uri in uris if (host := urlparse(uri).hostname)]
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine's own."""
     try:
