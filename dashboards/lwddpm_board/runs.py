@@ -127,10 +127,11 @@ def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     run = stores.client.get_run(run_id)
     listed = [*stores.listing(run_id), *stores.listing(run_id, "report")]
     files = sorted(found.path for found in listed if not found.is_dir)
+    reports = [path for path in files if path.endswith("report.html")]
     figures = [found.path for found in stores.listing(run_id, "figures") if found.path.endswith(".png")]
     table = stores.text(run_id, "evaluation/metrics.md")
     return render(
-        request, "run.html", run=Summary.of(run), files=files, reports=[path for path in files if path.endswith("report.html")], figures=figures, table=table,
+        request, "run.html", run=Summary.of(run), files=files, reports=reports, figures=figures, table=table,
         live=_live(stores, run), description=run.data.tags.get("mlflow.note.content", ""),
     )  # fmt: skip
 

@@ -39,10 +39,8 @@ def run_note(job: AnyJob) -> str:
                 f"figures: `figures/`. Base: {_training(job)}"
             )
         case CompareJob():
-            return (
-                f"Compares {', '.join(job.compare.systems)} on {_slices(job.data)}: `report/report.html`; the trainings are the "
-                "runs beneath."
-            )
+            systems = ", ".join(job.compare.systems)
+            return f"Compares {systems} on {_slices(job.data)}: `report/report.html`. Trainings: the runs beneath."
         case TrainingJob():
             return f"Trains {_training(job)}"
         case EvaluateJob():
