@@ -54,7 +54,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
         lwddpm up                   a Ray head and MLflow on this machine, for lwddpm submit
 
-        mlflow ui                   every run, in the browser
+        lwddpm dashboard            every run, search, model and dataset, in the browser
     """
     if version:
         from lwddpm import __version__
