@@ -11,6 +11,7 @@ help:
 	@echo "make test    all tests but the chaos suite"
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
+	@echo "make chaos   kills workers, nodes and servers of running jobs, and looks at what is left"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -28,10 +29,10 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs
-	$(BIN)/ruff format --check platform tests benchmarks jobs
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos"
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos -m chaos

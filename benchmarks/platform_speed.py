@@ -69,7 +69,7 @@ def bare_loop(data: str, steps: int) -> list[float]:
     from lwddpm.data.store import open_dataset
     from lwddpm.diffusion.process import DiffusionProcess
     from lwddpm.jobfile import load_job
-    from lwddpm.models.unet import build_model
+    from lwddpm.models.build import build_model
     from lwddpm.training.allocator import tune_allocator
     from lwddpm.training.ema import ExponentialMovingAverage
     from lwddpm.training.precision import choose_precision

@@ -38,7 +38,7 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
     x, timesteps = torch.randn(batch_size, 1, image_size, image_size), torch.randint(0, 1000, (batch_size,))
     if name == PLATFORM:
         from lwddpm.config import ModelConfig, TrainingConfig
-        from lwddpm.models.unet import build_model
+        from lwddpm.models.build import build_model
         from lwddpm.training.allocator import tune_allocator
         from lwddpm.training.precision import choose_precision
 

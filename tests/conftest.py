@@ -36,6 +36,16 @@ TINY = (
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
 )
+# instead of the demo's diffusion settings
+TINY_GAN = (
+    "diffusion=null",
+    "evaluation.sampler=null",
+    "evaluation.num_inference_steps=null",
+    "evaluation.reconstruction_timestep=null",
+    "training.validation_samples=null",
+    "training.lr=1e-3",
+    "training.lr_schedule=constant",
+)
 
 
 def serial_map(function: Callable[[Any], Any], items: Sequence[Any], **options: Any) -> Iterator[Any]:
@@ -82,6 +92,12 @@ def tiny_job(tiny_data: str, tmp_path: Path) -> Callable[..., TrainJob]:
         return job
 
     return build
+
+
+@pytest.fixture
+def tiny_gan(tiny_job: Callable[..., TrainJob]) -> Callable[..., TrainJob]:
+    """`tiny_job` for GANs; `model.family` is to be given."""
+    return lambda *overrides: tiny_job(*TINY_GAN, *overrides)
 
 
 @pytest.fixture

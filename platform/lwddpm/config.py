@@ -8,11 +8,14 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
-Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+from lwddpm import families
+
+Family = Literal["lw_ddpm", "ddpm", "gan", "wgan", "lsgan"]
+Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "generator"]  # the last: GANs, one pass
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -81,22 +84,36 @@ class DataConfig(Section):
         return self.model_dump(mode="json", exclude={"source", "path", "max_rejected_fraction"} | unused)
 
 
-class ModelConfig(Section):
-    """The U-Net. `family` names the system of the paper; `attention` follows it unless given."""
+def _is_none(value: object) -> bool:
+    return value is None  # settings of GANs only: not in the dump, and so not in the digest, of a diffusion job
 
-    family: Literal["lw_ddpm", "ddpm"] = "lw_ddpm"
+
+class ModelConfig(Section):
+    """The network. `family` names the system of the paper; what is not given follows it.
+
+    A level is a halving of the image: its width is `dim` times its entry in `dim_mults`. In a GAN's networks the last
+    entry holds for all further levels, down to 4x4.
+    """
+
+    family: Family = "lw_ddpm"
     dim: Annotated[int, Field(ge=8, multiple_of=8)] = 80
-    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)] = (1, 2, 3, 4)
+    dim_mults: Annotated[
+        tuple[PositiveInt, ...], Field(min_length=2, max_length=6, description="default: 1, 2, 3, 4; GANs 1, 2, 4, 8")
+    ] = (1, 2, 3, 4)
     attention: Literal["se", "linear", "none"] | None = Field(None, description="default: se, or linear for ddpm")
     se_reduction: Annotated[int, Field(ge=1)] = 16
     downsample_last: bool = Field(False, description="the prose's network: the last level is downsampled too")
+    latent_dim: PositiveInt | None = Field(None, exclude_if=_is_none, description="GANs: default 100")
 
     @model_validator(mode="before")
     @classmethod
-    def _attention_follows_family(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("attention") is None:
-            return values | {"attention": "linear" if values.get("family") == "ddpm" else "se"}
-        return values
+    def _defaults_follow_family(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        given = {key: value for key, value in values.items() if value is not None}
+        if values.get("family") in families.ADVERSARIAL:
+            return {"dim_mults": (1, 2, 4, 8), "latent_dim": 100} | given
+        return {"attention": "linear" if values.get("family") == "ddpm" else "se"} | given
 
     @property
     def downsampling(self) -> int:
@@ -110,6 +127,49 @@ class DiffusionConfig(Section):
     prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
     loss: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
     min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weights; 5 is usual")
+
+
+class AdversarialConfig(Section):
+    """How a GAN's generator and discriminator are set against each other; each family has its published defaults."""
+
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        None, description="of Adam; default 0.5, 0.999"
+    )
+    lr_discriminator: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="default: training.lr")
+    n_critic: PositiveInt = Field(1, description="discriminator updates, each on a new batch, for one of the generator")
+    clip: Annotated[float, Field(gt=0)] | None = Field(None, description="wgan: bound of each weight of the critic")
+    gradient_penalty: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="weight of the penalty on the critic's gradient, 10 is usual; for wgan instead of clip"
+    )
+    discriminator_norm: Literal["spectral", "group", "none"] = "spectral"
+
+    @model_validator(mode="after")
+    def _bounds_and_optimizer_fit(self) -> "AdversarialConfig":
+        if self.optimizer == "adam" and self.betas is None:
+            object.__setattr__(self, "betas", (0.5, 0.999))
+        if self.optimizer == "rmsprop" and self.betas is not None:
+            raise ValueError(f"betas are Adam's, got {list(self.betas)} for rmsprop; leave them out")
+        return self
+
+    def check(self, family: str) -> None:
+        """Refuse a critic that the family's loss does not allow.
+
+        Raises:
+            ValueError: the rule, what was found, the remedy.
+        """
+        if family != "wgan" and self.clip is not None:
+            raise ValueError(f"adversarial.clip: is for wgan, got {self.clip:g} for {family}; leave it out")
+        if family == "wgan" and (self.clip is None) == (self.gradient_penalty is None):
+            raise ValueError(
+                "adversarial.clip: wgan needs either clip or gradient_penalty to bound its critic, got "
+                f"{self.clip} and {self.gradient_penalty}; set one of them to null"
+            )
+        if self.clip is not None and self.discriminator_norm == "spectral":
+            raise ValueError(
+                "adversarial.discriminator_norm: spectral rescales what clip bounds, so that one undoes the other; "
+                "take group or none"
+            )
 
 
 class TrainingConfig(Section):
@@ -189,6 +249,13 @@ class SamplingConfig(Section):
     batch_size: PositiveInt = 64
     seed: Seed = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if value is not None}
+        return values
+
 
 Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
 
@@ -201,6 +268,9 @@ class EvaluationConfig(SamplingConfig):
     reconstruction_timestep: Annotated[int, Field(ge=1)] = 50
 
 
+ONE_PASS = {"sampler": families.SAMPLER, "num_inference_steps": 1}
+GAN_SIZES = (16, 32, 64, 128, 256)
+
 Objective = Literal[
     "val/loss",
     "eval/fid",
@@ -212,6 +282,7 @@ Objective = Literal[
     "peak_memory_mib",
 ]
 STATIC_OBJECTIVES = ("parameters", "sampling_seconds", "peak_memory_mib")  # they say nothing about how training goes
+DENOISING_OBJECTIVES = ("val/loss", "eval/ssim_reconstruction")  # GANs have none of them
 
 
 class RegistryConfig(Section):
@@ -245,15 +316,28 @@ class TrainingJob(Job):
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    diffusion: DiffusionConfig = DiffusionConfig()
+    diffusion: DiffusionConfig | None = Field(DiffusionConfig(), description="null for GANs")
+    adversarial: AdversarialConfig | None = Field(None, exclude_if=_is_none, description="GANs only")
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig | None = EvaluationConfig()
     registry: RegistryConfig | None = RegistryConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _settings_follow_family(cls, values: Any) -> Any:
+        return families.settle(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "TrainingJob":
         size, factor = self.data.image_size, self.model.downsampling
-        if size % factor:
+        if self.adversarial is not None:
+            self.adversarial.check(self.model.family)
+            if size not in GAN_SIZES:
+                raise ValueError(
+                    f"data.image_size: must be a power of two from {GAN_SIZES[0]} to {GAN_SIZES[-1]} for "
+                    f"{self.model.family}, got {size}"
+                )
+        elif size % factor:
             near = max(16, round(size / factor) * factor)
             raise ValueError(
                 f"data.image_size: must be divisible by {factor} for {len(self.model.dim_mults)} levels in "
@@ -271,9 +355,14 @@ class TrainingJob(Job):
                 f"training.batch_size: {batch} images (global) must divide evenly over workers.count x "
                 f"grad_accumulation_steps = {shards}; try {high if low == 0 else f'{low} or {high}'}"
             )
-        if self.evaluation is not None:
+        if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
         return self
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of slices that one optimizer step (of a GAN: of its generator) takes."""
+        return 1 if self.adversarial is None else self.adversarial.n_critic
 
     def training_digest(self) -> str:
         """Identifies what is trained: runs of the same digest continue each other, on any number of workers."""
@@ -281,9 +370,10 @@ class TrainingJob(Job):
             "seed": self.seed,
             "data": self.data.dataset_path,
             "model": self.model.model_dump(mode="json"),
-            "diffusion": self.diffusion.model_dump(mode="json"),
             "training": self.training.model_dump(mode="json"),
         }
+        sections = {"diffusion": self.diffusion, "adversarial": self.adversarial}
+        parts |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -344,6 +434,127 @@ class SearchJob(TrainingJob):
             raise ValueError("workers.count: must be one number in a search, got a range; name its min")
         return self
 
+    @model_validator(mode="after")
+    def _objectives_exist(self) -> "SearchJob":
+        search = self.search
+        if self.adversarial is None:
+            return self
+        for key, names in (("objectives", search.objectives), ("prune_on", (search.pruned_on,))):
+            for name in names:
+                if name in DENOISING_OBJECTIVES:
+                    raise ValueError(
+                        f"search.{key}: {name} does not exist for {self.model.family}, which does not denoise; "
+                        "use eval/fd_lite0"
+                    )
+        given = search.proxy if "proxy" in search.model_fields_set else search.proxy.model_copy(update=ONE_PASS)
+        settled = search.model_copy(update={"proxy": one_pass(given, "search.proxy")})
+        object.__setattr__(self, "search", settled)
+        return self
+
+
+System = Literal["lw_ddpm", "ddpm", "ddim", "gan", "wgan", "lsgan"]
+Overrides = Annotated[dict[str, Any], Field(description="dotted keys of the job, such as training.lr, with values")]
+
+
+class AblationConfig(Section):
+    """Variants that differ in one setting and have the same budget."""
+
+    systems: Annotated[tuple[System, ...], Field(min_length=1)] = ("lw_ddpm",)
+    variants: Annotated[tuple[Overrides, ...], Field(min_length=2)]
+
+
+def _variants(key: str, *values: str, systems: tuple[System, ...] = ("lw_ddpm",)) -> AblationConfig:
+    return AblationConfig(systems=systems, variants=tuple({key: value} for value in values))
+
+
+class AblationsConfig(Section):
+    """The paper's ablations, and epsilon against v prediction; null leaves one out."""
+
+    loss: AblationConfig | None = _variants("diffusion.loss", "smooth_l1", "l1", "l2")
+    attention: AblationConfig | None = _variants("model.attention", "se", "linear", "none")
+    schedule: AblationConfig | None = _variants(
+        "diffusion.beta_schedule", "cosine", "linear", systems=("ddpm", "lw_ddpm")
+    )
+    prediction_type: AblationConfig | None = _variants("diffusion.prediction_type", "epsilon", "v_prediction")
+
+
+class CompareConfig(Section):
+    """Which systems are compared and what is measured of them, beside what `evaluation` says for all."""
+
+    systems: Annotated[tuple[System, ...], Field(min_length=1)] = ("lw_ddpm", "ddpm", "ddim", "gan", "wgan", "lsgan")
+    overrides: dict[System, Overrides] = Field({}, description="what differs for a system")
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
+        None, description="every training is repeated with each; default: the job's seed alone"
+    )
+    sampling_seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = Field(
+        (0, 1, 2), description="every system is sampled and measured with each, for intervals"
+    )
+    ddim_steps: PositiveInt = Field(50, description="sampling steps of the system ddim")
+    ablations: AblationsConfig = AblationsConfig()
+    ablation_overrides: Overrides = Field({}, description="budget of all variants; default: that of the systems")
+    proxy: EvaluationConfig | None = Field(
+        None,
+        description="how variants and curves are measured; curves take num_samples and num_reference from it, and "
+        "the system's own sampler; default: as `evaluation`",
+    )
+    inference_steps: tuple[PositiveInt, ...] = Field((5, 10, 20, 50, 100), description="for the curve of quality")
+    snapshot_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (70, 100, 200, 250), description="scaled so that the last one is the end of the training"
+    )
+    sample_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (50, 100, 250, 500, 1000), description="for the curve of Fréchet distances; those that there are slices for"
+    )
+    cost_rounds: Annotated[int, Field(ge=1)] = Field(3, description="times that the cost of each system is measured")
+    cost_steps: Annotated[int, Field(ge=4)] = Field(24, description="optimizer steps timed in a round")
+
+    @model_validator(mode="after")
+    def _systems_are_distinct(self) -> "CompareConfig":
+        for name in ("systems", "seeds", "sampling_seeds", "snapshot_epochs"):
+            values = getattr(self, name) or ()
+            if len(set(values)) < len(values):
+                raise ValueError(f"compare.{name}: each may be named once, got {list(values)}")
+        if list(self.snapshot_epochs) != sorted(self.snapshot_epochs):
+            raise ValueError(f"compare.snapshot_epochs: must rise, got {list(self.snapshot_epochs)}")
+        if "ddim" in self.systems and "ddpm" not in self.systems:
+            raise ValueError("compare.systems: ddim samples the weights of ddpm; add ddpm, or leave ddim out")
+        return self
+
+
+class CompareJob(TrainingJob):
+    """The sections of a training are the base of every system's."""
+
+    kind: Literal["compare"]
+    compare: CompareConfig = CompareConfig()
+
+    @model_validator(mode="after")
+    def _evaluates(self) -> "CompareJob":
+        if self.evaluation is None:
+            raise ValueError("evaluation: a comparison needs one, got null; leave it out for the defaults")
+        if self.training.snapshot_epochs:
+            raise ValueError(
+                f"training.snapshot_epochs: follow from compare.snapshot_epochs, got "
+                f"{list(self.training.snapshot_epochs)}; remove them"
+            )
+        if self.diffusion is None:
+            raise ValueError(
+                f"model.family: the base of a comparison is a diffusion model, got {self.model.family}; leave it out, "
+                "and give what is special to a GAN in compare.overrides"
+            )
+        if self.compare.proxy is not None:
+            check_steps(self.compare.proxy, self.diffusion, "compare.proxy")
+        return self
+
+    @property
+    def protocol(self) -> EvaluationConfig:
+        """How every system is measured, except for its sampler."""
+        assert self.evaluation is not None
+        return self.evaluation
+
+    @property
+    def proxy(self) -> EvaluationConfig:
+        """How variants and curves are measured."""
+        return self.compare.proxy or self.protocol
+
 
 def _is_a_model_uri(uri: str) -> str:
     if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
@@ -373,11 +584,12 @@ class SampleJob(Job):
     sampling: SamplingConfig = SamplingConfig()
 
 
-AnyJob = PrepareJob | TrainJob | SearchJob | EvaluateJob | SampleJob
+AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob
 KINDS: dict[str, type[AnyJob]] = {
     "prepare": PrepareJob,
     "train": TrainJob,
     "search": SearchJob,
+    "compare": CompareJob,
     "evaluate": EvaluateJob,
     "sample": SampleJob,
 }
@@ -390,6 +602,8 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
         ValueError: names the setting, both numbers and the limit.
     """
     steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
+    if sampling.sampler == families.SAMPLER:
+        raise ValueError(f"{section}.sampler: must be one of a diffusion model's, got {sampling.sampler}; try ddim")
     if steps > limit:
         raise ValueError(
             f"{section}.num_inference_steps: must be at most diffusion.num_train_timesteps = {limit}, got {steps}"
@@ -399,3 +613,22 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
             f"{section}.reconstruction_timestep: must be below diffusion.num_train_timesteps = {limit}, "
             f"got {sampling.reconstruction_timestep}"
         )
+
+
+S = TypeVar("S", bound=SamplingConfig)
+
+
+def one_pass(sampling: S, section: str) -> S:
+    """How a GAN's slices are drawn; refuses settings that were given and mean nothing to it.
+
+    Raises:
+        ValueError: names them.
+    """
+    given = {name: getattr(sampling, name) for name in sampling.model_fields_set}
+    wrong = families.not_for_one_pass(given)
+    if wrong:
+        raise ValueError(
+            f"{section}.{wrong[0]}: the model is a GAN and draws in one pass, got {given[wrong[0]]}; leave out "
+            f"{', '.join(wrong)}, or set to null"
+        )
+    return sampling.model_copy(update=ONE_PASS)

@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(folder: str) -> Path:
-    """The folder of shipped YAML files: `jobs` or `search_spaces`, from the checkout, else from the wheel."""
+    """A folder of shipped files: `jobs`, `search_spaces` or `dashboards`, from the checkout, else from the wheel."""
     checkout = _PACKAGE.parents[1] / folder
     return checkout if (_PACKAGE.parents[1] / "pyproject.toml").exists() else _PACKAGE / "bundled" / folder
 

@@ -22,7 +22,7 @@ from lwddpm.diffusion.sampling import (
     reconstruct,
     visited_timesteps,
 )
-from lwddpm.models.unet import build_model
+from lwddpm.models.build import build_model
 
 pytestmark = pytest.mark.filterwarnings(
     # diffusers 0.42 wraps torch tensors by np.array; NumPy 2 finds torch's __array__ outdated.

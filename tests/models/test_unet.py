@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lwddpm.config import ModelConfig
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 
 VARIANTS = [(attention, last) for attention in ("se", "linear", "none") for last in (False, True)]
 

@@ -8,7 +8,7 @@ from lwddpm.config import DiffusionConfig, EvaluationConfig, ModelConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import JobError
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 from lwddpm.search.objectives import measure
 from lwddpm.training.checkpoint import SavedModel, load_model, save_model
 

@@ -6,7 +6,7 @@ import pytest
 
 from lwddpm.config import TrackingConfig, TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import SavedModel, save_model
 

@@ -45,6 +45,12 @@ def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_di
     second = _register(job, store, model_dir, "found", tiny_dataset)
     assert registry.find_version("models:/found@candidate") == second
     assert [(v.version, v.aliases) for v in registry.list_versions("found")] == [(2, ["candidate"]), (1, [])]
+    folder = Path(store.removeprefix("sqlite:///")).parent / "kept"
+    kept = registry.fetch_model("models:/found/1", folder)
+    assert registry.fetch_model("models:/found/1", folder) == kept
+    assert [path.name for path in sorted(kept.iterdir())] == ["config.json", "model.safetensors"]
+    assert registry.fetch_model("models:/found/2", folder) != kept
+    assert (kept / "model.safetensors").read_bytes() == (model_dir / "model.safetensors").read_bytes()
     fetched, saved = load_model(registry.fetch_model("models:/found/1"))
     original, _ = load_model(model_dir)
     assert saved == read_saved_model(model_dir)
@@ -145,7 +151,7 @@ def test_nothing_that_is_stored_is_a_pickle(
     made = _register(job, store, model_dir, "files", tiny_dataset)
     local = Path(mlflow.artifacts.download_artifacts(f"models:/files/{made.version}", dst_path=str(tmp_path / "all")))
     files = [path for path in local.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    assert {path.suffix for path in files} <= {".py", ".json", ".safetensors", ".txt", ".yaml", ""}
+    assert {path.suffix for path in files} <= {".html", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ""}
     assert not any(path.read_bytes().startswith(b"\x80") for path in files)
 
 

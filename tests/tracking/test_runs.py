@@ -32,6 +32,9 @@ def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset:
     assert found.data.params["model.dim_mults"] == "[1, 2]"
     tags = found.data.tags
     assert tags["lwddpm.dataset_version"] == tiny_dataset.version
+    assert tags["mlflow.note.content"] == (
+        "Trains lw_ddpm, widths 8 x [1, 2], 8 steps of batches of 8, on simulated slices, 16 px."
+    )
     assert {"lwddpm.digest", "lwddpm.host", "lwddpm.version.torch", "mlflow.source.git.commit"} <= tags.keys()
     (recorded,) = found.inputs.dataset_inputs
     assert recorded.dataset.digest == tiny_dataset.version[:36]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
 from lwddpm.training.checkpoint import (
     SavedModel,
     TrainingState,
@@ -56,10 +56,11 @@ def _saved() -> SavedModel:
 def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None:
     model, optimizer = _trained(0)
     ema, _ = _trained(1)
-    path = save_checkpoint(tmp_path, _state(7), model, ema, optimizer, keep=2)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model, "ema": ema}, {"optimizer": optimizer}, keep=2)
     other, other_optimizer = _trained(2)
     other_ema, _ = _trained(3)
-    assert load_checkpoint(path, other, other_ema, other_optimizer, CPU) == _state(7)
+    modules, optimizers = {"model": other, "ema": other_ema}, {"optimizer": other_optimizer}
+    assert load_checkpoint(path, modules, optimizers, CPU) == _state(7)
     for found, expected in ((other, model), (other_ema, ema)):
         assert all(map(torch.equal, found.state_dict().values(), expected.state_dict().values()))
     found, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
@@ -70,7 +71,7 @@ def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None
 def test_only_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     model, optimizer = _trained(0)
     for step in (9, 10, 11):
-        save_checkpoint(tmp_path, _state(step), model, model, optimizer, keep=2)
+        save_checkpoint(tmp_path, _state(step), {"model": model}, {"optimizer": optimizer}, keep=2)
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000010", "step_00000011"]
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
@@ -190,10 +191,10 @@ def test_damaged_moments_are_refused(
     change: Callable[..., dict[str, torch.Tensor]], expected: str, tmp_path: Path
 ) -> None:
     model, optimizer = _trained(0)
-    path = save_checkpoint(tmp_path, _state(7), model, model, optimizer, keep=2)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
     save_file(change(load_file(path / "optimizer.safetensors")), path / "optimizer.safetensors")
     with pytest.raises(CheckpointError, match=expected):
-        load_checkpoint(path, model, model, optimizer, CPU)
+        load_checkpoint(path, {"model": model}, {"optimizer": optimizer}, CPU)
 
 
 def test_a_full_disk_is_one_clear_error_and_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
@@ -205,9 +206,9 @@ from pathlib import Path
 from test_checkpoint import _state, _trained, save_checkpoint
 model, optimizer = _trained(0)
 folder = Path({str(tmp_path)!r})
-save_checkpoint(folder, _state(1), model, model, optimizer, keep=1)
+save_checkpoint(folder, _state(1), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-save_checkpoint(folder, _state(2), model, model, optimizer, keep=1)
+save_checkpoint(folder, _state(2), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "JobError" in done.stderr, done.stderr
@@ -217,4 +218,4 @@ save_checkpoint(folder, _state(2), model, model, optimizer, keep=1)
     model, optimizer = _trained(1)
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
-    assert load_checkpoint(latest, model, model, optimizer, CPU) == _state(1)
+    assert load_checkpoint(latest, {"model": model}, {"optimizer": optimizer}, CPU) == _state(1)

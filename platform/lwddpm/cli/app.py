@@ -12,7 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from lwddpm.errors import LwddpmError
+from lwddpm.cluster.credentials import offer_token
+from lwddpm.errors import ConfigError, LwddpmError
 
 app = typer.Typer(
     name="lwddpm",
@@ -24,6 +25,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C. Progress goes to stderr.",
 )
 
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped job such as demo.")
+]
+OverrideOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as training.lr=1e-4.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
 TrackingOption = Annotated[
     str | None,
@@ -44,6 +51,8 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         lwddpm run search_demo      a hyperparameter search on the same
 
         lwddpm models list          what has been registered
+
+        lwddpm up                   a Ray head and MLflow on this machine, for lwddpm submit
 
         mlflow ui                   every run, in the browser
     """
@@ -74,6 +83,21 @@ def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
     return result
 
 
+def enter(directory: str) -> None:
+    """Make a folder the working folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        hint = "name a folder that exists"
+        if not directory:  # a submitted job, on a node that does not say where its storage is
+            hint = "set LWDDPM_STORAGE on the cluster's nodes, or submit with --storage"
+        raise ConfigError(f"--directory: {directory or 'nothing given'}: {error.strerror}; {hint}") from None
+
+
 def _fail(message: str, code: int, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(json.dumps({"error": message, "exit_code": code}))
@@ -93,6 +117,7 @@ def main() -> None:
     # times slower when other programs want the cores, and gains nothing when none do.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
+    offer_token()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     try:

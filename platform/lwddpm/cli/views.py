@@ -28,6 +28,11 @@ def plan(result: dict[str, Any]) -> None:
             "run folder": result["run_dir"],
         }
     )
+    if trainings := result.get("trainings"):
+        table = Table("training", Column("parameters", justify="right"), Column("steps", justify="right"))
+        for label, needs in trainings.items():
+            table.add_row(label, f"{needs['parameters']:,}", f"{needs['steps']:,}")
+        console.print(table)
     if search := result.get("search"):
         rungs = ", ".join(f"{step:,}" for step in search["rungs"])
         _facts(
@@ -46,12 +51,18 @@ def summary(result: dict[str, Any]) -> None:
         _facts({"dataset": f"{dataset['path']}{simulated}", "version": dataset["version"], "slices": splits})
     if searched := result.get("search"):
         study(searched)
+    if statements := result.get("statements"):
+        _statements(statements)
     if result.get("metrics"):
         metrics(result["metrics"])
     for missing in result.get("unavailable", []):
         console.print(f"not reported: {missing['name']}: {missing['reason']}", markup=False)
+    for warning in result.get("warnings", []):
+        console.print(f"warning: {warning}", markup=False)
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
+    if "report" in result:
+        _facts({"report": result["report"]})
     if "run_id" in result:
         store = result["tracking_uri"]
         browse = store if store.startswith("http") else f"mlflow ui --backend-store-uri {store}"
@@ -63,6 +74,19 @@ def summary(result: dict[str, Any]) -> None:
                 "sample it": f"lwddpm sample {model['uri']} --count 64 --out samples",
             }
         )
+
+
+def report(result: dict[str, Any]) -> None:
+    """`report`."""
+    _statements(result["statements"])
+    _facts({"report": result["report"]})
+
+
+def _statements(verdicts: dict[str, str]) -> None:
+    table = Table("the paper's statement", "this run")
+    for name, verdict in verdicts.items():
+        table.add_row(name.replace("_", " "), verdict)
+    console.print(table)
 
 
 def metrics(values: dict[str, float]) -> None:
@@ -179,3 +203,73 @@ def _facts(facts: dict[str, str]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(f"{name:<{width}}  {value}", markup=False)
+
+
+def head(result: dict[str, Any]) -> None:
+    """`up`."""
+    _facts(
+        {
+            "Ray": f"{result['ray']} (token in ~/.ray/auth_token)",
+            "MLflow": f"{result['mlflow']} (user {result['mlflow_user']}, password in {result['environment']})",
+            "storage": f"{result['storage']}: relative paths of submitted jobs start there",
+            **result["monitoring"],
+            "logs": result["logs"],
+            "started": ", ".join(result["started"]) or "nothing: all was running",
+            "open": "Ray's metrics ports, on all interfaces and without token, and its node ports, with token:"
+            " let a firewall keep others out",
+        }
+    )
+    console.print(f"\n  source {result['environment']}     # for ray, mlflow and lwddpm in this shell", markup=False)
+    console.print("  lwddpm submit demo --wait\n  lwddpm down", markup=False)
+    if result["exposed"]:
+        console.print(f"  {result['join']}     # on other machines, with the same token", markup=False)
+
+
+def downed(result: dict[str, Any]) -> None:
+    """`down`."""
+    if not result["stopped"]:
+        console.print("no head is running on this machine")
+        return
+    jobs = f"; jobs stopped with a checkpoint: {', '.join(result['jobs'])}" if result["jobs"] else ""
+    console.print(f"stopped: {', '.join(result['stopped'])}{jobs}", markup=False)
+
+
+def submitted(result: dict[str, Any]) -> None:
+    """`submit`."""
+    submission(result)
+    if result["state"] in ("PENDING", "RUNNING"):
+        console.print(f"\n  lwddpm jobs logs {result['id']} --follow\n  lwddpm jobs stop {result['id']}", markup=False)
+
+
+def submission(result: dict[str, Any]) -> None:
+    """`jobs status`, `jobs stop`."""
+    run = result["run"]
+    _facts(
+        {
+            "job": f"{result['id']} ({result['kind'] or 'not of this platform'})",
+            "state": f"{result['state']}, {result['message']}".rstrip(", "),
+            "started": f"{(result['started'] or 'not yet').partition('.')[0]}; {result['seconds'] or 0:.0f} s",
+            "MLflow run": f"{run['run_id']} ({run['url']})" if run else "none opened",
+        }
+    )
+
+
+def submissions(found: list[dict[str, Any]]) -> None:
+    """`jobs list`."""
+    if not found:
+        console.print("no jobs yet: lwddpm submit demo")
+        return
+    table = Table("job", "kind", "state", "started", "seconds")
+    for item in found:
+        started = (item["started"] or "").partition(".")[0]
+        table.add_row(item["id"], item["kind"] or "", item["state"], started, f"{item['seconds'] or 0:.0f}")
+    console.print(table)
+
+
+def log(result: dict[str, str]) -> None:
+    """`jobs logs`."""
+    console.print(result["log"], end="", markup=False)
+
+
+def ended(result: None) -> None:
+    """`dashboard`: it has said everything while it ran."""

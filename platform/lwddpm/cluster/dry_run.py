@@ -1,10 +1,12 @@
 """`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
 
+from pathlib import Path
 from typing import Any
 
+from lwddpm.cluster.compare_plan import make_plan
 from lwddpm.cluster.jobs import check_job
-from lwddpm.cluster.rundir import run_folder, search_folder
-from lwddpm.config import AnyJob, DataConfig, SearchJob, TrainingJob, TrainJob
+from lwddpm.cluster.rundir import compare_folder, run_folder, search_folder
+from lwddpm.config import AnyJob, CompareJob, DataConfig, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.store import read_manifest
 from lwddpm.search.budget import Budget
@@ -19,6 +21,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     Returns:
         `config` (resolved), `digest`; for training jobs also `parameters`, `memory_mib_per_worker`,
         `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`;
+        for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `trials`, `rungs` (steps at which one is measured), `steps_at_most`.
 
     Raises:
@@ -29,7 +32,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     if isinstance(job, TrainingJob):
         needs = estimate(job)
         num_train, known = _train_slices(job.data)
-        schedule = Schedule.of(job.training, num_train)
+        schedule = Schedule.of(job.training, num_train, job.batches_per_step)
         described |= {
             "parameters": needs.parameters,
             "memory_mib_per_worker": needs.memory_mib,
@@ -38,7 +41,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
             "train_slices_known": known,
             "steps_per_epoch": schedule.steps_per_epoch,
             "steps": schedule.num_steps,
-            "run_dir": str(run_folder(job) if isinstance(job, TrainJob) else search_folder(job)),
+            "run_dir": str(_folder(job)),
         }
         if isinstance(job, SearchJob):
             rungs, trials = Budget.of(job, num_train).rungs, job.search.num_trials
@@ -48,7 +51,26 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
                 "rungs": rungs,
                 "steps_at_most": trials * rungs[-1],
             }
+        elif isinstance(job, CompareJob):
+            described["trainings"] = {
+                planned.label: {
+                    "parameters": estimate(planned.job).parameters,
+                    "steps": Schedule.of(planned.job.training, num_train, planned.job.batches_per_step).num_steps,
+                }
+                for planned in make_plan(job, num_train).trainings.values()
+            }
     return described
+
+
+def _folder(job: TrainingJob) -> Path:
+    match job:
+        case SearchJob():
+            return search_folder(job)
+        case CompareJob():
+            return compare_folder(job)
+        case _:
+            assert isinstance(job, TrainJob)
+            return run_folder(job)
 
 
 def _train_slices(data: DataConfig) -> tuple[int, bool]:

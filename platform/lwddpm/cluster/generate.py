@@ -54,6 +54,7 @@ def _reconstruct(
     device: str, model_dir: str, timestep: int, sampling: SamplingConfig, chunk: list[tuple[int, np.ndarray]]
 ) -> np.ndarray:
     model, saved = _load(device, model_dir, _modified(model_dir))
+    assert saved.diffusion is not None
     numbers, images = zip(*chunk, strict=True)
     return reconstruct(
         model,

@@ -5,31 +5,30 @@ from typing import Any
 
 from PIL import Image
 
+from lwddpm.cluster.compare import check_compare, run_compare
 from lwddpm.cluster.generate import generate_images
-from lwddpm.cluster.measure import measure
-from lwddpm.cluster.pipeline import prepare, run_training, summary_of
+from lwddpm.cluster.metrics import JobMetrics
+from lwddpm.cluster.pipeline import fitting, models_folder, prepare, run_evaluation, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
 from lwddpm.cluster.search import check_search, run_search
 from lwddpm.cluster.session import Session
 from lwddpm.config import (
     AnyJob,
+    CompareJob,
     EvaluateJob,
     PrepareJob,
     SampleJob,
     SearchJob,
     TrainingJob,
     TrainJob,
-    check_steps,
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
-from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.offline import offline
 from lwddpm.tracking import registry
-from lwddpm.tracking.runs import tracked_run
-from lwddpm.tracking.store import check_tracking, connect, named_hosts, public, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
+from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.disk import complete_folder
 
 
@@ -54,8 +53,10 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
                 return run_training(job, session, fresh)
             case SearchJob():
                 return run_search(job, session, fresh)
+            case CompareJob():
+                return run_compare(job, session, fresh)
             case EvaluateJob():
-                return _evaluate(job, session, fresh)
+                return run_evaluation(job, session, fresh)
             case SampleJob():
                 return _sample(job, session)
 
@@ -75,6 +76,8 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
         check_writable(Path(job.output), "output")
         if isinstance(job, SearchJob):
             check_search(job)
+        elif isinstance(job, CompareJob):
+            check_compare(job)
         weights = job.evaluation.inception_weights if job.evaluation else None
     elif isinstance(job, SampleJob):
         _check_out(Path(job.out).resolve())
@@ -95,41 +98,13 @@ def _check_out(out: Path) -> None:
         raise ConfigError(f"out: must be a new or empty folder, or hold earlier samples, got {out}; choose another")
 
 
-def _evaluate(job: EvaluateJob, session: Session, fresh: bool) -> dict[str, Any]:
-    uri = tracking_uri(job.tracking)
-    connect(uri)
-    model_dir = registry.fetch_model(job.model_uri)
-    saved = read_saved_model(model_dir)
-    if saved.image_size != job.data.image_size:
-        raise ConfigError(
-            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
-            f"set data.image_size={saved.image_size}"
-        )
-    _check_steps(job.evaluation, saved, "evaluation")
-    with tracked_run(job, uri, None, job.digest()) as run:
-        dataset = prepare(job.data, session, fresh)
-        session.rest()
-        num_evaluated(dataset, job.evaluation)
-        run.dataset(dataset)
-        result = measure(model_dir, dataset, job.evaluation, session, run)
-        run.values(result.metrics(), saved.step)
-        return {
-            "name": job.name,
-            "run_id": run.run_id,
-            "tracking_uri": public(uri),
-            "dataset": summary_of(dataset),
-            "parameters": saved.parameters,
-            "metrics": result.metrics(),
-            "unavailable": [u.model_dump() for u in result.unavailable],
-        }
-
-
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
     saved = read_saved_model(model_dir)
-    _check_steps(job.sampling, saved, "sampling")
-    images = generate_images(model_dir, job.sampling, job.count, session)
+    sampling = fitting(job.sampling, saved, "sampling")
+    with JobMetrics(job.name, "") as session.metrics:
+        images = generate_images(model_dir, sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
@@ -139,16 +114,9 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
         about = {
             "synthetic": True,
             "model_uri": job.model_uri,
-            "sampling": job.sampling.model_dump(),
+            "sampling": sampling.model_dump(),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }
         write_json(folder / "samples.json", about)
     return {"name": job.name, "out": str(out), "count": job.count, "image_size": saved.image_size}
-
-
-def _check_steps(sampling: Any, saved: SavedModel, section: str) -> None:
-    try:
-        check_steps(sampling, saved.diffusion, section)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None

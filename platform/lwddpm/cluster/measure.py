@@ -10,11 +10,11 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory
 from lwddpm.evaluation import figures
-from lwddpm.evaluation.protocol import evaluate, num_evaluated
+from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
 from lwddpm.tracking.runs import TrackedRun, log_images
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import load_model, read_saved_model
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
 _STRIP_ROWS, _STRIP_FRAMES = 4, 8
@@ -37,15 +37,25 @@ def measure(
         dataset,
         config,
         extract=feature_extraction(session, config.inception_weights),
-        reconstruct=lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session),
+        reconstruct=reconstruction(model_dir, config, session),
     )
     for missing in result.unavailable:
         say(f"{missing.name} is not reported: {missing.reason}")
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+        run.tags({"lwddpm.warning": warning})
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
     log_images(run, generated[:count])
     _draw(model_dir, dataset, config, session, run, generated[:_PICTURED])
     return result
+
+
+def reconstruction(model_dir: Path, config: EvaluationConfig, session: Session) -> Reconstruct | None:
+    """How to noise and denoise real slices, for models that denoise."""
+    if read_saved_model(model_dir).diffusion is None:
+        return None
+    return lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session)
 
 
 def _draw(
@@ -62,6 +72,8 @@ def _draw(
     run.figure(figures.real_beside_synthetic(real[chosen], generated, simulated=simulated), "real_beside_synthetic")
     device = "cuda" if session.in_process and session.use_gpu else "cpu"  # the driver of a cluster may have no GPU
     model, saved = load_model(model_dir, device)
+    if saved.diffusion is None:
+        return
     num_frames = min(_STRIP_FRAMES, config.num_inference_steps + 1)
     frames, timesteps = denoising_trajectory(
         model, saved.diffusion, config, range(_STRIP_ROWS), saved.image_size, device, num_frames

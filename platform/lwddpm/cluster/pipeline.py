@@ -5,22 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, TrainJob
+from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, public, tracking_uri
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.schedule import Schedule
 
 
@@ -42,8 +46,14 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     return dataset
 
 
-def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]:
+def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Dataset | None = None) -> dict[str, Any]:
+    """Bring a training to its end, or say that it has been there.
+
+    Args:
+        dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
+    """
     folder = run_folder(job)
+    nested = dataset is not None
     with occupied(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
@@ -54,9 +64,13 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest(), folder) as run:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
+            JobMetrics(job.name, run.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
-            dataset = prepare(job.data, session, fresh)
+            if dataset is None:
+                dataset = prepare(job.data, session, fresh)
             session.rest()
             check_dataset(job, dataset)
             run.dataset(dataset)
@@ -64,6 +78,64 @@ def run_training(job: TrainJob, session: Session, fresh: bool) -> dict[str, Any]
             run.flush()
             write_json(folder / "result.json", result)
     return result
+
+
+def run_evaluation(
+    job: EvaluateJob, session: Session, fresh: bool, *, dataset: Dataset | None = None
+) -> dict[str, Any]:
+    """Measure a saved or registered model; `dataset` as in `run_training`."""
+    uri = tracking_uri(job.tracking)
+    connect(uri)
+    model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
+    saved = read_saved_model(model_dir)
+    if saved.image_size != job.data.image_size:
+        raise ConfigError(
+            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
+            f"set data.image_size={saved.image_size}"
+        )
+    evaluation = fitting(job.evaluation, saved, "evaluation")
+    nested = dataset is not None
+    with (
+        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
+        JobMetrics(job.name, run.run_id) as session.metrics,
+    ):
+        if dataset is None:
+            dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, evaluation)
+        run.dataset(dataset)
+        result = measure(model_dir, dataset, evaluation, session, run)
+        run.values(result.metrics(), saved.step)
+        return {
+            "name": job.name,
+            "run_id": run.run_id,
+            "tracking_uri": public(uri),
+            "dataset": summary_of(dataset),
+            "parameters": saved.parameters,
+            "metrics": result.metrics(),
+            "unavailable": [u.model_dump() for u in result.unavailable],
+            "warnings": list(result.warnings),
+        }
+
+
+def models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
+    """Where a registered model is kept: on a cluster workers on other nodes read it too, from shared storage."""
+    return Path(job.output) / "models" if session.address else None
+
+
+def fitting(sampling: S, saved: SavedModel, section: str) -> S:
+    """The settings as this model takes them: as they are, or one pass of a GAN's generator.
+
+    Raises:
+        ConfigError: they ask for what the model cannot do.
+    """
+    try:
+        if saved.diffusion is None:
+            return one_pass(sampling, section)
+        check_steps(sampling, saved.diffusion, section)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return sampling
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:
@@ -81,7 +153,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
-    Schedule.of(job.training, dataset.num("train"))
+    Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
 
@@ -105,8 +177,10 @@ def train_evaluate_register(
     model_dir = folder / "model"
     if not model_dir.exists():
         train_on_workers(job, dataset, folder, session)
-    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-    run.figure(figures.loss_curve(run.history("train/loss"), run.history("val/loss"), label), "loss")
+    drawn = run.history("train/diversity")
+    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+        run.tags({"lwddpm.warning": warning})
+    run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {
         "name": job.name,
@@ -125,6 +199,7 @@ def train_evaluate_register(
         evaluated = measure(model_dir, dataset, job.evaluation, session, run)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
+        result |= {"warnings": list(evaluated.warnings)}
     if job.registry is None:
         run.values(result["metrics"], saved.step)
     else:
@@ -146,6 +221,14 @@ def train_evaluate_register(
             "uri": f"models:/{version.name}@{job.registry.alias}",
         }
     return result
+
+
+def _loss_figure(job: TrainJob, run: TrackedRun) -> Figure:
+    train = run.history("train/loss")
+    if job.diffusion is None:
+        return figures.adversarial_losses(train, run.history("train/loss_discriminator"), job.model.family)
+    label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    return figures.loss_curve(train, run.history("val/loss"), label)
 
 
 def summary_of(dataset: Dataset) -> dict[str, Any]:

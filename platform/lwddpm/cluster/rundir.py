@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config import CompareJob, SearchJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.training.disk import write_whole
 
@@ -29,6 +29,11 @@ def run_folder(job: TrainJob) -> Path:
 
 def search_folder(job: SearchJob) -> Path:
     """Of a whole search; its trials have run folders beneath."""
+    return Path(job.output).absolute() / job.name
+
+
+def compare_folder(job: CompareJob) -> Path:
+    """Of a whole comparison; its trainings have run folders beside it."""
     return Path(job.output).absolute() / job.name
 
 

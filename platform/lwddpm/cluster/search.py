@@ -6,19 +6,21 @@ import os
 import shutil
 import threading
 import uuid
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import ray
 from ray import tune
 from ray.util.queue import Queue as RayQueue
 
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.pipeline import check_dataset, prepare, summary_of, train_evaluate_register
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, search_folder, write_json
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import StopRequest
+from lwddpm.cluster.train import Rows, StopRequest
 from lwddpm.cluster.trial import Trial, TrialSettings
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
@@ -45,7 +47,7 @@ def check_search(job: SearchJob) -> None:
     load_space(job.search.space, job)
     record.check_storage(record.storage_url(job.search.storage))
     if job.training.max_steps is not None:
-        Budget.of(job, job.training.batch_size)
+        Budget.of(job, job.training.batch_size * job.batches_per_step)
     if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
         try:
             read_weights("fid", inception_weights=job.search.proxy.inception_weights)
@@ -73,7 +75,10 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest(), folder) as parent:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder) as parent,
+            JobMetrics(job.name, parent.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
             dataset = prepare(job.data, session, fresh)
             budget = Budget.of(job, dataset.num("train"))
@@ -174,7 +179,7 @@ def _run_trials(
         events=events,
     )
     with TrialTable(job.search.num_trials, budget.max_steps, job.search.pruned_on) as table:
-        ledger = _Ledger(study, parent, table)
+        ledger = _Ledger(study, parent, table, settings, session)
         searcher = StudySearcher(study, space, settings, ledger.notify(events))
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Trial, settings=settings), resources),
@@ -260,10 +265,18 @@ class _Fit(threading.Thread):
 
 
 class _Ledger:
-    """The driver's books: one MLflow run for each trial, and the live table."""
+    """The driver's books: one MLflow run and one set of exported series for each trial, and the live table."""
 
-    def __init__(self, study: optuna.Study, parent: TrackedRun, table: TrialTable) -> None:
-        self._study, self._parent, self._table = study, parent, table
+    def __init__(
+        self, study: optuna.Study, parent: TrackedRun, table: TrialTable, settings: TrialSettings, session: Session
+    ) -> None:
+        self._study, self._parent, self._table, self._settings = study, parent, table, settings
+        self._search, self._trials = session.metrics, dict[int, JobMetrics]()
+        workers, use_gpu = settings.job.workers, session.use_gpu
+        self._held_by_one = {
+            "CPU": workers.max_count * settings.cpus_per_worker,
+            "GPU": workers.max_count * workers.gpus_per_worker if use_gpu else 0,
+        }
         self._runs: dict[int, TrackedRun] = {}
         self._ended: list[TrackedRun] = []
         self._folders: dict[int, Path] = {}
@@ -290,19 +303,31 @@ class _Ledger:
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder
         self._runs[trial.number] = run
+        self._trials[trial.number] = JobMetrics(self._settings.job.name, run.run_id, str(trial.number))
+        self._trials[trial.number].open()
+        self._count()
         self._table.begin(trial.number, values)
 
-    def advance(self, number: int, step: int) -> None:
-        self._table.advance(number, step)
+    def metrics(self, number: int, rows: Rows) -> None:
+        """For those who watch: MLflow gets them from the trial's outbox."""
+        self._trials[number].metrics(rows)
+        self._table.advance(number, max(rows))
+
+    def worker_started(self, number: int, rank: int, world: int, until: int | None, gpu: str) -> None:
+        self._trials[number].worker_started(rank, world, until, gpu, {})  # the search holds what its trials hold
 
     def rung(self, number: int, step: int, value: float) -> None:
         self._table.rung(number, step, value)
+        self._trials[number].set("trial_objective", value, objective=self._settings.pruned_on)
+        self._trials[number].set("trial_step", step)
 
     def end(self, number: int, state: str, reason: str) -> None:
         run = self._runs.pop(number)
         tags = {"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {})
         run.end({"fail": "FAILED", "interrupted": "KILLED"}.get(state, "FINISHED"), tags)
         self._ended.append(run)
+        self._trials.pop(number).close()
+        self._count()
         self._table.end(number, state, reason)
         if state == "complete":
             kept = {found.number for found in record.pareto_front(self._study)}
@@ -318,6 +343,18 @@ class _Ledger:
         for run in (*self._ended, *self._runs.values()):
             run.flush()
         self._runs.clear()
+        for series in self._trials.values():
+            series.close()
+        self._trials.clear()
+        self._count()
+
+    def _count(self) -> None:
+        """Export how many trials of the whole study are in which state, and what the running ones hold."""
+        states = Counter(trial.state for trial in record.records(self._study))
+        states["running"] = len(self._trials)  # those of a dead driver are RUNNING in the study
+        for state in get_args(record.State):
+            self._search.set("trials", states[state], state=state)
+        self._search.hold({name: amount * len(self._trials) for name, amount in self._held_by_one.items()})
 
 
 def _drop_checkpoints(folder: Path) -> None:
@@ -352,7 +389,10 @@ def _finish(
         if finished is None:
             say(f"trial {found.number}: training to the end of its schedule")
             check_dataset(trial, dataset)
-            with tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run:
+            with (
+                tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run,
+                JobMetrics(job.name, run.run_id, str(found.number)) as session.metrics,
+            ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
                 finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
                 run.flush()

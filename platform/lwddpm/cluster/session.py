@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import ray
 import torch
 
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.offline import carried, is_offline
@@ -32,6 +33,7 @@ class Session:
     def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
         self.workers = workers
         self.address = address or os.environ.get("RAY_ADDRESS") or None
+        self.metrics = JobMetrics("", "")  # of the job, once its run is open
         self._started_here = False
 
     @classmethod
@@ -156,11 +158,14 @@ class Session:
     def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
         """Apply a function that computes with a model: in this process, or on the job's workers."""
         if self.in_process:
-            return serial_map(function, items, description=description)
+            yield from serial_map(function, items, description=description)
+            return
         self.connect()
-        resources = self.worker_resources
+        resources, there = self.worker_resources, ray.cluster_resources()
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-        return ray_map(function, items, description=description, **options)
+        tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
+        with self.metrics.holding({name: amount * tasks for name, amount in resources.items()}):
+            yield from ray_map(function, items, description=description, **options)
 
 
 def serial_map(function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
@@ -213,6 +218,8 @@ def usable_cpus() -> int:
 
 def _check_address(address: str) -> None:
     """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {address}: is a job server, to which a job is sent with lwddpm submit")
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return  # "auto": Ray knows where

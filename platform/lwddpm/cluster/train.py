@@ -1,16 +1,14 @@
 """Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
 
-import functools
 import logging
 import os
 import queue
 import signal
 import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
@@ -26,6 +24,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.progress import Bar, bar, say
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.allocator import ENVIRONMENT
@@ -41,6 +40,16 @@ RESIZE_EVERY_S = 60.0  # how often an elastic group looks for more room
 Rows = dict[int, dict[str, float]]  # numbers by step
 
 
+class Listener(Protocol):
+    """Hears the workers of a training, in the driver."""
+
+    def metrics(self, rows: Rows) -> None:
+        """Rank 0 reports numbers."""
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        """A worker begins, or begins again after a loss: `metrics.JobMetrics.worker_started`."""
+
+
 class WorkerReporter(Outbox):
     """Rank 0's reports: into the run folder, for MLflow; the numbers also to whoever watches in the driver."""
 
@@ -50,7 +59,7 @@ class WorkerReporter(Outbox):
 
     def metrics(self, rows: Rows) -> None:
         super().metrics(rows)
-        self._events.put(rows)
+        self._events.put(("metrics", (rows,)))
 
 
 def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Session) -> TrainingOutcome:
@@ -63,27 +72,42 @@ def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Se
         JobError: the training failed, or a worker was lost more often than `workers.max_failures` allows.
         KeyboardInterrupt: stopped by the user; a checkpoint is saved.
     """
-    total = Schedule.of(job.training, dataset.num("train")).num_steps
+    total = Schedule.of(job.training, dataset.num("train"), job.batches_per_step).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
-        outcome = run_workers(job, dataset, run_dir, functools.partial(_show, progress), session, stop.file)
+        outcome = run_workers(job, dataset, run_dir, _Shown(progress, session), session, stop.file)
+        session.metrics.training_ended()
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
         raise KeyboardInterrupt
     return outcome
 
 
-def _show(progress: Bar, rows: Rows) -> None:
-    step, values = max(rows.items())
-    if "train/images_per_s" in values:
-        rate = values["train/images_per_s"]
-        progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+class _Shown:
+    """Shows how far the training is, on the terminal and in the exported metrics."""
+
+    def __init__(self, progress: Bar, session: Session) -> None:
+        self._progress, self._session = progress, session
+
+    def metrics(self, rows: Rows) -> None:
+        self._session.metrics.metrics(rows)
+        step, values = max(rows.items())
+        if "train/images_per_s" in values:
+            rate = values["train/images_per_s"]
+            self._progress.advance_to(step, f"loss {values['train/loss']:.4f}, {rate:.1f} images/s")
+        warning = collapse_warning(values.get("train/diversity", 1.0))
+        if warning is not None:
+            say(f"warning: step {step}: {warning}")
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        resources = {} if self._session.in_process else self._session.worker_resources
+        self._session.metrics.worker_started(rank, world, until, gpu, resources)
 
 
 def run_workers(
     job: TrainJob,
     dataset: Dataset,
     run_dir: Path,
-    watch: Callable[[Rows], None],
+    listener: Listener,
     session: Session,
     stop_file: Path,
     until: int | None = None,
@@ -91,7 +115,7 @@ def run_workers(
     """Start the workers and wait for the end.
 
     Args:
-        watch: called in this thread with the numbers that rank 0 reports.
+        listener: called in this thread.
         stop_file: once it exists, the workers save a checkpoint and end.
         until: optimizer step to pause at; default: the end of the training.
 
@@ -135,8 +159,8 @@ def run_workers(
     )
     attempt = _Attempt(trainer, events)
     attempt.start()
-    for rows in iter(events.get, None):
-        watch(rows)
+    for name, arguments in iter(events.get, None):
+        getattr(listener, name)(*arguments)
     return attempt.outcome()
 
 
@@ -162,9 +186,10 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
-    rank = dist.get_rank() if dist.is_initialized() else 0
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     reporter = WorkerReporter(run_dir / "outbox", payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
+    payload["events"].put(("worker_started", (rank, world, payload["until"], _gpu_name(device))))
     stop_file = Path(payload["stop_file"])
 
     def stop() -> bool:
@@ -199,6 +224,11 @@ def _device(use_gpu: bool) -> torch.device:
     # In the driver's process Ray Train's get_device() would start a second Ray to ask for GPU ids.
     device: torch.device = get_device() if ray.is_initialized() and dist.is_initialized() else torch.device("cuda", 0)
     return device
+
+
+def _gpu_name(device: torch.device) -> str:
+    """As NVML and Ray's metrics call it; empty for a CPU."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
 
 
 class StopRequest:

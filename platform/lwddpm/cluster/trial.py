@@ -126,9 +126,15 @@ class _Watch:
         self.validation_loss = math.nan
         self.peak_memory_mib = 0.0
 
-    def __call__(self, rows: Rows) -> None:
+    def metrics(self, rows: Rows) -> None:
         for values in rows.values():
             self.validation_loss = values.get("val/loss", self.validation_loss)
             self.peak_memory_mib = max(self.peak_memory_mib, values.get("train/peak_memory_mib", 0.0))
+        self._send("metrics", rows)
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        self._send("worker_started", rank, world, until, gpu)
+
+    def _send(self, name: str, *arguments: Any) -> None:
         if self._events is not None:
-            self._events.put((self._number, "advance", (max(rows),)))
+            self._events.put((self._number, name, arguments))

@@ -95,6 +95,12 @@ class DiffusionProcess(nn.Module):
             return (x_t - noise * prediction) / signal
         return signal * x_t - noise * prediction
 
+    def predict_noise(self, x_t: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:
+        """The noise in x_t that a prediction implies; with epsilon the prediction itself."""
+        if self.config.prediction_type == "epsilon":
+            return prediction
+        return _per_image(self.noise[timesteps]) * x_t + _per_image(self.signal[timesteps]) * prediction
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio abar_t / (1 - abar_t) at timesteps [B], float32 [B]."""
         return self.snrs[timesteps]

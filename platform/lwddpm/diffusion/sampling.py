@@ -70,6 +70,8 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
             scheduler = DDIMScheduler(**options, clip_sample=False)
         case "dpmsolver++" | "sde-dpmsolver++":
             scheduler = DPMSolverMultistepScheduler(**options, algorithm_type=sampling.sampler)
+        case _:
+            raise ValueError(f"{sampling.sampler} is no sampler of a diffusion model")
     # diffusers multiplies float32 alphas, and 1 - beta of a long stride underflows.
     scheduler.alphas_cumprod = abar.float()
     scheduler.set_timesteps(len(visited))
@@ -112,7 +114,7 @@ def denoise(
 
 def generate(
     model: nn.Module,
-    diffusion: DiffusionConfig,
+    diffusion: DiffusionConfig | None,
     sampling: SamplingConfig,
     indices: Sequence[int],
     image_size: int,
@@ -125,7 +127,9 @@ def generate(
     Runs in the autocast context of the caller; leaves the model in the mode it was in.
 
     Args:
-        model: predicts from (x_t [B, 1, S, S], timesteps [B]), on `device`.
+        model: predicts from (x_t [B, 1, S, S], timesteps [B]), on `device`; or a GAN's generator, which draws from
+            latents [B, model.latent_dim].
+        diffusion: what the model was trained with; None for a generator.
         indices: which images of the endless sequence to draw, each at least 0.
         image_size: S, divisible by the model's down-sampling.
         on_batch: called after each batch with its number of images.
@@ -134,13 +138,17 @@ def generate(
         uint8 [N, S, S] on the CPU, in the order of `indices`.
     """
     images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
-    visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
-    process = DiffusionProcess(diffusion).to(device)
+    if diffusion is not None:
+        visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
+        process = DiffusionProcess(diffusion).to(device)
     with _inference(model):
         for batch in _batches(indices, sampling.batch_size):
             streams = _streams(sampling.seed, batch)
-            x = randn_tensor((len(batch), 1, image_size, image_size), streams, torch.device(device))
-            x = denoise(model, process, sampling, visited, x, streams)
+            if diffusion is None:
+                x = model(randn_tensor((len(batch), model.latent_dim), streams, torch.device(device))).float()
+            else:
+                x = randn_tensor((len(batch), 1, image_size, image_size), streams, torch.device(device))
+                x = denoise(model, process, sampling, visited, x, streams)
             images.append(to_uint8(x[:, 0]).cpu())
             if on_batch is not None:
                 on_batch(len(batch))

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 WIDTH_IN, DPI = 7.0, 200  # the width of a printed page's text
 TEXT_PT, TITLE_PT = 9, 10
 GAP = 2  # white pixels between tiles
-BLUE, PALE_BLUE, ORANGE = "#1f5fa8", "#b9cfe6", "#d1600b"
+BLUE, PALE_BLUE, ORANGE, PALE_ORANGE = "#1f5fa8", "#b9cfe6", "#d1600b", "#f0cdb4"
 Curve = Sequence[tuple[float, float]]
 
 
@@ -107,17 +107,10 @@ def loss_curve(train: Curve, validation: Curve = (), label: str = "loss") -> Fig
         train, validation: (optimizer step, loss) in order of steps; either may be empty.
         label: of the vertical axis. It is logarithmic where the losses span more than a decade.
     """
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2), dpi=DPI, layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _loss_axes(label)
     drawn: list[np.ndarray] = []
     if len(train):
-        steps, losses = np.array(train, dtype=float).T
-        smooth, window = _smoothed(losses)
-        if window > 1:
-            axes.plot(steps, losses, color=PALE_BLUE, linewidth=0.8, label="training, as logged")
-        name = f"training, mean of {window} points" if window > 1 else "training"
-        axes.plot(steps, smooth, color=BLUE, linewidth=1.6, label=name)
-        drawn.append(losses)
+        drawn.append(_draw_losses(axes, train, "training", BLUE, PALE_BLUE))
     if len(validation):
         steps, losses = np.array(validation, dtype=float).T
         axes.plot(steps, losses, color=ORANGE, linewidth=1.2, marker="o", markersize=3.5, label="validation")
@@ -131,6 +124,31 @@ def loss_curve(train: Curve, validation: Curve = (), label: str = "loss") -> Fig
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.yaxis.set_minor_locator(NullLocator())
         axes.legend(fontsize=TEXT_PT, frameon=False)
+    return figure
+
+
+def adversarial_losses(generator: Curve, discriminator: Curve, family: str) -> Figure:
+    """Losses of a GAN's two sides, on a linear axis: a Wasserstein loss may be negative.
+
+    Args:
+        generator, discriminator: (optimizer step, loss) in order of steps; either may be empty.
+        family: names the loss.
+    """
+    figure, axes = _loss_axes(f"{family} loss")
+    for curve, name, color, pale in (
+        (generator, "generator", BLUE, PALE_BLUE),
+        (discriminator, "discriminator", ORANGE, PALE_ORANGE),
+    ):
+        if len(curve):
+            _draw_losses(axes, curve, name, color, pale)
+    if axes.lines:
+        axes.legend(fontsize=TEXT_PT, frameon=False)
+    return figure
+
+
+def _loss_axes(label: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_xlabel("optimizer steps", fontsize=TEXT_PT)
@@ -138,7 +156,19 @@ def loss_curve(train: Curve, validation: Curve = (), label: str = "loss") -> Fig
     axes.tick_params(which="both", labelsize=TEXT_PT)
     axes.grid(which="major", color="#e4e4e4", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    return figure, axes
+
+
+def _draw_losses(axes: Axes, curve: Curve, name: str, color: str, pale: str) -> np.ndarray:
+    """Losses as logged and their moving mean; returns them."""
+    steps, losses = np.array(curve, dtype=float).T
+    smooth, window = _smoothed(losses)
+    if window > 1:
+        axes.plot(steps, losses, color=pale, linewidth=0.8, label=f"{name}, as logged")
+    axes.plot(
+        steps, smooth, color=color, linewidth=1.6, label=f"{name}, mean of {window} points" if window > 1 else name
+    )
+    return losses
 
 
 def _show(axes: Axes, grid: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
+from lwddpm.evaluation.collapse import collapse_warning, diversity
 from lwddpm.evaluation.distances import FeatureStatistics, cached_statistics, frechet_distance
 from lwddpm.evaluation.features import WEIGHTS_SHA256, Extractor, WeightsUnavailable, load_extractor
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
@@ -27,6 +28,8 @@ NUM_PAIRS = 1000
 NUM_RECONSTRUCTED = 64
 SUBSET_SEED = 0  # of every draw of real slices; fixed, so that floors and caches outlive a change of sampling.seed
 NETWORKS = {"fid": "InceptionV3", "fd_lite0": "EfficientNet-Lite0"}
+
+_floors: dict[tuple[Path, ...], float] = {}  # by the files of the two sets' statistics
 
 Extract = Callable[[str, np.ndarray], Tensor]
 Reconstruct = Callable[[np.ndarray, int], np.ndarray | Tensor]
@@ -78,7 +81,7 @@ def evaluate(
         config: what to compute; its sampling settings are those that `generated` was made with.
         extract: (extractor name, uint8 [N, S, S]) -> features float32 [N, D]; default: in this process.
         reconstruct: (uint8 [N, S, S], timestep) -> uint8 [N, S, S], as `diffusion.sampling.reconstruct` does;
-            without it `ssim_reconstruction` is unavailable.
+            None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
 
     Returns:
@@ -110,12 +113,14 @@ def evaluate(
             records.append(_MEASUREMENTS[name](name, inputs))
         except (WeightsUnavailable, _MissingInputError) as error:
             unavailable.append(Unavailable(name=name, reason=str(error)))
+    warning = collapse_warning(diversity(inputs.generated, inputs.held_out))
     return EvaluationResult(
         dataset_version=dataset.version,
         simulated=dataset.manifest.simulated,
         config=config,
         records=tuple(records),
         unavailable=tuple(unavailable),
+        warnings=() if warning is None else (warning,),
     )
 
 
@@ -138,17 +143,27 @@ class _LocalExtraction:
         return self._extractors[name](images, on_batch=on_batch)
 
 
+def reference_statistics(name: str, dataset: Dataset, config: EvaluationConfig, extract: Extract) -> FeatureStatistics:
+    """Features of the training slices that a Fréchet distance refers to; cached."""
+    reference = _subset(dataset.images("train"), config.num_reference)
+    return _real_statistics(name, "train", reference, dataset, extract)
+
+
 def _frechet(name: str, inputs: _Inputs) -> MetricRecord:
-    reference = _subset(inputs.dataset.images("train"), inputs.config.num_reference)
     generated = FeatureStatistics.of(inputs.extract(name, inputs.generated))  # first: fails where weights are missing
-    train = _real_statistics(name, "train", reference, inputs)
-    held_out = _real_statistics(name, "held-out", inputs.held_out, inputs)
+    train = reference_statistics(name, inputs.dataset, inputs.config, inputs.extract)
+    held_out = _real_statistics(name, "held-out", inputs.held_out, inputs.dataset, inputs.extract)
+    pair = tuple(
+        _statistics_file(name, s, x.num, inputs.dataset) for s, x in (("train", train), ("held-out", held_out))
+    )
+    if pair not in _floors:  # it takes a second, and is the same for every model of a comparison
+        _floors[pair] = frechet_distance(train, held_out)
     return _record(
         name,
         inputs,
         value=frechet_distance(train, generated),
-        floor=frechet_distance(train, held_out),
-        num_reference=len(reference),
+        floor=_floors[pair],
+        num_reference=train.num,
         reference="train",
         extractor=NETWORKS[name],
         weights_sha256=WEIGHTS_SHA256[name],
@@ -157,11 +172,17 @@ def _frechet(name: str, inputs: _Inputs) -> MetricRecord:
     )
 
 
-def _real_statistics(name: str, split: str, images: np.ndarray, inputs: _Inputs) -> FeatureStatistics:
+def _real_statistics(
+    name: str, split: str, images: np.ndarray, dataset: Dataset, extract: Extract
+) -> FeatureStatistics:
+    return cached_statistics(_statistics_file(name, split, len(images), dataset), lambda: extract(name, images))
+
+
+def _statistics_file(name: str, split: str, num: int, dataset: Dataset) -> Path:
+    """Named by everything that the statistics depend on."""
     root = Path(os.environ.get("LWDDPM_CACHE") or Path.home() / ".cache" / "lwddpm")
-    folder = root / "features" / f"{inputs.dataset.version}-{images.shape[-1]}px"
-    file = f"{name}-{WEIGHTS_SHA256[name][:16]}-{split}-{len(images)}.safetensors"
-    return cached_statistics(folder / file, lambda: inputs.extract(name, images))
+    folder = root / "features" / f"{dataset.version}-{dataset.manifest.image_size}px"
+    return folder / f"{name}-{WEIGHTS_SHA256[name][:16]}-{split}-{num}.safetensors"
 
 
 def _nearest(name: str, inputs: _Inputs) -> MetricRecord:
@@ -204,7 +225,7 @@ def _reconstruction(name: str, inputs: _Inputs) -> MetricRecord:
     from lwddpm.diffusion.sampling import RECONSTRUCTION_STEPS
 
     if inputs.reconstruct is None:
-        raise _MissingInputError("it needs the model, and only images were given")
+        raise _MissingInputError("it needs a model that denoises; a GAN only draws")
     timestep = inputs.config.reconstruction_timestep
     originals = inputs.held_out[:NUM_RECONSTRUCTED]
     restored = inputs.reconstruct(originals, timestep)

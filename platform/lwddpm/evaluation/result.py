@@ -49,6 +49,7 @@ class EvaluationResult(Record):
     config: EvaluationConfig
     records: tuple[MetricRecord, ...]
     unavailable: tuple[Unavailable, ...]
+    warnings: tuple[str, ...] = ()  # what makes the figures misleading, such as a mode collapse
 
     def metrics(self) -> dict[str, float]:
         """`eval/NAME` and, where there is one, `eval/NAME_floor`."""
@@ -57,7 +58,7 @@ class EvaluationResult(Record):
         return values | floors
 
     def table(self) -> str:
-        """Markdown: one row a figure, then its protocol and what was unavailable."""
+        """Markdown: one row a figure, then its protocol, what was unavailable, and warnings."""
         lines = [
             "| metric | value | real-versus-real floor | n | reference | image size | extractor | sampler |",
             "|---|---:|---:|---:|---|---|---|---|",
@@ -68,13 +69,14 @@ class EvaluationResult(Record):
             network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
             lines.append(
                 f"| {r.name} | {_significant(r.value)} | {floor} | {r.n} | {reference} | {r.image_size} px | {network} "
-                f"| {r.sampler}, {r.num_inference_steps} steps |"
+                f"| {r.sampler}, {r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''} |"
             )
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"
         lines += ["", f"Dataset {self.dataset_version[:12]} ({kind}).", ""]
         lines += [f"- {r.name}: {r.protocol}" for r in self.records]
         lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
+        lines += [f"- **{warning}**" for warning in self.warnings]
         return "\n".join(lines) + "\n"
 
 

@@ -103,14 +103,3 @@ class LightweightUNet(nn.Module):
         for stage in self.up:
             _, x = stage(torch.cat([x, skips.pop()], dim=1), time)
         return self.to_out(self.head(x, time))
-
-
-def build_model(config: ModelConfig) -> nn.Module:
-    """The network that a job's `model` section describes, initialised from torch's global generator."""
-    return LightweightUNet(config)
-
-
-def count_parameters(config: ModelConfig) -> int:
-    """Number of parameters, without allocating them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config).parameters())

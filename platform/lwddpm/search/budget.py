@@ -32,7 +32,7 @@ class Budget:
             ConfigError: a trial would train longer than the training it stands for, or end before it began.
             DataError: the split is smaller than one batch.
         """
-        search, whole = job.search, Schedule.of(job.training, num_images).num_steps
+        search, whole = job.search, Schedule.of(job.training, num_images, job.batches_per_step).num_steps
         end = search.max_steps or whole
         if end > whole:
             raise ConfigError(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lwddpm.config import EvaluationConfig
+from lwddpm.config import DiffusionConfig, EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.errors import JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
-from lwddpm.evaluation.protocol import evaluate, num_evaluated
+from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.training.checkpoint import load_model
 
 LATENCY_SAMPLES = 64  # what `sampling_seconds` is the time for
@@ -55,15 +55,7 @@ def measure(
             dataset,
             config,
             extract=lambda name, images: _extract(name, config.inception_weights, device, images),
-            reconstruct=lambda images, timestep: reconstruct(
-                model,
-                saved.diffusion,
-                torch.from_numpy(images),
-                timestep,
-                seed=config.seed,
-                device=device,
-                batch_size=config.batch_size,
-            ),
+            reconstruct=_reconstruction(model, saved.diffusion, config, device),
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
@@ -73,6 +65,22 @@ def measure(
         generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
         found["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
     return found
+
+
+def _reconstruction(
+    model: nn.Module, diffusion: DiffusionConfig | None, config: EvaluationConfig, device: torch.device
+) -> Reconstruct | None:
+    if diffusion is None:
+        return None
+    return lambda images, timestep: reconstruct(
+        model,
+        diffusion,
+        torch.from_numpy(images),
+        timestep,
+        seed=config.seed,
+        device=device,
+        batch_size=config.batch_size,
+    )
 
 
 def _extract(name: str, inception_weights: str | None, device: torch.device, images: np.ndarray) -> Tensor:

@@ -18,9 +18,9 @@ from optuna.distributions import (
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, known_keys, nearest_key, read_mapping, set_value, validate_job
-from lwddpm.models.unet import count_parameters
+from lwddpm.models.build import count_parameters
 
-_SECTIONS = ("model", "diffusion", "training")
+_SECTIONS = ("model", "diffusion", "adversarial", "training")
 _NOT_SEARCHED = {
     **dict.fromkeys(("training.max_steps", "training.epochs"), "is the budget, which search.max_steps gives"),
     **dict.fromkeys(
@@ -193,7 +193,7 @@ def trial_job(job: SearchJob, values: Mapping[str, Any], name: str, output: str)
 def infeasible(job: TrainJob) -> str | None:
     """Why the network of a trial cannot be built, or None if it can."""
     try:
-        count_parameters(job.model)
+        count_parameters(job.model, job.data.image_size)
     except (ValueError, RuntimeError) as error:
         return " ".join(str(error).split())
     return None

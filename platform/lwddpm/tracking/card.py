@@ -12,11 +12,11 @@ def model_card(job: TrainJob, saved: SavedModel, dataset: Dataset, evaluation: E
     source = "simulated phantoms (no patient data)" if saved.dataset_simulated else manifest.source
     splits = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
     length = f"{saved.step} steps ({saved.epoch:.1f} epochs)"
-    diffusion, training = job.diffusion, job.training
+    training, kind = job.training, "gan" if job.diffusion is None else "diffusion"
     return f"""---
 library_name: lwddpm
 pipeline_tag: unconditional-image-generation
-tags: [diffusion, mri, brain, synthetic{", simulated-training-data" if saved.dataset_simulated else ""}]
+tags: [{kind}, mri, brain, synthetic{", simulated-training-data" if saved.dataset_simulated else ""}]
 ---
 # {job.registry.name if job.registry else job.name}
 
@@ -27,10 +27,9 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 
 | | |
 |---|---|
-| network | U-Net, {job.model.family}, attention `{job.model.attention}`, {saved.parameters:,} parameters |
-| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, {diffusion.prediction_type}, \
-{diffusion.loss} loss |
-| training | {length}, batch {training.batch_size}, Adam {training.lr:g}, EMA {training.ema_decay:g}, seed {job.seed} |
+{_method(job, saved)}
+| training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, EMA {training.ema_decay:g}, \
+seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
 | duplicates | {manifest.duplicates.exact_copies} exact copies, {manifest.duplicates.near_pairs} near-duplicate pairs, \
 none across splits |
@@ -50,3 +49,26 @@ same protocol, extractor, image size and n.
 
 Source: lightweight denoising diffusion for brain MRI synthesis, Peng, Chen, Saruta, Terata 2024.
 """
+
+
+def _method(job: TrainJob, saved: SavedModel) -> str:
+    """Rows of the table: the network and how it learns."""
+    model, diffusion, adversarial = job.model, job.diffusion, job.adversarial
+    if diffusion is not None:
+        return (
+            f"| network | U-Net, {model.family}, attention `{model.attention}`, {saved.parameters:,} parameters |\n"
+            f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
+            f"{diffusion.prediction_type}, {diffusion.loss} loss |"
+        )
+    assert adversarial is not None
+    bounds = {"clip": adversarial.clip, "gradient penalty": adversarial.gradient_penalty}
+    settings = [f"{adversarial.n_critic} discriminator updates a step", f"{adversarial.discriminator_norm} norm"]
+    settings += [f"{name} {value:g}" for name, value in bounds.items() if value is not None]
+    return (
+        f"| network | generator, {model.family}, {model.latent_dim} latent dimensions, {saved.parameters:,} parameters "
+        f"|\n| discriminator | {', '.join(settings)} |"
+    )
+
+
+def _optimizer(job: TrainJob) -> str:
+    return "RMSprop" if job.adversarial is not None and job.adversarial.optimizer == "rmsprop" else "Adam"

@@ -1,6 +1,6 @@
 """The model as MLflow serves it ("models from code": this file is stored with the model, nothing is pickled).
 
-Input: one row with `count`, `seed` and `steps`. Output: uint8 images [count, H, W].
+Input: one row with `count`, `seed` and, for diffusion models, `steps`. Output: uint8 images [count, H, W].
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate
+from lwddpm.families import SAMPLER
 from lwddpm.training.checkpoint import load_model
 
 MAX_COUNT = 1024  # one request must not fill the server's memory
@@ -26,16 +27,18 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Draw `count` slices; image i depends on (seed, i) alone."""
         row = pd.DataFrame(model_input).iloc[0].dropna().to_dict()
-        count, seed, steps = int(row.get("count", 1)), int(row.get("seed", 0)), int(row.get("steps", 20))
-        limit = self.saved.diffusion.num_train_timesteps
+        diffusion = self.saved.diffusion
+        usual, limit = (20, diffusion.num_train_timesteps) if diffusion else (1, 1)  # a GAN draws in one pass
+        count, seed, steps = int(row.get("count", 1)), int(row.get("seed", 0)), int(row.get("steps", usual))
         if not 1 <= count <= MAX_COUNT or not 1 <= steps <= limit or seed < 0:
             raise ValueError(
                 f"1 <= count <= {MAX_COUNT}, 1 <= steps <= {limit} and seed >= 0 must hold, "
                 f"got count {count}, steps {steps}, seed {seed}"
             )
-        sampling = SamplingConfig(sampler="dpmsolver++", num_inference_steps=steps, seed=seed)
+        sampler = "dpmsolver++" if diffusion else SAMPLER
+        sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed)
         size = self.saved.image_size
-        return generate(self.network, self.saved.diffusion, sampling, range(count), size, self.device).numpy()
+        return generate(self.network, diffusion, sampling, range(count), size, self.device).numpy()
 
 
 mlflow.models.set_model(LwddpmModel())

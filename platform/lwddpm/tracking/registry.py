@@ -3,6 +3,7 @@
 import getpass
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,7 +21,9 @@ from requests import RequestException
 
 from lwddpm.config import RegistryConfig
 from lwddpm.errors import CheckpointError, ConfigError
+from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
+from lwddpm.training.disk import complete_folder
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -73,6 +76,8 @@ def register(
     number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
     client.update_model_version(registry.name, number, description=card)
     client.set_registered_model_alias(registry.name, registry.alias, number)
+    if not client.get_registered_model(registry.name).description:
+        client.update_registered_model(registry.name, notes.MODEL)
     found = client.get_model_version(registry.name, number)
     run.values(metrics, step, found.model_id)
     return _describe(client, found)
@@ -135,8 +140,12 @@ def find_version(uri: str) -> RegisteredVersion:
     raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
 
 
-def fetch_model(uri: str) -> Path:
-    """A local folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+def fetch_model(uri: str, into: Path | None = None) -> Path:
+    """A folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+
+    Args:
+        uri: as `model_uri` in a job.
+        into: where to keep downloaded versions, such as storage that all workers see; default: a temporary folder.
 
     Raises:
         ConfigError: neither a model folder nor a model that the registry knows.
@@ -149,7 +158,18 @@ def fetch_model(uri: str) -> Path:
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
     found = find_version(uri)
     reference = f"models:/{found.name}/{found.version}"
-    try:  # only the weights and their config, not the code that is stored for serving
+    if into is None:
+        return _download(reference)
+    kept = into.absolute() / f"{found.name}-{found.version}-{found.run_id}"  # a version never changes
+    if not kept.exists():
+        with complete_folder(kept) as folder:
+            shutil.copytree(_download(reference), folder, dirs_exist_ok=True)
+    return kept
+
+
+def _download(reference: str) -> Path:
+    """Only the weights and their config, not the code that is stored for serving."""
+    try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{reference}/artifacts/model"))
     except (MlflowException, RequestException, OSError) as error:
         raise CheckpointError(f"{reference}: its files cannot be fetched ({' '.join(str(error).split())})") from None
@@ -159,10 +179,16 @@ def fetch_model(uri: str) -> Path:
     return folder
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
+def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
     """Move an alias to a version, and record who, when, from, to, why and the metrics.
 
     The records are tags of the registered model, one a promotion, never overwritten.
+
+    Args:
+        uri: of the version.
+        reason: why.
+        to: the alias.
+        by: who; default: the user of this process.
 
     Returns:
         The record.
@@ -179,7 +205,7 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         "alias": to,
         "from": previous,
         "to": target.version,
-        "by": getpass.getuser(),
+        "by": by or getpass.getuser(),
         "at": now,
         "reason": reason,
         "metrics": target.metrics,

@@ -1,7 +1,9 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
 import getpass
+import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -27,12 +29,14 @@ from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
 from lwddpm.progress import say
+from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.reconcile import close_dead_runs, identity
 from lwddpm.tracking.store import check_answers, connect, public
 
 _SYSTEM_METRICS_EVERY_S = 30
+_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]*@")  # user:password@ of a URL on the command line
 _REASON = "lwddpm.reason"
 _MAX_REASON = 1000  # characters; a tag takes 8000
 _VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
@@ -100,7 +104,7 @@ class TrackedRun:
         settings = job.model_dump(mode="json")
         settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
         flat = [Param(key, str(value)) for key, value in _flatten(settings).items()]
-        self.client.log_batch(self.run_id, params=flat)
+        self.client.log_batch(self.run_id, params=flat, tags=[RunTag(notes.NOTE, notes.run_note(job))])
         self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
 
     def history(self, key: str) -> list[tuple[int, float]]:
@@ -139,7 +143,7 @@ def tracked_run(
     client = connect(uri)
     run, before, outer = None, "", mlflow.active_run()
     try:
-        experiment_id = _experiment(client, uri, job.tracking.experiment)
+        experiment_id = open_experiment(client, uri, job.tracking.experiment)
         close_dead_runs(client, experiment_id, run_id)
         before = _status(client, run_id) if run_id is not None else ""
         run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
@@ -260,14 +264,15 @@ def open_children(parent: TrackedRun) -> list[str]:
     return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
     try:
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "active":
             return str(found.experiment_id)
         beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        return str(client.create_experiment(name, str(beside) if uri.startswith("sqlite:///") else None))
+        location = str(beside) if uri.startswith("sqlite:///") else None
+        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
     except MlflowException as error:
         raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
 
@@ -295,7 +300,7 @@ def _environment() -> dict[str, str]:
         "lwddpm.host": platform.node(),
         **identity(),
         "lwddpm.python": platform.python_version(),
-        "lwddpm.command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "lwddpm.command": _PASSWORD.sub("//", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
     tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
     commit = git_commit()
@@ -303,7 +308,9 @@ def _environment() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, or None outside one."""
+    """Commit of the checkout that this code comes from, or None outside one."""
+    if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
+        return os.environ["LWDDPM_COMMIT"] or None
     folder = Path(__file__).parent
     try:
         found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

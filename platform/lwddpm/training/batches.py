@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_ORDER, _DRAW, _VALIDATION = 1, 2, 3  # separate random streams of one seed
+_ORDER, _DRAW, _VALIDATION, _LATENT, _MIXING = 1, 2, 3, 4, 5  # separate random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,16 @@ def validation_draw(seed: int, num_samples: int, num_images: int, num_timesteps:
     return Draw(draw.indices, rng.permutation(timesteps.astype(np.int64)), draw.flips, draw.noise_seeds)
 
 
+def latent_draw(seed: int, step: int, batch_size: int) -> np.ndarray:
+    """One seed for each latent vector of a generator's step, int64 [B]."""
+    return np.random.default_rng([_LATENT, seed, step]).integers(2**63, size=batch_size)
+
+
+def mixing_draw(seed: int, update: int, batch_size: int) -> np.ndarray:
+    """Where between its real and its generated slice each point of a gradient penalty lies, float32 [B] in [0, 1)."""
+    return np.random.default_rng([_MIXING, seed, update]).random(batch_size, dtype=np.float32)
+
+
 def _draw(rng: np.random.Generator, indices: np.ndarray, num_timesteps: int, flip: bool) -> Draw:
     n = len(indices)
     timesteps = rng.integers(num_timesteps, size=n)
@@ -75,14 +85,25 @@ class BatchLoader:
 
     def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Slices float [B, 1, H, W] in [-1, 1], timesteps long [B], noise float [B, 1, H, W]."""
-        pixels = torch.from_numpy(np.ascontiguousarray(self.images[draw.indices]))
-        timesteps, flips = torch.from_numpy(draw.timesteps), torch.from_numpy(draw.flips)
-        if self.device.type == "cuda":  # pinned memory lets the copies overlap the previous step
-            pixels, timesteps, flips = (x.pin_memory() for x in (pixels, timesteps, flips))
-        pixels, timesteps, flips = (x.to(self.device, non_blocking=True) for x in (pixels, timesteps, flips))
+        x_0 = self.slices(draw)
+        return x_0, self.move(draw.timesteps), self.gaussian(draw.noise_seeds, *x_0.shape[1:])
+
+    def slices(self, draw: Draw) -> Tensor:
+        """Slices, flipped where the draw says so, float [B, 1, H, W] in [-1, 1]."""
+        pixels, flips = self.move(np.ascontiguousarray(self.images[draw.indices])), self.move(draw.flips)
         x_0 = pixels.unsqueeze(1).float().div_(127.5).sub_(1)
-        x_0 = torch.where(flips[:, None, None, None], x_0.flip(-1), x_0)
-        noise = torch.empty_like(x_0)
-        for sample, seed in zip(noise, draw.noise_seeds.tolist(), strict=True):
+        return torch.where(flips[:, None, None, None], x_0.flip(-1), x_0)
+
+    def gaussian(self, seeds: np.ndarray, *shape: int) -> Tensor:
+        """Standard normal noise, float [B, *shape]; each sample from its own seed."""
+        noise = torch.empty(len(seeds), *shape, device=self.device)
+        for sample, seed in zip(noise, seeds.tolist(), strict=True):
             sample.normal_(generator=self._generator.manual_seed(seed))
-        return x_0, timesteps, noise
+        return noise
+
+    def move(self, values: np.ndarray) -> Tensor:
+        """Values as a tensor on the device."""
+        tensor = torch.from_numpy(values)
+        if self.device.type == "cuda":  # pinned memory lets the copy overlap the previous step
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)

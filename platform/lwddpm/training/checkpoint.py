@@ -1,6 +1,6 @@
 """Training state and model files on disk: safetensors and JSON, never pickle.
 
-    <run>/checkpoints/step_00001200/   weights, EMA, Adam state, step, config: what a run continues from
+    <run>/checkpoints/step_00001200/   weights, EMA, optimizer state, step, config: what a run continues from
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
@@ -21,11 +21,15 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.models.unet import build_model
+from lwddpm.models.build import build_model
 from lwddpm.training.disk import complete_folder
 
 _Json = TypeVar("_Json", bound=BaseModel)
 _STATE = "state.json"
+_MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+}
 _MAX_CONFIG = 1_000_000  # bytes of a config or state file
 _HEADER = 512  # bytes that the header of a safetensors file may take for each tensor, and once more
 
@@ -46,7 +50,7 @@ class SavedModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     format: int = 1
     model: ModelConfig
-    diffusion: DiffusionConfig
+    diffusion: DiffusionConfig | None  # None: a GAN's generator
     image_size: Annotated[int, Field(ge=1, le=1024)]
     dataset_version: str
     dataset_simulated: bool
@@ -57,19 +61,24 @@ class SavedModel(BaseModel):
 
 
 def save_checkpoint(
-    run_dir: Path, state: TrainingState, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, keep: int
+    run_dir: Path,
+    state: TrainingState,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    keep: int,
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`."""
+    """Write a checkpoint, a file for each module and optimizer, and remove all but the newest `keep`."""
     path = run_dir / "checkpoints" / f"step_{state.step:08d}"
     with complete_folder(path) as folder:
-        save_file(_tensors(model), folder / "model.safetensors")
-        save_file(_tensors(ema), folder / "ema.safetensors")
-        moments = {
-            f"{index}.{name}": value.contiguous()
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
-        save_file(moments, folder / "optimizer.safetensors")
+        for name, module in modules.items():
+            save_file(_tensors(module), folder / f"{name}.safetensors")
+        for name, optimizer in optimizers.items():
+            moments = {
+                f"{index}.{kind}": value.contiguous()
+                for index, values in optimizer.state_dict()["state"].items()
+                for kind, value in values.items()
+            }
+            save_file(moments, folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
     for old in _checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
@@ -90,7 +99,10 @@ def read_state(path: Path) -> TrainingState:
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
 ) -> TrainingState:
     """Restore everything in place.
 
@@ -98,23 +110,28 @@ def load_checkpoint(
         CheckpointError: the folder is damaged or belongs to another network.
     """
     state = read_state(path)
-    _restore(model, path / "model.safetensors")
-    _restore(ema, path / "ema.safetensors")
+    for name, module in modules.items():
+        _restore(module, path / f"{name}.safetensors")
+    for name, optimizer in optimizers.items():
+        _restore_optimizer(optimizer, path / f"{name}.safetensors", device)
+    return state
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     expected = {
         f"{index}.{name}": torch.empty((), device="meta") if name == "step" else parameter
         for index, parameter in enumerate(parameters)
-        for name in ("step", "exp_avg", "exp_avg_sq")
+        for name in _MOMENTS[type(optimizer)]
     }
     restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_tensors(path / "optimizer.safetensors", expected).items():
+    for key, value in _read_tensors(path, expected).items():
         index, _, name = key.partition(".")
         if name != "step":
             # In the parameter's memory format: fused Adam walks both as raw memory and would mix up the elements.
             value = torch.empty_like(parameters[int(index)]).copy_(value)
         restored.setdefault(int(index), {})[name] = value.to(device)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
-    return state
 
 
 def save_model(path: Path, weights: nn.Module, saved: SavedModel) -> Path:
@@ -144,12 +161,12 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     file = path / "model.safetensors"
     try:
         with torch.device("meta"):  # a config may claim any size: first see whether the file has it
-            expected = build_model(saved.model).state_dict()
+            expected = build_model(saved.model, saved.image_size).state_dict()
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}/config.json: no network can be that large ({reason})") from None
     tensors = _read_tensors(file, expected)
-    model = build_model(saved.model)
+    model = build_model(saved.model, saved.image_size)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
 

@@ -1,16 +1,21 @@
 """What a job will need, computed without running it: on torch's meta device, in a second, for any size."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lwddpm.config import TrainingJob
-from lwddpm.models.unet import build_model, count_parameters
+from lwddpm.models.build import build_model, count_parameters
+from lwddpm.models.gan import Discriminator
+from lwddpm.training.adversarial import LOSSES, gradient_penalty
 
 _FLOAT32 = 4
 # float32 copies of every parameter: weights, gradient, Adam's two moments, EMA
 _COPIES = 5
+_COPIES_OF_DISCRIMINATOR = 4
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Estimate:
     """Per worker, for its share of the global batch.
 
     Attributes:
-        parameters: of the network.
+        parameters: of the network; of a GAN, of the generator.
         memory_mib: weights, gradients, optimizer state, EMA and the activations kept for the backward pass, in
             float32; the process itself, and what the allocator leaves unused, come on top.
         step_tflop: floating-point operations of a training step, forward and backward, in 1e12.
@@ -33,20 +38,46 @@ def estimate(job: TrainingJob) -> Estimate:
     """Count a training step's memory and operations; of an elastic job with its fewest workers."""
     share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
+    parameters = count_parameters(job.model, size)
+    copies = _COPIES * parameters
+    with torch.device("meta"):
+        model = build_model(job.model, size)
+        if job.adversarial is None:
+            x, timesteps = torch.empty(share, 1, size, size), torch.zeros(share, dtype=torch.long)
+            flops, kept = _cost(lambda: model(x, timesteps).sum())
+        else:
+            judge, loss = Discriminator(job.model, size, job.adversarial.discriminator_norm), LOSSES[job.model.family]
+            copies += _COPIES_OF_DISCRIMINATOR * sum(parameter.numel() for parameter in judge.parameters())
+            real, mixing = torch.empty(share, 1, size, size), torch.empty(share)
+            latents, penalised = (
+                torch.empty(share, job.model.latent_dim or 0),
+                job.adversarial.gradient_penalty is not None,
+            )
+
+            def judged() -> Tensor:
+                with torch.no_grad():
+                    fake = model(latents)
+                total = loss.discriminator(*judge(torch.cat([real, fake])).chunk(2))
+                # a clone: the counter cannot follow a module whose input is itself what is differentiated by
+                return total + gradient_penalty(lambda x: judge(x.clone()), real, fake, mixing) if penalised else total
+
+            flops, kept = _cost(lambda: loss.generator(judge(model(latents))))
+            more, also_kept = _cost(judged)
+            flops, kept = flops + job.adversarial.n_critic * more, max(kept, also_kept)
+    total = flops * job.training.grad_accumulation_steps
+    return Estimate(parameters, (kept + _FLOAT32 * copies) // 2**20, round(total / 1e12, 4))
+
+
+def _cost(loss: Callable[[], Tensor]) -> tuple[int, int]:
+    """Floating-point operations of a forward and backward pass, and bytes kept for the latter."""
     kept = 0
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: Tensor) -> Tensor:
         nonlocal kept
         kept += tensor.numel() * tensor.element_size()
         return tensor
 
-    with torch.device("meta"):
-        model = build_model(job.model)
-        x = torch.empty(share, 1, size, size)
-        timesteps = torch.zeros(share, dtype=torch.long)
-        flops = FlopCounterMode(display=False)
-        with flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(x, timesteps).sum().backward()
-    parameters = count_parameters(job.model)
-    total = flops.get_total_flops() * job.training.grad_accumulation_steps
-    return Estimate(parameters, (kept + _COPIES * _FLOAT32 * parameters) // 2**20, round(total / 1e12, 4))
+    flops = FlopCounterMode(display=False)
+    with flops, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss().backward()
+    return flops.get_total_flops(), kept

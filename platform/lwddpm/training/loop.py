@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from lwddpm.config import SamplingConfig, TrainJob
+from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import CheckpointError, JobError
-from lwddpm.models.unet import build_model, count_parameters
-from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.evaluation.collapse import diversity
+from lwddpm.models.build import count_parameters
+from lwddpm.training.adversarial import AdversarialStep
 from lwddpm.training.checkpoint import (
     SavedModel,
     TrainingState,
@@ -28,20 +26,16 @@ from lwddpm.training.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.disk import remove_leftovers
-from lwddpm.training.ema import ExponentialMovingAverage
-from lwddpm.training.precision import choose_precision
 from lwddpm.training.reporter import Reporter
-from lwddpm.training.schedule import Schedule, learning_rate
+from lwddpm.training.schedule import Schedule
+from lwddpm.training.step import TrainingStep
 from lwddpm.training.window import Window
 
 GRID_SAMPLES = 16  # drawn at every snapshot
-GRID_STEPS = 50
 # The untrained network predicts about zero; a loss well above that start means it has left for good.
 _DIVERGED = 3.0
-# DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
-# pass ends. In small buckets the exchange overlaps it (measured: 3 % instead of 9 % of a step).
-_CPU_BUCKET_MIB = 2
 
 
 @dataclass(frozen=True)
@@ -99,31 +93,14 @@ class _Trainer:
     ) -> None:
         self.job, self.dataset, self.run_dir = job, dataset, run_dir
         self.reporter, self.device, self.should_stop = reporter, device, should_stop
-        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-        config = job.training
-        self.schedule = Schedule.of(config, dataset.num("train"))
-        self.precision = choose_precision(config, job.model, device, self.schedule.num_steps)
-        torch.manual_seed(job.seed)
-        self.model = self.precision.place(build_model(job.model).to(device)).train()
-        self.ema = ExponentialMovingAverage(self.model, config.ema_decay)
-        self.process = DiffusionProcess(job.diffusion).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, fused=device.type in ("cpu", "cuda"))
-        self.loader = BatchLoader(dataset.images("train"), device)
+        self.schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
+        kind: type[TrainingStep] = DenoisingStep if job.adversarial is None else AdversarialStep
+        self.training = kind(job, dataset, self.schedule, device)
+        self.rank, self.world = self.training.rank, self.training.world
         self.initial_loss: float | None = None
         self.step = 0
         self._resume()
-        if self.precision.compile:
-            self.model.compile()  # in place: the names in checkpoints stay the same
-        network: nn.Module = self.model
-        if self.world > 1:
-            on_gpu = device.type == "cuda"
-            network = DistributedDataParallel(
-                network,
-                device_ids=[device.index] if on_gpu else None,
-                gradient_as_bucket_view=True,
-                bucket_cap_mb=25 if on_gpu else _CPU_BUCKET_MIB,
-            )
-        self.network = network
+        self.training.distribute()
 
     def _resume(self) -> None:
         if self.rank == 0:
@@ -131,7 +108,7 @@ class _Trainer:
         path = latest_checkpoint(self.run_dir)
         if path is None:
             return
-        state = load_checkpoint(path, self.model, self.ema.model, self.optimizer, self.device)
+        state = load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)
         for name, found, expected in (
             ("job settings", state.training_digest, self.job.training_digest()),
             ("dataset version", state.dataset_version, self.dataset.version),
@@ -147,12 +124,11 @@ class _Trainer:
         start, first_step = time.perf_counter(), self.step
         config, schedule = self.job.training, self.schedule
         end = schedule.num_steps if until is None else min(until, schedule.num_steps)
-        window = Window(config.log_every_steps, self.device, self.world)
+        window = Window(self.training.values, config.log_every_steps, self.device, self.world)
         stopping = validated = False
         while self.step < end and not stopping:
-            loss, norm = self._optimizer_step()
+            window.add(self.training.take(self.step))
             self.step += 1
-            window.add(loss, norm)
             step = self.step
             at_checkpoint = step in schedule.checkpoints or step == end
             if window.full or at_checkpoint or (self.world == 1 and self.should_stop()):
@@ -174,70 +150,38 @@ class _Trainer:
         elif self.step == until:
             self._on_rank_0(lambda: self._save_model(self.run_dir / "paused"))
         seconds = time.perf_counter() - start
-        done = (self.step - first_step) * config.batch_size
+        done = (self.step - first_step) * self._images_per_step
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
 
-    def _optimizer_step(self) -> tuple[Tensor, Tensor]:
-        """One step on this rank's share of the global batch.
-
-        Returns:
-            The rank's part of the mean loss (the mean over the ranks is that of the batch), the gradient's norm.
-        """
-        config = self.job.training
-        draw = training_draw(
-            self.job.seed,
-            self.step,
-            config.batch_size,
-            len(self.loader.images),
-            self.job.diffusion.num_train_timesteps,
-            config.horizontal_flip,
-        )
-        first, last = _part(0, config.batch_size, self.rank, self.world)
-        total = torch.zeros((), device=self.device)
-        for index in range(config.grad_accumulation_steps):
-            begin, end = _part(first, last, index, config.grad_accumulation_steps)
-            if isinstance(self.network, DistributedDataParallel):  # one all-reduce a step, not one a chunk
-                self.network.require_backward_grad_sync = index == config.grad_accumulation_steps - 1
-            x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
-            # DDP averages over the ranks. For the gradient of the whole batch each chunk counts by its size, which is
-            # not the same on all ranks where an elastic number of workers does not divide the batch.
-            parts = config.batch_size / ((end - begin) * self.world)
-            loss = self._losses(self.network, x_0, timesteps, noise).mean() / parts
-            loss.backward()
-            total += loss.detach()
-        limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, self.step, self.schedule.num_steps)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=self.world == 1)  # DDP's bucket views keep their memory
-        self.ema.update(self.model, self.step)
-        return total, norm
-
-    def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
-        with self.precision.autocast():
-            prediction = network(x_t, timesteps)
-        return self.process.losses(prediction.float(), x_0, timesteps, noise)
+    @property
+    def _images_per_step(self) -> int:
+        return self.job.training.batch_size * self.job.batches_per_step
 
     def _report(self, window: Window, first: int) -> None:
-        losses, norms, rate = window.read()
-        for offset, values in enumerate(zip(losses, norms, strict=True)):
-            for name, value in zip(("loss", "gradient's norm"), values, strict=True):
-                if not np.isfinite(value):
-                    raise JobError(self._divergence(first + offset + 1, f"the {name} is {value}"))
-        mean = float(np.mean(losses))
+        values, rate = window.read()
+        for offset in range(window.count):
+            for name, of_steps in values.items():
+                if not np.isfinite(of_steps[offset]):
+                    raise JobError(self._divergence(first + offset + 1, f"the {_words(name)} is {of_steps[offset]}"))
+        mean = float(np.mean(values["train/loss"]))
         if self.initial_loss is None:
             self.initial_loss = mean
-        elif mean > _DIVERGED * self.initial_loss and self.step > self.job.training.warmup_steps:
+        elif (
+            self.training.falls and mean > _DIVERGED * self.initial_loss and self.step > self.job.training.warmup_steps
+        ):
             raise JobError(
                 self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
             )
-        rows = {first + offset + 1: {"train/loss": loss} for offset, loss in enumerate(losses)}
+        losses = {name: of_steps for name, of_steps in values.items() if name.startswith("train/loss")}
+        rows = {
+            first + offset + 1: {name: of_steps[offset] for name, of_steps in losses.items()}
+            for offset in range(window.count)
+        }
+        rows[self.step] |= {name: of_steps[-1] for name, of_steps in values.items()}
         rows[self.step] |= {
-            "train/grad_norm": norms[-1],
-            "train/lr": learning_rate(self.job.training, self.step - 1, self.schedule.num_steps),
-            "train/images_per_s": rate * self.job.training.batch_size,
+            "train/lr": self.training.learning_rate(self.step - 1),
+            "train/images_per_s": rate * self._images_per_step,
+            "train/step_seconds": 1 / rate,
             "train/epoch": self.step / self.schedule.steps_per_epoch,
             "train/peak_memory_mib": _peak_memory_mib(self.device),
         }
@@ -248,28 +192,17 @@ class _Trainer:
         remedy = f"lower training.lr (now {config.lr:g})"
         if config.max_grad_norm is None:
             remedy = f"set training.max_grad_norm: 1.0, or {remedy}"
-        elif self.precision.bf16:
+        elif self.training.precision.bf16:
             remedy += ", or try training.precision: fp32"
         return f"training diverged at step {step}: {what}; {remedy}. The last good checkpoint is kept"
 
-    @torch.no_grad()
     def _validate(self) -> None:
-        count = min(self.job.training.validation_samples, self.dataset.num("validation"))
-        if count == 0:
-            return
-        images = self.dataset.images("validation")
-        draw = validation_draw(self.job.seed, count, len(images), self.job.diffusion.num_train_timesteps)
-        loader = BatchLoader(images, self.device)
-        share = max(1, self.job.training.batch_size // self.world)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for begin in range(self.rank * share, count, self.world * share):
-            batch = loader.load(draw.part(begin, begin + share))
-            total += self._losses(self.ema.model, *batch).double().sum()
-        if self.world > 1:
-            dist.all_reduce(total)
-        self._on_rank_0(lambda: self.reporter.metrics({self.step: {"val/loss": total.item() / count}}))
+        values = self.training.validate()
+        if values:
+            self._on_rank_0(lambda: self.reporter.metrics({self.step: values}))
 
     def _save_checkpoint(self) -> None:
+        start = time.perf_counter()
         state = TrainingState(
             step=self.step,
             training_digest=self.job.training_digest(),
@@ -277,20 +210,24 @@ class _Trainer:
             initial_loss=self.initial_loss,
         )
         keep = self.job.training.keep_checkpoints
-        path = save_checkpoint(self.run_dir, state, self.model, self.ema.model, self.optimizer, keep)
+        path = save_checkpoint(self.run_dir, state, self.training.modules, self.training.optimizers, keep)
+        self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
         self.reporter.checkpoint(self.step, path)
 
     def _snapshot(self) -> None:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
-        # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
-        steps = min(GRID_STEPS, self.job.diffusion.num_train_timesteps)
-        sampling = SamplingConfig(sampler="ddim", num_inference_steps=steps)
-        size = self.dataset.manifest.image_size
-        images = generate(self.ema.model, self.job.diffusion, sampling, range(GRID_SAMPLES), size, self.device)
+        network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
+        images = generate(network, self.job.diffusion, grid, range(GRID_SAMPLES), size, self.device)
         self.reporter.images(self.step, epoch, images.numpy())
+        self.reporter.metrics({self.step: {"train/diversity": diversity(images.numpy(), self._real_slices())}})
         if self.step < self.schedule.num_steps:
             self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
+
+    def _real_slices(self) -> np.ndarray:
+        """As many training slices as a snapshot draws, from all over the split."""
+        images = self.dataset.images("train")
+        return images[np.linspace(0, len(images) - 1, min(GRID_SAMPLES, len(images))).astype(int)]
 
     def _save_model(self, path: Path) -> None:
         saved = SavedModel(
@@ -302,9 +239,9 @@ class _Trainer:
             training_digest=self.job.training_digest(),
             step=self.step,
             epoch=self.step / self.schedule.steps_per_epoch,
-            parameters=count_parameters(self.job.model),
+            parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
         )
-        save_model(path, self.ema.model, saved)
+        save_model(path, self.training.ema.model, saved)
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
         """Let rank 0 write something while the others wait; what fails there fails on all, so that none waits for ever.
@@ -327,10 +264,9 @@ class _Trainer:
             raise error
 
 
-def _part(first: int, last: int, index: int, count: int) -> tuple[int, int]:
-    """Bounds of part `index` of `count` nearly equal parts of first..last-1."""
-    length = last - first
-    return first + index * length // count, first + (index + 1) * length // count
+def _words(metric: str) -> str:
+    """A metric's name as one says it: train/grad_norm is the gradient's norm."""
+    return metric.removeprefix("train/").replace("grad_norm", "gradient's norm").replace("_", " of the ")
 
 
 def _peak_memory_mib(device: torch.device) -> float:

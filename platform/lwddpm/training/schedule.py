@@ -17,16 +17,20 @@ class Schedule:
     snapshots: frozenset[int]
 
     @classmethod
-    def of(cls, config: TrainingConfig, num_images: int) -> "Schedule":
+    def of(cls, config: TrainingConfig, num_images: int, batches_per_step: int = 1) -> "Schedule":
         """Translate epochs into steps for a training split of `num_images` slices.
 
+        Args:
+            batches_per_step: see `TrainingJob.batches_per_step`; an epoch shows each slice once, whatever it is.
+
         Raises:
-            DataError: the split is smaller than one batch.
+            DataError: the split is smaller than what one step takes.
         """
-        per_epoch = num_images // config.batch_size
+        per_epoch = num_images // (config.batch_size * batches_per_step)
         if per_epoch == 0:
+            batches = "one batch" if batches_per_step == 1 else f"{batches_per_step} batches (adversarial.n_critic)"
             raise DataError(
-                f"training.batch_size: an epoch needs at least one batch, got {num_images} training slices for a "
+                f"training.batch_size: an epoch needs at least {batches}, got {num_images} training slices for a "
                 f"batch of {config.batch_size}; lower it or add data"
             )
         num_steps = config.max_steps or (config.epochs or 0) * per_epoch

@@ -1,6 +1,7 @@
 """The steps since the last report."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -8,11 +9,16 @@ from torch import Tensor
 
 
 class Window:
-    """Losses and norms of the steps since the last report, kept on the device so that no step waits for them."""
+    """Losses and norms of the steps since the last report, kept on the device so that no step waits for them.
 
-    def __init__(self, size: int, device: torch.device, world: int) -> None:
-        self.values = torch.zeros(2, size + 1, device=device)  # the last column carries the stop flag
-        self.size, self.world, self.count = size, world, 0
+    Args:
+        names: of the values of each step.
+        size: steps that it holds.
+    """
+
+    def __init__(self, names: Sequence[str], size: int, device: torch.device, world: int) -> None:
+        self.names, self.size, self.world, self.count = names, size, world, 0
+        self.values = torch.zeros(len(names), size + 1, device=device)  # the last column carries the stop flag
         self.start = time.perf_counter()
         self.reported = False
 
@@ -20,9 +26,9 @@ class Window:
     def full(self) -> bool:
         return self.count == self.size
 
-    def add(self, loss: Tensor, norm: Tensor) -> None:
-        self.values[0, self.count] = loss
-        self.values[1, self.count] = norm
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for row, name in enumerate(self.names):
+            self.values[row, self.count] = values[name]
         self.count += 1
 
     def agree(self, stop: bool) -> bool:
@@ -33,11 +39,11 @@ class Window:
             self.values /= self.world
         return bool(self.values[0, -1] > 0)
 
-    def read(self) -> tuple[list[float], list[float], float]:
-        """Losses, gradient norms, steps per second."""
+    def read(self) -> tuple[dict[str, list[float]], float]:
+        """The values of each step by name, and steps per second."""
         self.reported = True
-        losses, norms = self.values[:, : self.count].tolist()
-        return losses, norms, self.count / (time.perf_counter() - self.start)
+        values = dict(zip(self.names, self.values[:, : self.count].tolist(), strict=True))
+        return values, self.count / (time.perf_counter() - self.start)
 
     def reset(self) -> None:
         self.count, self.start, self.reported = 0, time.perf_counter(), False

@@ -1,0 +1,177 @@
+"""Which networks a comparison trains: every one an ordinary training job, equal ones only once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lwddpm import families
+from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, System, TrainJob
+from lwddpm.jobfile import set_value, validate_job
+from lwddpm.training.schedule import Schedule
+
+ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
+_FAMILY_OF_ATTENTION = {"se": "lw_ddpm", "linear": "ddpm"}
+# Of the base's settings, those that a GAN is not trained with: it has its published ones, and what overrides say.
+_NOT_OF_GANS = {
+    "model": ("dim_mults", "attention", "se_reduction", "downsample_last"),
+    "training": ("lr", "lr_schedule", "warmup_steps", "max_grad_norm", "validation_samples"),
+}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training, or a repeat of one with another seed."""
+
+    label: str
+    system: System
+    seed: int
+    job: TrainJob
+
+
+@dataclass(frozen=True)
+class PlannedVariant:
+    """A row of an ablation: the variant's name and the training that it is measured on."""
+
+    ablation: str
+    system: System
+    label: str
+    training: Planned
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All trainings in the order in which they run, by training digest.
+
+    Attributes:
+        systems: trainings of every system, one for each seed; those of ddim are ddpm's.
+        variants: rows of the ablations.
+    """
+
+    trainings: dict[str, Planned]
+    systems: dict[System, list[Planned]]
+    variants: list[PlannedVariant]
+
+
+def make_plan(job: CompareJob, num_train: int) -> Plan:
+    """Plan the trainings of a comparison.
+
+    Args:
+        num_train: slices of the training split; decides at which steps snapshots are taken.
+
+    Raises:
+        ConfigError: an override that does not fit; names the system or the ablation.
+    """
+    trainings: dict[str, Planned] = {}
+
+    def planned(label: str, system: System, seed: int, overrides: Mapping[str, Any], where: str) -> Planned:
+        full = label if seed == seeds_of(job)[0] else f"{label}-seed{seed}"
+        train = _train_job(job, full, system, seed, overrides, num_train, where)
+        found = trainings.get(train.training_digest())
+        if found is None:
+            found = trainings[train.training_digest()] = Planned(full, system, seed, train)
+        return found
+
+    systems: dict[System, list[Planned]] = {}
+    for system in job.compare.systems:
+        trained: System = "ddpm" if system == "ddim" else system
+        where = f"compare.overrides.{trained}"
+        systems[system] = [planned(trained, trained, seed, {}, where) for seed in seeds_of(job)]
+    variants = []
+    for name in ABLATIONS:
+        ablation: AblationConfig | None = getattr(job.compare.ablations, name)
+        for system in ablation.systems if ablation else ():
+            for overrides in ablation.variants if ablation else ():
+                label = "-".join(str(value) for value in flattened(overrides).values())
+                for seed in seeds_of(job):
+                    training = planned(
+                        f"{system}-{name}-{label}",
+                        system,
+                        seed,
+                        flattened(job.compare.ablation_overrides) | flattened(overrides),
+                        f"compare.ablations.{name}",
+                    )
+                    variants.append(PlannedVariant(name, system, label, training))
+    return Plan(trainings, systems, variants)
+
+
+def seeds_of(job: CompareJob) -> tuple[int, ...]:
+    return job.compare.seeds or (job.seed,)
+
+
+def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> EvaluationConfig:
+    """How a system is sampled and measured."""
+    overrides: dict[str, Any] = {"seed": sampling_seed}
+    if system == "ddim":
+        overrides |= {"sampler": "ddim", "num_inference_steps": job.compare.ddim_steps}
+    if system in families.ADVERSARIAL:  # nothing is denoised
+        metrics = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
+        overrides |= {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
+    own = {
+        key.removeprefix("evaluation."): value
+        for key, value in flattened(job.compare.overrides.get(system, {})).items()
+        if key.startswith("evaluation.")
+    }
+    return EvaluationConfig.model_validate(job.protocol.model_dump() | overrides | own)
+
+
+def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Overrides as dotted keys; in a job file they may be nested too."""
+    flat: dict[str, Any] = {}
+    for key, value in overrides.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _train_job(
+    job: CompareJob, label: str, system: System, seed: int, overrides: Mapping[str, Any], num_train: int, where: str
+) -> TrainJob:
+    """The job of one training, neither evaluated nor registered."""
+    merged = {"model.family": system, **flattened(job.compare.overrides.get(system, {})), **overrides}
+    merged = {key: value for key, value in merged.items() if not key.startswith("evaluation.")}
+    values = job.model_dump(mode="json", exclude={"compare"})
+    values |= {"kind": "train", "name": f"{job.name}-{label}", "seed": seed, "evaluation": None, "registry": None}
+    _settle(values, merged)
+    for key, value in merged.items():
+        set_value(values, key, value)
+    train = validate_job(values, where)
+    assert isinstance(train, TrainJob)
+    schedule = Schedule.of(train.training, num_train, train.batches_per_step)
+    values["training"]["snapshot_epochs"] = _snapshots(job, schedule)
+    train = validate_job(values, where)
+    assert isinstance(train, TrainJob)
+    return train
+
+
+def as_system(job: CompareJob, system: System, training: Planned) -> TrainJob:
+    """The training of a system, with its evaluation and its name in the registry."""
+    evaluation = protocol_of(job, system, job.compare.sampling_seeds[0])
+    registry = job.registry and job.registry.model_copy(update={"name": f"{job.registry.name}-{system}"})
+    return training.job.model_copy(update={"evaluation": evaluation, "registry": registry})
+
+
+def _snapshots(job: CompareJob, schedule: Schedule) -> list[float]:
+    """Epochs of this training at the same fractions of its length as the wanted ones have of the last."""
+    *earlier, last = job.compare.snapshot_epochs or (1,)
+    steps = {max(1, round(epoch / last * schedule.num_steps)) for epoch in earlier}
+    return [step / schedule.steps_per_epoch for step in sorted(steps) if step < schedule.num_steps]
+
+
+def _settle(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+    """Let what follows from an overridden setting follow it, and give equal networks equal settings.
+
+    Attention follows the family, and the family the attention; a training has a length in epochs or in steps.
+    """
+    if overrides["model.family"] in families.ADVERSARIAL:
+        values["diffusion"] = None
+        for section, names in _NOT_OF_GANS.items():
+            values[section] = {name: value for name, value in values[section].items() if name not in names}
+    attention = overrides.pop("model.attention", None)
+    if attention in _FAMILY_OF_ATTENTION:
+        overrides["model.family"] = _FAMILY_OF_ATTENTION[attention]
+    elif attention is not None:
+        overrides["model.attention"] = attention
+    if _FAMILY_OF_ATTENTION.get(values["model"].get("attention")) == values["model"]["family"]:
+        values["model"]["attention"] = None  # not chosen, but the family's
+    for given, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
+        if f"training.{given}" in overrides:
+            values["training"][other] = None

@@ -1,0 +1,166 @@
+"""What a system costs: throughput and memory of training, and time to sample, each time in a process of its own.
+
+Numbers logged during long trainings depend on what else the machine was doing then, and a process remembers its peak
+memory; short measurements in turn, in fresh processes, can be compared with each other.
+"""
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import ray
+import torch
+
+from lwddpm.cluster.generate import generate_images
+from lwddpm.cluster.session import Session
+from lwddpm.config import SamplingConfig, TrainJob, WorkersConfig
+from lwddpm.data.store import open_dataset
+from lwddpm.training.allocator import ENVIRONMENT, tune_allocator
+from lwddpm.training.loop import train
+
+NUM_SAMPLES = 64
+_WARM_UP_STEPS = 4
+
+
+@dataclass(frozen=True)
+class CostTask:
+    """What is measured, as plain data.
+
+    Attributes:
+        job: the training; only its first steps are made.
+        model_dir: the trained model, which is sampled.
+    """
+
+    job: dict[str, Any]
+    dataset: str
+    model_dir: str
+    sampling: SamplingConfig
+    steps: int
+    threads: int
+    device: str
+
+
+class _Throughput:
+    """A reporter that keeps what is reported of speed and memory."""
+
+    def __init__(self) -> None:
+        self.images_per_s: list[float] = []
+
+    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        self.images_per_s += [v["train/images_per_s"] for v in rows.values() if "train/images_per_s" in v]
+
+    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
+        """Not looked at."""
+
+    def checkpoint(self, step: int, path: Path) -> None:
+        """Not needed."""
+
+
+def measure_cost(
+    job: TrainJob, dataset_path: str, model_dir: Path, sampling: SamplingConfig, steps: int, session: Session
+) -> dict[str, float]:
+    """Train a few steps and draw 64 slices in a fresh process with one worker's resources.
+
+    Returns:
+        images_per_s, peak_memory_mib (of a GPU; else of the process, above what it held when idle), seconds_per_64;
+        the last alone where `steps` is 0.
+    """
+    values = job.model_dump(mode="json")
+    values["training"] |= {
+        "epochs": None,
+        "max_steps": _WARM_UP_STEPS + steps,
+        "log_every_steps": _WARM_UP_STEPS,
+        "snapshot_epochs": [],
+        "validation_samples": 0,
+        "compile": False,  # compiling takes longer than what is timed here
+        "batch_size": max(1, job.training.batch_size // job.workers.max_count),
+        "checkpoint_every_epochs": 1e9,
+    }
+    values["workers"]["count"] = 1
+    task = CostTask(
+        job=values,
+        dataset=dataset_path,
+        model_dir=str(model_dir),
+        sampling=sampling,
+        steps=steps,
+        threads=session.cpus_per_worker,
+        device=session.model_device,
+    )
+    if session.in_process:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            return pool.submit(_measure, task).result()
+    resources = session.worker_resources
+    remote = ray.remote(
+        num_cpus=resources["CPU"],
+        num_gpus=resources.get("GPU", 0),
+        max_calls=1,
+        runtime_env={"env_vars": ENVIRONMENT},
+    )(_measure)
+    found: dict[str, float] = ray.get(remote.remote(task))
+    return found
+
+
+def _measure(task: CostTask) -> dict[str, float]:
+    tune_allocator()
+    torch.set_num_threads(task.threads)
+    device = torch.device(task.device, 0) if task.device == "cuda" else torch.device(task.device)
+    job, dataset = TrainJob.model_validate(task.job), open_dataset(task.dataset)
+    dataset.images("train")
+    reporter, found = _Throughput(), {}
+    if task.steps:
+        with tempfile.TemporaryDirectory() as folder, _PeakMemory(device) as peak:
+            train(job, dataset, Path(folder), reporter, device)
+        rates = reporter.images_per_s[1:]  # the first window warms up
+        found = {"images_per_s": float(np.median(rates)), "peak_memory_mib": peak.mib}
+    here = Session.inside_ray(WorkersConfig(use_gpu=device.type == "cuda"))
+    model_dir, sampling = Path(task.model_dir), task.sampling.model_copy(update={"batch_size": NUM_SAMPLES})
+    generate_images(
+        model_dir,
+        sampling.model_copy(update={"num_inference_steps": min(2, sampling.num_inference_steps)}),
+        NUM_SAMPLES,
+        here,
+    )  # warms up
+    start = time.perf_counter()
+    generate_images(model_dir, sampling, NUM_SAMPLES, here)
+    return found | {"seconds_per_64": time.perf_counter() - start}
+
+
+class _PeakMemory:
+    """Peak memory within the block."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._idle = self._peak = 0
+
+    def __enter__(self) -> "_PeakMemory":
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._idle = psutil.Process().memory_info().rss
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._peak = torch.cuda.max_memory_allocated() if self._on_gpu else _peak_of_process()
+
+    @property
+    def mib(self) -> float:
+        return max(0.0, (self._peak - self._idle) / 2**20)
+
+
+def _peak_of_process() -> int:
+    """Bytes. Not getrusage on Linux: there a spawned process begins with the peak of the one that spawned it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 2**10

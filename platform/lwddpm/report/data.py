@@ -1,0 +1,245 @@
+"""What a comparison measured: all that its report is drawn from, in one folder.
+
+    report.json       Report: rows, measurements, protocols, where everything comes from
+    curves.parquet    logged losses: columns system, metric, step, epoch, value
+    images.npz        slices, uint8, by name; see `Images`
+
+Nothing in it is drawn, rounded or worded: a report can be drawn again from it, by a later version too.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lwddpm.errors import DataError
+
+REPORT, CURVES, IMAGES = "report.json", "curves.parquet", "images.npz"
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Training(Record):
+    """One trained network.
+
+    Attributes:
+        label: unique name, such as `lw_ddpm` or `lw_ddpm-loss-l1`.
+        family: of the network; `settings` are those in which trainings may differ, as dotted keys.
+        parameters: of the network that samples.
+    """
+
+    label: str
+    family: str
+    seed: int
+    run_id: str
+    digest: str
+    parameters: int
+    steps: int
+    epochs: float
+    settings: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+class System(Record):
+    """A row of the table: a training, and how it is sampled.
+
+    Attributes:
+        trainings: labels, one for each seed.
+        timesteps, inference_steps: None for a GAN.
+    """
+
+    name: str
+    trainings: tuple[str, ...]
+    timesteps: int | None
+    sampler: str | None
+    inference_steps: int | None
+
+
+class Measurement(Record):
+    """Metrics of one set of generated slices.
+
+    Attributes:
+        group: what it belongs to: `system`, `steps`, `epochs`, or the name of an ablation.
+        label: the row within the group: a system, a sampler, a variant.
+        x: number of sampling steps, or epoch, on the curves of those groups.
+        training_seed, sampling_seed: what the slices depend on besides the settings.
+        values, floors: by metric; a floor is the same measurement on n real held-out slices.
+    """
+
+    group: str
+    label: str
+    system: str
+    x: float | None = None
+    training_seed: int
+    sampling_seed: int
+    n: int
+    num_reference: int
+    sampler: str | None
+    inference_steps: int | None
+    values: dict[str, float]
+    floors: dict[str, float]
+
+
+class Cost(Record):
+    """Cost of one system, measured in a fresh process in every round.
+
+    Attributes:
+        images_per_s: training throughput of one worker.
+        peak_memory_mib: most memory during training, above that of the idle process on a CPU.
+        seconds_per_64: time to draw 64 slices.
+    """
+
+    system: str
+    images_per_s: tuple[float, ...]
+    peak_memory_mib: tuple[float, ...]
+    seconds_per_64: tuple[float, ...]
+
+
+class SampleSize(Record):
+    """Fréchet distances of n slices from the training slices; one value for each disjoint or random subset."""
+
+    label: str
+    n: int
+    values: tuple[float, ...]
+
+
+class NoiseHistogram(Record):
+    """Pixels of true and of predicted noise, by slice.
+
+    Attributes:
+        edges: of the bins, rising; what lies outside is in the outer bins.
+        true, predicted: counts, [slices][bins].
+    """
+
+    system: str
+    timesteps: int
+    edges: tuple[float, ...]
+    true: tuple[tuple[int, ...], ...]
+    predicted: tuple[tuple[int, ...], ...]
+
+
+class Missing(Record):
+    """A metric that was asked for and could not be computed."""
+
+    name: str
+    reason: str
+
+
+class Report(Record):
+    """A comparison.
+
+    Attributes:
+        created: when the comparison began, ISO 8601, UTC.
+        environment: machine and versions, as shown.
+        dataset: path, version, num by split, labels.
+        distance: the Fréchet distance that could be computed: `fid`, else `fd_lite0`.
+        num_batches_per_epoch: optimizer steps.
+        snr: signal-to-noise ratio of the noising by schedule, [timesteps].
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    run_id: str
+    created: str
+    environment: dict[str, str]
+    dataset: dict[str, Any]
+    simulated: bool
+    image_size: int
+    settings: dict[str, Any]
+    protocol: dict[str, Any]
+    proxy: dict[str, Any]
+    distance: str
+    extractor: str
+    weights_sha256: str
+    missing: tuple[Missing, ...]
+    systems: tuple[System, ...]
+    trainings: tuple[Training, ...]
+    measurements: tuple[Measurement, ...]
+    costs: tuple[Cost, ...]
+    sample_sizes: tuple[SampleSize, ...]
+    noise: tuple[NoiseHistogram, ...]
+    snr: dict[str, tuple[float, ...]]
+    strips: dict[str, tuple[int, ...]]
+
+    def training(self, label: str) -> Training:
+        return next(training for training in self.trainings if training.label == label)
+
+    def group(self, name: str) -> list[Measurement]:
+        return [measurement for measurement in self.measurements if measurement.group == name]
+
+
+class Curves(dict[tuple[str, str], np.ndarray]):
+    """(system, metric) -> float64 [N, 3]: optimizer step, epoch, value; in order of steps."""
+
+
+class Images(dict[str, np.ndarray]):
+    """uint8 slices [N, S, S] or strips [N, F, S, S] by name.
+
+    real, class/LABEL, samples/SYSTEM, epochs/SYSTEM/EPOCH, schedule/SYSTEM/NAME, and the strips forward and reverse.
+    """
+
+
+class ReportData(Record):
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    report: Report
+    curves: Curves
+    images: Images
+
+
+def save(data: ReportData, folder: Path) -> None:
+    """Write the folder's three files, each whole or not at all; `report.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        (system, metric, int(step), float(epoch), float(value))
+        for (system, metric), points in data.curves.items()
+        for step, epoch, value in points
+    ]
+    names = ("system", "metric", "step", "epoch", "value")
+    columns = zip(*rows, strict=True) if rows else ([] for _ in names)
+    types = (pa.string(), pa.string(), pa.int64(), pa.float64(), pa.float64())
+    table = pa.table([pa.array(list(c), t) for c, t in zip(columns, types, strict=True)], names=list(names))
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        pq.write_table(table, f"{part}/{CURVES}")
+        np.savez_compressed(f"{part}/{IMAGES}", allow_pickle=False, **data.images)
+        Path(part, REPORT).write_text(json.dumps(data.report.model_dump(mode="json"), indent=1, allow_nan=False))
+        for name in (CURVES, IMAGES, REPORT):
+            Path(part, name).replace(folder / name)
+
+
+def load(folder: Path) -> ReportData:
+    """Read a report's data; nothing is unpickled.
+
+    Raises:
+        DataError: files are missing, damaged or of another version.
+    """
+    for name in (REPORT, CURVES, IMAGES):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder}: no report data here ({name} is missing); name the folder of a comparison")
+    try:
+        values = json.loads((folder / REPORT).read_text())
+        if values.get("schema_version") != SCHEMA_VERSION:
+            raise DataError(
+                f"{folder}: report data must have schema_version {SCHEMA_VERSION}, got {values.get('schema_version')}; "
+                "run the comparison again with this version"
+            )
+        curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+        for row in pq.read_table(folder / CURVES).to_pylist():
+            points = curves.setdefault((row["system"], row["metric"]), [])
+            points.append((row["step"], row["epoch"], row["value"]))
+        with np.load(folder / IMAGES, allow_pickle=False) as stored:
+            images = Images({name: stored[name] for name in stored.files})
+        return ReportData(
+            report=Report.model_validate(values),
+            curves=Curves({key: np.array(points, dtype=float) for key, points in curves.items()}),
+            images=images,
+        )
+    except (OSError, ValueError, ValidationError, pa.ArrowException) as error:
+        raise DataError(f"{folder}: the report data are damaged: {' '.join(str(error).split())}") from None

@@ -1,0 +1,157 @@
+"""The figures of a report in order, each with a caption that says what is needed to read it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from lwddpm.report import pictures, plots
+from lwddpm.report.data import Measurement, ReportData
+from lwddpm.report.style import Theme, display_name
+
+
+class Drawing(NamedTuple):
+    """A figure.
+
+    Attributes:
+        key: its file name and anchor.
+        number: such as "Figure 5", as in the paper, or "Figure A" for one that the paper does not have.
+        part: `paper` or `beyond`.
+    """
+
+    key: str
+    number: str
+    title: str
+    caption: str
+    part: str
+    draw: Callable[[Theme], Figure]
+
+
+def drawings(data: ReportData) -> list[Drawing]:
+    """Those figures that there are data for."""
+    report, images = data.report, data.images
+    size = f"{report.image_size} x {report.image_size} px"
+    source = "simulated slices" if report.simulated else "real slices"
+    found: list[Drawing] = []
+
+    def add(key: str, number: str, title: str, caption: str, draw: Callable[..., Figure], part: str = "paper") -> None:
+        found.append(Drawing(key, number, title, caption, part, draw))
+
+    schedule = report.settings["diffusion"]["beta_schedule"]
+    if "forward" in images:
+        caption = f"{source.capitalize()} of {size} under the {schedule} schedule, from none to all noising steps."
+        add("noising", "Figure 1", "Forward noising", caption, partial(pictures.strip, data, "forward"))
+    if "reverse" in images:
+        caption = f"Samples of {_denoiser(data)} emerging from noise, {size}. Synthetic."
+        add("recovery", "Figure 2", "Reverse recovery", caption, partial(pictures.strip, data, "reverse"))
+    if any(name.startswith("class/") for name in images):
+        caption = (
+            f"Training slices of every class as the networks see them, {size}, evenly spread over the sorted files; "
+            f"{report.dataset['splits']['train']} slices in all."
+        )
+        add("dataset", "Figure 4", "The dataset", caption, partial(pictures.classes, data))
+    if any(name.startswith("samples/") for name in images):
+        caption = (
+            f"The first slices that every system draws with its first seed, none selected, {size}; above, {source}. "
+            f"{_samplers(data)} Synthetic but for the first row."
+        )
+        add("samples", "Figure 5", "Samples of every system", caption, partial(pictures.samples, data))
+    if report.noise:
+        caption = (
+            f"Pixels of the true noise in {len(report.noise[0].true)} held-out slices and of the noise that a network "
+            "predicts, at the timesteps its sampler visits. W1: Wasserstein distance of the two histograms in standard "
+            f"deviations of the noise, with its 95 % interval over slices. {_shared_weights(data)}"
+        )
+        add("noise", "Figure 6", "Predicted against true noise", caption, partial(plots.noise, data))
+    if data.curves:
+        caption = (
+            "As logged while training, means of neighbouring steps; open marks: loss on validation slices. Losses of "
+            "different kinds share no scale, and a GAN's does not fall as its samples get better."
+        )
+        add("losses", "Figure 7", "Loss curves", caption, partial(plots.losses, data))
+    if any(name.startswith("epochs/") for name in images):
+        caption = (
+            "Every system drawing from the same noise at the same shares of its training, which in the paper's 250 "
+            f"epochs are {_words([f'{epoch:g}' for epoch in report.settings['compare']['snapshot_epochs']])}. "
+            f"{_samplers(data)} Synthetic."
+        )
+        add("epochs", "Figure 8", "Samples while training", caption, partial(pictures.epochs, data))
+    if report.group("schedule"):
+        caption = (
+            f"Above: samples ({_sampler(report.group('schedule'))}; synthetic). Below: how much signal the schedules "
+            f"leave, and Fréchet distances with intervals{_over(report.group('schedule'))}."
+        )
+        add("schedules", "Figure 9", "Linear against cosine schedule", caption, partial(plots.schedules, data))
+    if report.group("system"):
+        caption = f"Table 1 drawn: means with 95 % intervals, n = {_n(report.group('system'))} slices."
+        add("quality", "Figure A", "Quality of every system", caption, partial(plots.quality, data), "beyond")
+    if found_steps := report.group("steps"):
+        caption = (
+            f"{display_name(found_steps[0].system)} sampled with few and many steps, n = {_n(found_steps)}, one seed. "
+            "Dotted: as many real held-out slices."
+        )
+        add("steps", "Figure B", "Quality against sampling steps", caption, partial(plots.steps, data), "beyond")
+    if found_epochs := report.group("epochs"):
+        caption = f"n = {_n(found_epochs)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
+        add(
+            "quality_epochs",
+            "Figure C",
+            "Quality against training",
+            caption,
+            partial(plots.quality_by_epoch, data),
+            "beyond",
+        )
+    if report.sample_sizes:
+        caption = (
+            f"Distance from {report.measurements[0].num_reference} training slices of n generated ones, and of n real "
+            "held-out ones: what a perfect generator would score. Marks: single subsets. Both fall with n, so only "
+            "values of equal n may be compared."
+        )
+        add("sample_size", "Figure D", "Distance against n", caption, partial(plots.sample_size, data), "beyond")
+    return found
+
+
+def _denoiser(data: ReportData) -> str:
+    name = next((s for s in data.report.systems if s.name in ("lw_ddpm", "ddpm")), None)
+    if name is None:
+        return ""
+    return f"{display_name(name.name)} ({display_name(name.sampler or '')}, {name.inference_steps} steps)"
+
+
+def _samplers(data: ReportData) -> str:
+    """How each diffusion system is sampled."""
+    return (
+        _words(
+            [
+                f"{display_name(s.name)} in {s.inference_steps} steps of {display_name(s.sampler)}"
+                for s in data.report.systems
+                if s.sampler
+            ]
+        )
+        + "."
+    )
+
+
+def _sampler(found: list[Measurement]) -> str:
+    return f"{display_name(found[0].sampler or '')}, {found[0].inference_steps} steps"
+
+
+def _shared_weights(data: ReportData) -> str:
+    names = {histogram.system for histogram in data.report.noise}
+    return "DDPM and DDIM are the same network." if {"ddpm", "ddim"} <= names else ""
+
+
+def _over(found: list[Measurement]) -> str:
+    seeds, trainings = {m.sampling_seed for m in found}, {m.training_seed for m in found}
+    if len(trainings) > 1:
+        return f" over {len(trainings)} trainings"
+    return f" over {len(seeds)} sampling seeds" if len(seeds) > 1 else ""
+
+
+def _n(found: list[Measurement]) -> str:
+    return "/".join(str(n) for n in sorted({m.n for m in found}))
+
+
+def _words(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

@@ -1,0 +1,120 @@
+"""Means with intervals, differences, ratios: what may be said from a few repeats. All at 95 %.
+
+Student's interval for a mean; Welch's for the difference of two means (unequal variances); a ratio is a difference of
+logarithms. Without repeats there is no interval, and nothing is decided.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean with its interval; the bounds are None without repeats.
+
+    Attributes:
+        n: number of repeats.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.high is None else self.high - self.mean
+
+
+class Comparison(NamedTuple):
+    """First minus second, or first over second for a ratio, with its interval.
+
+    Attributes:
+        differs: -1 where the first is smaller, 1 where it is larger, 0 where the noise cannot tell.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    differs: int
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean of repeats.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    found = _checked(values)
+    mean = float(found.mean())
+    if len(found) < 2:
+        return Estimate(mean, None, None, len(found))
+    half = _quantile(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
+    return Estimate(mean, mean - half, mean + half, len(found))
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> Comparison:
+    """Mean of the first minus mean of the second; undecided unless both were repeated."""
+    a, b = _checked(first), _checked(second)
+    value = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return Comparison(value, None, None, 0)
+    spread_a, spread_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    spread = spread_a + spread_b
+    if spread == 0:
+        return Comparison(value, value, value, _sign(value))
+    weights = spread_a**2 / (len(a) - 1) + spread_b**2 / (len(b) - 1)
+    # tiny spreads underflow when squared: fewer degrees of freedom are the careful choice
+    freedom = spread**2 / weights if weights > 0 else min(len(a), len(b)) - 1
+    half = _quantile(freedom) * math.sqrt(spread)
+    low, high = value - half, value + half
+    return Comparison(value, low, high, 1 if low > 0 else -1 if high < 0 else 0)
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> Comparison:
+    """Geometric mean of the first over that of the second.
+
+    Raises:
+        ValueError: a value is not above zero.
+    """
+    a, b = _checked(first), _checked(second)
+    if min(a.min(), b.min()) <= 0:
+        raise ValueError(f"a ratio needs values above 0, got {min(a.min(), b.min())}")
+    logs = difference(np.log(a).tolist(), np.log(b).tolist())
+    low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
+    return Comparison(math.exp(logs.value), low, high, logs.differs)
+
+
+def ties(rows: Sequence[Sequence[float]], *, lowest: bool) -> list[bool]:
+    """Which rows the noise cannot tell from the best one; the best itself only if another is.
+
+    Args:
+        rows: repeats of every row.
+        lowest: whether low values are good.
+    """
+    means = [estimate(row).mean for row in rows]
+    best = means.index(min(means) if lowest else max(means))
+    tied = [index != best and difference(row, rows[best]).differs == 0 for index, row in enumerate(rows)]
+    tied[best] = any(tied)
+    return tied
+
+
+def _checked(values: Sequence[float]) -> np.ndarray:
+    found = np.asarray(values, dtype=float)
+    if found.size == 0 or not np.isfinite(found).all():
+        raise ValueError(f"an estimate needs finite values, got {list(values)}")
+    return found
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)
+
+
+def _quantile(freedom: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + CONFIDENCE / 2, freedom))

@@ -1,0 +1,78 @@
+"""A report on disk: figures, Markdown, and one HTML file that needs nothing else. Drawn from its data alone.
+
+figures/light/KEY.png  figures/dark/KEY.png  figures/print/KEY.pdf
+report.md              shows figures/light
+report.html            figures inside, light and dark; no script, no request
+"""
+
+import base64
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lwddpm.progress import bar
+from lwddpm.report.data import ReportData
+from lwddpm.report.style import DARK, LIGHT, THEMES, render
+from lwddpm.report.view import view
+
+HTML, MARKDOWN = "report.html", "report.md"
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def draw(data: ReportData, folder: Path) -> Path:
+    """Draw everything into a folder, replacing what an earlier drawing left there.
+
+    Returns:
+        The HTML file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = view(data)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
+        place = Path(part)
+        with bar("drawing figures", len(found["figures"])) as progress:
+            for number, drawing in enumerate(found["figures"], start=1):
+                for theme in THEMES:
+                    _write(place / "figures" / theme.name / f"{drawing.key}.png", render(drawing.draw, theme))
+                _write(place / "figures" / "print" / f"{drawing.key}.pdf", render(drawing.draw, LIGHT, "pdf"))
+                progress.advance_to(number)
+        _write(place / MARKDOWN, _markdown(found).encode())
+        _write(place / HTML, _html(found, place / "figures").encode())
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        for name in ("figures", MARKDOWN, HTML):
+            (place / name).replace(folder / name)
+    return folder / HTML
+
+
+def _markdown(found: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment.get_template("report.md").render(found)
+
+
+def _html(found: dict[str, Any], figures: Path) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def embedded(key: str, theme: str) -> Markup:
+        data = base64.b64encode((figures / theme / f"{key}.png").read_bytes()).decode()
+        return Markup("data:image/png;base64,") + data
+
+    environment.globals["embedded"] = embedded
+    environment.globals["themes"] = [LIGHT.name, DARK.name]
+    return environment.get_template("report.html").render(found)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

@@ -1,0 +1,190 @@
+"""Table 1: what this run measured, beside what the paper prints, and why the two cannot simply be compared."""
+
+from typing import Literal, NamedTuple
+
+from lwddpm.report import published
+from lwddpm.report.data import Cost, Measurement, Report, System, Training
+from lwddpm.report.intervals import Comparison, Estimate, difference, estimate, ratio, ties
+from lwddpm.report.published import NAMES, TABLE_1, Published
+
+Direction = Literal["low", "high"]
+SSIM = "ssim_nearest"
+DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
+METRIC_NAMES = {
+    "fid": "FID",
+    "fd_lite0": "FD (EfficientNet-Lite0)",
+    "ssim_nearest": "SSIM to the nearest test slice",
+    "ssim_pairs": "SSIM of random pairs",
+    "ssim_reconstruction": "SSIM of reconstructions",
+}
+BASELINE = "ddpm"
+
+
+class Value(NamedTuple):
+    """A measured quantity of one row.
+
+    Attributes:
+        best, tied: among the rows of the table; `tied` where the noise cannot tell it from the best.
+        floor: the same measurement on real slices.
+        relative: to the baseline's row, for costs.
+    """
+
+    estimate: Estimate
+    best: bool = False
+    tied: bool = False
+    floor: float | None = None
+    relative: Comparison | None = None
+
+
+class Row(NamedTuple):
+    """One system.
+
+    Attributes:
+        differences: between this run's protocol and the paper's, a clause each; empty where none is known.
+    """
+
+    system: System
+    name: str
+    published: Published
+    parameters: int
+    distance: Value | None
+    ssim: Value | None
+    images_per_s: Value | None
+    peak_memory_mib: Value | None
+    seconds_per_64: Value | None
+    differences: tuple[str, ...]
+
+
+def repeats(measurements: list[Measurement], metric: str) -> list[float]:
+    """What counts as a repeat: trainings where there are several seeds, else samplings of the one training."""
+    found = [m for m in measurements if metric in m.values]
+    by_training: dict[int, list[float]] = {}
+    for measurement in found:
+        by_training.setdefault(measurement.training_seed, []).append(measurement.values[metric])
+    if len(by_training) > 1:
+        return [sum(values) / len(values) for values in by_training.values()]
+    return [m.values[metric] for m in found]
+
+
+def rows(report: Report) -> list[Row]:
+    """Table 1 in the paper's order."""
+    ordered = [system for name in TABLE_1 for system in report.systems if system.name == name]
+    measured = {s.name: [m for m in report.group("system") if m.label == s.name] for s in ordered}
+    distances = _ranked(measured, report.distance, "low")
+    similarities = _ranked(measured, SSIM, "high")
+    costs = {cost.system: cost for cost in report.costs}
+    return [
+        Row(
+            system=system,
+            name=NAMES[system.name],
+            published=TABLE_1[system.name],
+            parameters=report.training(system.trainings[0]).parameters,
+            distance=distances.get(system.name),
+            ssim=similarities.get(system.name),
+            images_per_s=_cost(costs, system.name, "images_per_s"),
+            peak_memory_mib=_cost(costs, system.name, "peak_memory_mib"),
+            seconds_per_64=_cost(costs, system.name, "seconds_per_64"),
+            differences=tuple(protocol_differences(report, system)),
+        )
+        for system in ordered
+    ]
+
+
+def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction) -> dict[str, Value]:
+    values = {name: repeats(found, metric) for name, found in measured.items()}
+    values = {name: found for name, found in values.items() if found}
+    if not values:
+        return {}
+    tied = dict(zip(values, ties(list(values.values()), lowest=good == "low"), strict=True))
+    estimates = {name: estimate(found) for name, found in values.items()}
+    best = (min if good == "low" else max)(estimates, key=lambda name: estimates[name].mean)
+    return {
+        name: Value(estimates[name], name == best, tied[name], floor=_floor(measured[name], metric)) for name in values
+    }
+
+
+def _floor(measurements: list[Measurement], metric: str) -> float | None:
+    return next((m.floors[metric] for m in measurements if metric in m.floors), None)
+
+
+def _cost(costs: dict[str, Cost], system: str, quantity: str) -> Value | None:
+    if system not in costs:
+        return None
+    own: tuple[float, ...] = getattr(costs[system], quantity)
+    base: tuple[float, ...] = getattr(costs[BASELINE], quantity) if BASELINE in costs else ()
+    if not own:
+        return None
+    relative = ratio(own, base) if base and min(*own, *base, 1) > 0 else None
+    return Value(estimate(own), relative=relative)
+
+
+def protocol_differences(report: Report, system: System) -> list[str]:
+    """Why this run's FID of a system is not the paper's, most important first."""
+    training = report.training(system.trainings[0])
+    printed = TABLE_1[system.name]
+    found = []
+    if report.simulated:
+        found.append("simulated slices instead of MRI")
+    if report.distance != "fid":
+        found.append(f"{report.extractor} features instead of Inception's")
+    if report.image_size != published.IMAGE_SIZE:
+        found.append(f"{report.image_size} x {report.image_size} px instead of {published.IMAGE_SIZE}")
+    if printed.parameters is not None and round(training.parameters / 1e6, 2) != printed.parameters:
+        found.append(f"{_millions(training.parameters)} parameters instead of {printed.parameters:.2f} M")
+    if training.epochs < published.EPOCHS - 0.5:
+        found.append(f"{training.epochs:.3g} epochs instead of {published.EPOCHS}")
+    if system.inference_steps is not None and system.inference_steps != printed.inference_steps:
+        found.append(f"{system.inference_steps} sampling steps instead of {printed.inference_steps}")
+    if system.timesteps is not None:
+        found += _recipe_differences(training)
+    return found
+
+
+def _recipe_differences(training: Training) -> list[str]:
+    expected = {
+        "diffusion.prediction_type": published.PREDICTION_TYPE,
+        "diffusion.loss": published.LOSS,
+        "diffusion.beta_schedule": published.BETA_SCHEDULE,
+    }
+    words = {"v_prediction": "v prediction", "epsilon": "epsilon", "smooth_l1": "smooth L1", "l1": "L1", "l2": "L2"}
+    return [
+        f"{words.get(found, found)} instead of {words.get(wanted, wanted)}"
+        for key, wanted in expected.items()
+        if (found := str(training.settings.get(key, wanted))) != wanted
+    ]
+
+
+def _millions(parameters: int) -> str:
+    return f"{parameters / 1e6:.2f} M"
+
+
+class Variant(NamedTuple):
+    """A row of an ablation's table.
+
+    Attributes:
+        against_first: this variant minus the paper's choice, the first one.
+    """
+
+    system: str
+    label: str
+    distance: Value
+    ssim: Value | None
+    against_first: Comparison | None
+
+
+def ablation(report: Report, name: str) -> list[Variant]:
+    """Variants in the order in which they were measured, system by system; ties are within a system."""
+    found: dict[str, dict[str, list[Measurement]]] = {}
+    for measurement in report.group(name):
+        found.setdefault(measurement.system, {}).setdefault(measurement.label, []).append(measurement)
+    table = []
+    for system, variants in found.items():
+        distances, similarities = _ranked(variants, report.distance, "low"), _ranked(variants, SSIM, "high")
+        first = next(iter(variants))
+        for label, measured in variants.items():
+            if label not in distances:
+                continue
+            own, base = repeats(measured, report.distance), repeats(variants[first], report.distance)
+            against = difference(own, base) if label != first and base else None
+            table.append(Variant(system, label, distances[label], similarities.get(label), against))
+    return table

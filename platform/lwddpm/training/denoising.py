@@ -1,0 +1,74 @@
+"""The step of the diffusion models: predict the noise, or velocity, in noised slices (Ho et al. 2020, algorithm 1)."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from lwddpm.config import SamplingConfig, TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.training.schedule import Schedule
+from lwddpm.training.step import TrainingStep
+
+GRID_STEPS = 50
+
+
+class DenoisingStep(TrainingStep):
+    values = ("train/loss", "train/grad_norm")
+    falls = True
+
+    def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
+        super().__init__(job, dataset, schedule, device)
+        assert job.diffusion is not None
+        self.process = DiffusionProcess(job.diffusion).to(device)
+        self.num_timesteps = job.diffusion.num_train_timesteps
+        # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
+        self.grid = SamplingConfig(sampler="ddim", num_inference_steps=min(GRID_STEPS, self.num_timesteps))
+        self.modules = {"model": self.model, "ema": self.ema.model}
+        self.optimizers = {
+            "optimizer": torch.optim.Adam(
+                self.model.parameters(), lr=job.training.lr, fused=device.type in ("cpu", "cuda")
+            )
+        }
+        self.network: nn.Module = self.model
+
+    def distribute(self) -> None:
+        if self.precision.compile:
+            self.model.compile()  # in place: the names in checkpoints stay the same
+        self.network = self.shared(self.model)
+
+    def take(self, step: int) -> dict[str, Tensor]:
+        config, seed = self.job.training, self.job.seed
+        num_images = len(self.loader.images)
+        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, config.horizontal_flip)
+
+        def loss(begin: int, end: int) -> Tensor:
+            return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
+
+        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], self.learning_rate(step))
+        self.ema.update(self.model, step)
+        return {"train/loss": loss_, "train/grad_norm": norm}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        count = min(self.job.training.validation_samples, self.dataset.num("validation"))
+        if count == 0:
+            return {}
+        images = self.dataset.images("validation")
+        draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps)
+        loader = BatchLoader(images, self.device)
+        share = max(1, self.job.training.batch_size // self.world)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for begin in range(self.rank * share, count, self.world * share):
+            batch = loader.load(draw.part(begin, begin + share))
+            total += self._losses(self.ema.model, *batch).double().sum()
+        if self.world > 1:
+            dist.all_reduce(total)
+        return {"val/loss": total.item() / count}
+
+    def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+        x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
+        with self.precision.autocast():
+            prediction = network(x_t, timesteps)
+        return self.process.losses(prediction.float(), x_0, timesteps, noise)

@@ -1,0 +1,127 @@
+"""The seam between the loop and what is learnt: networks, optimizers, and what one step does to them.
+
+The loop knows when things happen; a `TrainingStep` knows what happens. There are two: `denoising` and `adversarial`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lwddpm.config import SamplingConfig, TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.models.build import build_model
+from lwddpm.training.batches import BatchLoader
+from lwddpm.training.ema import ExponentialMovingAverage
+from lwddpm.training.precision import choose_precision
+from lwddpm.training.schedule import Schedule, learning_rate
+
+# DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
+# pass ends. In small buckets the exchange overlaps it (measured: 3 % instead of 9 % of a step).
+_CPU_BUCKET_MIB = 2
+
+
+class TrainingStep(ABC):
+    """One process's part in the training of a network.
+
+    Attributes:
+        model: the network that is trained.
+        ema: its average: what is sampled, evaluated and registered.
+        modules, optimizers: what a checkpoint holds, by the name of the file.
+        grid: how a snapshot's samples are drawn.
+    """
+
+    values: ClassVar[tuple[str, ...]]  # metrics of every step: losses first, each reported for every step
+    falls: ClassVar[bool]  # whether the loss falls when all goes well, so that a rise is a divergence
+    grid: SamplingConfig
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+    def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
+        self.job, self.dataset, self.schedule, self.device = job, dataset, schedule, device
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.precision = choose_precision(job.training, job.model, device, schedule.num_steps)
+        torch.manual_seed(job.seed)
+        network = build_model(job.model, dataset.manifest.image_size)
+        self.model = self.precision.place(network.to(device)).train()
+        self.ema = ExponentialMovingAverage(self.model, job.training.ema_decay)
+        self.loader = BatchLoader(dataset.images("train"), device)
+
+    @abstractmethod
+    def distribute(self) -> None:
+        """Compile, and share gradients with the other ranks; called once, after a checkpoint has been loaded."""
+
+    @abstractmethod
+    def take(self, step: int) -> dict[str, Tensor]:
+        """Step number `step`, from 0, on this rank's share of the global batch; returns `values` of this rank."""
+
+    def validate(self) -> dict[str, float]:
+        """Metrics of the EMA weights on held-out slices, if there are such; every rank calls it."""
+        return {}
+
+    def shared(self, network: nn.Module) -> nn.Module:
+        """The network, with its gradients averaged over the ranks."""
+        if self.world == 1:
+            return network
+        on_gpu = self.device.type == "cuda"
+        return DistributedDataParallel(
+            network,
+            device_ids=[self.device.index] if on_gpu else None,
+            gradient_as_bucket_view=True,
+            bucket_cap_mb=25 if on_gpu else _CPU_BUCKET_MIB,
+            broadcast_buffers=False,  # they are the same on all ranks as they are
+        )
+
+    def descend(
+        self,
+        network: nn.Module,
+        loss: Callable[[int, int], Tensor],
+        optimizer: torch.optim.Optimizer,
+        lr: float,
+    ) -> tuple[Tensor, Tensor]:
+        """One optimizer step on this rank's share of the global batch.
+
+        Returns:
+            The rank's part of the mean loss (the mean over the ranks is that of the batch), the gradient's norm.
+
+        Args:
+            network: as `shared` returned it.
+            loss: mean loss over the part of the global batch from one index up to another.
+            lr: learning rate of this step.
+        """
+        config = self.job.training
+        first, last = _part(0, config.batch_size, self.rank, self.world)
+        total = torch.zeros((), device=self.device)
+        for index in range(config.grad_accumulation_steps):
+            begin, end = _part(first, last, index, config.grad_accumulation_steps)
+            if isinstance(network, DistributedDataParallel):  # one all-reduce a step, not one a chunk
+                network.require_backward_grad_sync = index == config.grad_accumulation_steps - 1
+            # DDP averages over the ranks. For the gradient of the whole batch each chunk counts by its size, which is
+            # not the same on all ranks where an elastic number of workers does not divide the batch.
+            part = loss(begin, end) / (config.batch_size / ((end - begin) * self.world))
+            part.backward()
+            total += part.detach()
+        limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
+        norm = nn.utils.clip_grad_norm_(_parameters(optimizer), limit)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=self.world == 1)  # DDP's bucket views keep their memory
+        return total, norm
+
+    def learning_rate(self, step: int) -> float:
+        return learning_rate(self.job.training, step, self.schedule.num_steps)
+
+
+def _part(first: int, last: int, index: int, count: int) -> tuple[int, int]:
+    """Bounds of part `index` of `count` nearly equal parts of first..last-1."""
+    length = last - first
+    return first + index * length // count, first + (index + 1) * length // count
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

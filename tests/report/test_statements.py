@@ -1,0 +1,71 @@
+import itertools
+
+import pytest
+
+from lwddpm.report.published import STATEMENTS, TABLE_1
+from lwddpm.report.statements import judge, verdict
+
+
+def verdicts(report):
+    return {found.statement.key: found.verdict for found in judge(report)}
+
+
+def test_what_is_taken_from_table_1_is_true_of_the_papers_own_numbers():
+    good = {"fid": min, "parameters": min, "ssim": max}
+    for statement in STATEMENTS:
+        for claim in statement.claims:
+            if claim.group == "system" and claim.quantity in good:
+                values = {row: getattr(TABLE_1[row], claim.quantity) for row in (claim.better, *claim.worse)}
+                assert good[claim.quantity](values, key=values.get) == claim.better, statement.key
+
+
+def test_verdicts_follow_the_measurements(build):
+    found = verdicts(build().report)
+    assert found["diffusion_beats_gans"] == found["ddim_price"] == found["wgan_best_gan"] == "supports"
+    assert found["better_than_ddpm"] == found["best_fid"] == "cannot decide"
+    assert found["lighter"] == found["smooth_l1"] == found["cosine"] == found["ddim_faster"] == "supports"
+
+
+def test_they_turn_round_with_the_measurements(build):
+    found = verdicts(build({"gan": 10.0, "ddim": 20.0, "lw_ddpm": 5.0}).report)
+    assert found["diffusion_beats_gans"] == found["ddim_price"] == found["wgan_best_gan"] == "contradicts"
+    assert found["best_fid"] == found["best_ssim"] == found["better_than_ddpm"] == "supports"
+
+
+def test_one_seed_decides_nothing_but_what_is_exact(build):
+    found = verdicts(build(seeds=1).report)
+    assert found["lighter"] == "supports"
+    assert found["ddim_faster"] == "supports"  # costs have rounds of their own
+    assert set(found.values()) == {"supports", "cannot decide"}
+    assert [key for key, value in found.items() if value == "supports"] == ["lighter", "ddim_faster"]
+
+
+def test_what_was_left_out_is_not_measured(build):
+    report = build().report
+    rest = tuple(m for m in report.measurements if m.group == "system" and m.system != "wgan")
+    found = verdicts(report.model_copy(update={"measurements": rest}))
+    assert found["smooth_l1"] == found["wgan_best_gan"] == "not measured"
+    assert found["ddim_price"] == "supports"
+
+
+@pytest.mark.parametrize("pairs", list(itertools.product([1, 0, -1, None], repeat=2)))
+def test_a_statement_is_as_good_as_its_weakest_pair(pairs):
+    expected = (
+        "contradicts"
+        if -1 in pairs
+        else "not measured"
+        if None in pairs
+        else "cannot decide"
+        if 0 in pairs
+        else "supports"
+    )
+    assert verdict(list(pairs)) == expected
+
+
+def test_the_evidence_is_the_difference_itself(build):
+    report = build().report
+    (found,) = [f for f in judge(report) if f.statement.key == "ddim_price"]
+    (evidence,) = found.evidence
+    means = {s: sum(m.values["fd_lite0"] for m in report.group("system") if m.label == s) / 3 for s in ("ddpm", "ddim")}
+    assert evidence.comparison.value == pytest.approx(means["ddpm"] - means["ddim"])
+    assert evidence.comparison.low < evidence.comparison.value < evidence.comparison.high < 0

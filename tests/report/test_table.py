@@ -1,0 +1,85 @@
+import pytest
+
+from lwddpm.report.data import Cost
+from lwddpm.report.published import TABLE_1
+from lwddpm.report.table import ablation, repeats, rows
+
+
+def test_the_papers_numbers():
+    """Table 1 as printed, written down a second time."""
+    fid = {"gan": 95.65, "wgan": 91.27, "lsgan": 103.86, "ddpm": 72.24, "ddim": 75.43, "lw_ddpm": 70.02}
+    ssim = {"gan": 0.839, "wgan": 0.864, "lsgan": 0.823, "ddpm": 0.896, "ddim": 0.889, "lw_ddpm": 0.913}
+    assert {name: row.fid for name, row in TABLE_1.items()} == fid
+    assert {name: row.ssim for name, row in TABLE_1.items()} == ssim
+    assert [TABLE_1[name].parameters for name in ("ddpm", "ddim", "lw_ddpm")] == [13.48, 13.48, 13.34]
+    steps = [(TABLE_1[name].timesteps, TABLE_1[name].inference_steps) for name in ("ddpm", "ddim", "lw_ddpm")]
+    assert steps == [(1000, 1000), (1000, 50), (1000, 1000)]
+
+
+def test_rows_stand_in_the_papers_order_with_the_best_and_its_ties(build):
+    found = rows(build().report)
+    assert [row.system.name for row in found] == ["gan", "wgan", "lsgan", "ddpm", "ddim", "lw_ddpm"]
+    by_name = {row.system.name: row for row in found}
+    assert [name for name, row in by_name.items() if row.distance.best] == ["lw_ddpm"]
+    assert [name for name, row in by_name.items() if row.distance.tied] == ["ddpm", "lw_ddpm"]
+    assert [name for name, row in by_name.items() if row.ssim.best] == ["lw_ddpm"]
+    assert all(row.distance.floor == 12 for row in found)
+
+
+def test_a_cost_is_relative_to_ddpm_in_the_same_run(build):
+    costs = [
+        Cost(system="ddpm", images_per_s=(50.0, 50.0), peak_memory_mib=(300.0,), seconds_per_64=(8.0, 8.0)),
+        Cost(system="lw_ddpm", images_per_s=(100.0, 100.0), peak_memory_mib=(150.0,), seconds_per_64=(6.0, 6.0)),
+    ]
+    by_name = {row.system.name: row for row in rows(build(costs=tuple(costs)).report)}
+    assert by_name["lw_ddpm"].images_per_s.relative.value == pytest.approx(2)
+    assert by_name["lw_ddpm"].peak_memory_mib.relative.value == pytest.approx(0.5)
+    assert by_name["lw_ddpm"].seconds_per_64.relative.value == pytest.approx(0.75)
+    assert by_name["ddpm"].seconds_per_64.relative.value == pytest.approx(1)
+    assert by_name["gan"].images_per_s is None
+
+
+def test_without_ddpm_costs_are_absolute_only(build):
+    own = Cost(system="lw_ddpm", images_per_s=(9.0,), peak_memory_mib=(0.0,), seconds_per_64=(1.0,))
+    (row,) = [row for row in rows(build(costs=(own,)).report) if row.system.name == "lw_ddpm"]
+    assert row.images_per_s.estimate.mean == 9
+    assert row.images_per_s.relative is None
+
+
+def test_repeated_trainings_count_and_not_their_samplings(measured):
+    values = [(0, 0, 10.0), (0, 1, 12.0), (1, 0, 20.0), (1, 1, 22.0)]
+    found = [
+        measured("system", "gan", 0, seed, training_seed=training, values={"fid": value})
+        for training, seed, value in values
+    ]
+    assert repeats(found, "fid") == [11.0, 21.0]
+    assert repeats(found[:2], "fid") == [10.0, 12.0]
+    assert repeats(found, "ssim_nearest") == []
+
+
+def test_what_differs_from_the_paper_is_found_and_nothing_else(build, trained):
+    found = {row.system.name: " ".join(row.differences) for row in rows(build(simulated=True).report)}
+    for part in ("simulated", "EfficientNet", "32 x 32 px", "0.36 M", "12.5 epochs", "v prediction instead of epsilon"):
+        assert part in found["ddpm"]
+    assert "smooth L1" not in found["ddpm"]
+    assert "prediction" not in found["gan"]
+    assert "parameters" not in found["gan"]
+    paper = trained("ddpm", "ddpm", 13_476_081).model_copy(
+        update={"epochs": 250.0, "settings": {"diffusion.prediction_type": "epsilon"}}
+    )
+    data = build(distance="fid", image_size=128, trainings=(paper, *build().report.trainings))
+    systems = [s.model_copy(update={"inference_steps": 1000}) for s in data.report.systems if s.name == "ddpm"]
+    report = data.report.model_copy(update={"systems": tuple(systems)})
+    assert rows(report)[0].differences == ()
+
+
+def test_an_ablation_is_judged_within_each_system(build):
+    found = ablation(build().report, "schedule")
+    assert [(v.system, v.label, v.distance.best) for v in found] == [
+        ("ddpm", "cosine", True),
+        ("ddpm", "linear", False),
+        ("lw_ddpm", "cosine", True),
+        ("lw_ddpm", "linear", False),
+    ]
+    assert found[0].against_first is None
+    assert found[1].against_first.differs == 1
