@@ -9,8 +9,11 @@ import pytest
 
 
 def _fill_the_disk(pid: int) -> None:
-    """No file of this process may grow beyond 10 kB any more: the kernel refuses as it does on a full disk."""
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    """No file of this process may grow beyond 60 kB any more: the kernel refuses as it does on a full disk.
+
+    A checkpoint and MLflow's SQLite file are larger.
+    """
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (60_000, 60_000))
 
 
 @pytest.mark.parametrize("moment", ["before the first checkpoint", "while writing one"])

@@ -83,9 +83,12 @@ def report(result: dict[str, Any]) -> None:
 
 
 def _statements(verdicts: dict[str, str]) -> None:
-    table = Table("the paper's statement", "this run")
-    for name, verdict in verdicts.items():
-        table.add_row(name.replace("_", " "), verdict)
+    from lwddpm.report.published import STATEMENTS
+
+    texts = {statement.key: statement.text for statement in STATEMENTS}
+    table = Table("the paper says", "this run")
+    for key, verdict in verdicts.items():
+        table.add_row(texts[key], verdict)
     console.print(table)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.config import WorkersConfig
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, JobError
 from lwddpm.offline import carried, is_offline
 from lwddpm.progress import bar, say
 
@@ -52,6 +52,12 @@ class Session:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+        lost = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+        if lost:
+            reason = " ".join(str(error).split())[:300]
+            raise JobError(
+                f"the Ray cluster was lost ({reason}); start it again, then the same command continues"
+            ) from None
 
     def close(self) -> None:
         """Stop or leave Ray if this session started or joined it; it starts again when needed."""

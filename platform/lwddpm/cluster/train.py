@@ -291,7 +291,7 @@ class _Attempt(threading.Thread):
         if isinstance(self._error, ray.train.WorkerGroupError):
             causes = "; ".join(f"rank {rank}: {cause}" for rank, cause in self._error.worker_failures.items())
             raise JobError(f"training failed: {causes}; the same command continues from the last checkpoint")
-        if isinstance(self._error, ray.exceptions.RayError | ray.train.TrainingFailedError):
+        if isinstance(self._error, ray.train.TrainingFailedError):
             reason = " ".join(str(self._error).split()) or type(self._error).__name__
             raise JobError(f"training failed: {reason}; the same command continues from the last checkpoint")
         if self._error is not None:

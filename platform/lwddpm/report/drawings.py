@@ -124,7 +124,7 @@ def _samplers(data: ReportData) -> str:
     return (
         _words(
             [
-                f"{display_name(s.name)} in {s.inference_steps} steps of {display_name(s.sampler)}"
+                f"{display_name(s.name)} in {s.inference_steps} {display_name(s.sampler)} steps"
                 for s in data.report.systems
                 if s.sampler
             ]

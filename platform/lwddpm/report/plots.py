@@ -115,7 +115,7 @@ def losses(data: ReportData, theme: Theme) -> Figure:
                 what = _metric_name(metric, name)
                 label = f"{display_name(name)}, {what}" if len(names) > 1 else what
                 validation = metric.startswith("val/")
-                color = theme.systems[name] if len(names) > 1 or index == 0 else theme.cycle[index % 4]
+                color = theme.systems[name] if len(names) > 1 or index == 0 else theme.ink
                 axes.plot(
                     points[:, 1],
                     points[:, 2],

@@ -12,6 +12,15 @@ PREDICTION_TYPE, LOSS, BETA_SCHEDULE = "epsilon", "smooth_l1", "cosine"
 UNSTATED = "the paper does not state its number of samples"
 
 NAMES = {"gan": "GAN", "wgan": "WGAN", "lsgan": "LSGAN", "ddpm": "DDPM", "ddim": "DDIM", "lw_ddpm": "LW-DDPM"}
+VARIANTS = {
+    "smooth_l1": "smooth L1",
+    "l1": "L1",
+    "l2": "L2",
+    "se": "Squeeze-Excitation",
+    "linear": "linear",
+    "none": "none",
+    "v_prediction": "v",
+}
 GANS = ("gan", "wgan", "lsgan")
 
 

@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from lwddpm.report.data import Report
 from lwddpm.report.intervals import Comparison, difference
-from lwddpm.report.published import NAMES, STATEMENTS, Claim, Statement
+from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
 from lwddpm.report.table import SSIM, repeats
 
 Verdict = Literal["supports", "contradicts", "cannot decide", "not measured"]
@@ -84,6 +84,7 @@ def _values(report: Report, claim: Claim, row: str) -> list[float]:
 
 
 def _name(claim: Claim, row: str) -> str:
+    """How people call a row."""
     if claim.group == "system":
         return NAMES[row]
-    return f"{NAMES[claim.system]}, {row}" if claim.system else row
+    return f"{NAMES[claim.system]} with {VARIANTS.get(row, row)}" if claim.system else VARIANTS.get(row, row)

@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lwddpm.evaluation.figures import tile
-from lwddpm.report.published import NAMES
+from lwddpm.report.published import NAMES, VARIANTS
 
 WIDTH_IN, DPI = 7.0, 200
 TEXT_PT, SMALL_PT = 9, 8
@@ -110,19 +110,8 @@ def render(draw: Callable[[Theme], Figure], theme: Theme, ending: str = "png") -
 
 def display_name(label: str) -> str:
     """A system's or sampler's or variant's name as people write it."""
-    names = {
-        **NAMES,
-        "dpmsolver++": "DPM-Solver++",
-        "sde-dpmsolver++": "SDE-DPM-Solver++",
-        "smooth_l1": "smooth L1",
-        "l1": "L1",
-        "l2": "L2",
-        "se": "Squeeze-Excitation",
-        "linear": "linear",
-        "none": "none",
-        "v_prediction": "v",
-    }
-    return names.get(label, label)
+    samplers = {"dpmsolver++": "DPM-Solver++", "sde-dpmsolver++": "SDE-DPM-Solver++"}
+    return (NAMES | VARIANTS | samplers).get(label, label)
 
 
 def rows_of_slices(

@@ -91,9 +91,11 @@ def with_interval(found: Estimate) -> str:
 
 
 def interval(found: Comparison) -> str:
+    """A difference and its interval, all with the digits that fit the widest of them."""
     if found.low is None or found.high is None:
         return number(found.value)
-    return f"{number(found.value)} ({number(found.low)} to {number(found.high)})"
+    decimals = len(number(max(abs(found.low), abs(found.high))).partition(".")[2])
+    return f"{found.value:,.{decimals}f} ({found.low:,.{decimals}f} to {found.high:,.{decimals}f})"
 
 
 def times(found: Comparison) -> str:
@@ -285,14 +287,16 @@ def _ablation(report: Report, name: str, title: str) -> Table:
 
 
 def _evidence(evidence: Evidence, report: Report) -> str:
-    names = {"fid": table.DISTANCE_NAMES[report.distance], "ssim": "SSIM", "parameters": "parameters", "seconds": "s"}
+    distance = "FID" if report.distance == "fid" else "FD"
+    units = {"fid": distance, "ssim": "SSIM", "parameters": "parameters", "seconds": "s for 64 samples"}
     what = f"{evidence.first} minus {evidence.second}"
     if evidence.comparison is None:
         return f"{what}: not measured"
     value = interval(evidence.comparison)
     if evidence.quantity == "parameters":
         value = f"{evidence.comparison.value:,.0f}"
-    return f"{what}: {value} {names[evidence.quantity]}"
+    outcome = {1: "as stated", -1: "the other way round", 0: "within the noise"}[evidence.agrees]
+    return f"{what}: {value} {units[evidence.quantity]}, {outcome}"
 
 
 def _protocol(report: Report) -> list[tuple[str, str]]:

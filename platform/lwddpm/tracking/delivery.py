@@ -8,7 +8,7 @@ from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from requests import RequestException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.progress import say
@@ -110,10 +110,11 @@ class Delivery:
             if other is not None:
                 self._deliver_other(other)
         except (ConfigError, *STORE_ERRORS) as error:
-            reason = str(error).splitlines()[0]
             code = error.get_http_status_code() if isinstance(error, MlflowException) else 503
             permanent = 400 <= code < 500 and code not in _TRANSIENT
-            raise DeliveryError(f"tracking: {public(self._uri)} did not take a report ({reason})", permanent) from None
+            raise DeliveryError(
+                f"tracking: {public(self._uri)} did not take a report ({reason_of(error)})", permanent
+            ) from None
         if new:
             self.outbox.note(Delivered(run_id=self._run_id, steps=steps))
         for path in paths:
@@ -147,6 +148,16 @@ class Delivery:
         if not self._complained:
             self._complained = True
             say(message)
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in a line; of a database in its own words, which stand deep in a chain of errors."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, DBAPIError):
+            return str(inner.orig).splitlines()[0]
+        inner = inner.__cause__ or inner.__context__
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _rows(report: Report) -> list[Metric]:

@@ -30,7 +30,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
 from lwddpm.progress import say
 from lwddpm.tracking import notes
-from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery
+from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.reconcile import close_dead_runs, identity
 from lwddpm.tracking.store import check_answers, connect, public
@@ -151,7 +151,7 @@ def tracked_run(
         run.flush()
         _end(run, outer, RunStatus.FINISHED)
     except STORE_ERRORS as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         _end(run, outer, RunStatus.FAILED, reason)
         raise JobError(f"tracking: {public(uri)}: {reason}; what is done is kept, the same command continues") from None
     except KeyboardInterrupt:
@@ -203,7 +203,7 @@ def _end(run: TrackedRun | None, outer: mlflow.ActiveRun | None, status: int, re
             if reason:
                 run.tags({_REASON: reason[:_MAX_REASON]})
         except (LwddpmError, *STORE_ERRORS) as error:
-            say(str(error).splitlines()[0])
+            say(reason_of(error))
             answers = False
         run.close()
     if mlflow.active_run() is outer:  # it was not even opened

@@ -107,6 +107,7 @@ def connect(uri: str) -> "MlflowClient":
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whole statements; we say it in a line
     mlflow.set_tracking_uri(uri)
     try:
         client = mlflow.MlflowClient(uri)
