@@ -144,7 +144,8 @@ def curve(first: int, last: int) -> list[Metric]:
     """Losses and throughput of some steps."""
     rows = []
     for step in range(first + 1, last + 1):
-        rows += [Metric("train/loss", 1 / step + 0.05, 0, step), Metric("train/images_per_s", 100 + step % 7, 0, step)]
+        rows.append(Metric("train/loss", 1 / step + 0.05, 0, step))
+        rows.append(Metric("train/images_per_s", 96 + (7 * step % 11) / 2, 0, step))
         if step % 10 == 0:
             rows.append(Metric("val/loss", 1.1 / step + 0.05, 0, step))
     return rows

@@ -175,8 +175,8 @@ def test_a_hostile_name_is_only_text_and_a_report_is_shut_in(page: Page, board: 
     expect(page.locator("details dd", has_text="alert(1)").first).to_be_visible()
     assert page.locator("img[src=x]").count() == 0
     _photograph(page, "hostile")
-    page.get_by_role("link", name="Report").click()
-    expect(page.get_by_role("heading", name="Report")).to_have_css("color", "rgb(0, 128, 0)")
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_role("heading", name="Report", exact=True)).to_have_css("color", "rgb(0, 128, 0)")
     assert page.title() != "executed"
     answer = page.request.get(f"/runs/{world.runs['hostile']}/files/report/report.html")
     assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
