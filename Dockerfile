@@ -10,7 +10,9 @@ WORKDIR /src
 COPY constraints.txt pyproject.toml README.md ./
 RUN pip install --no-cache-dir --constraint constraints.txt hatchling
 COPY platform platform
+COPY dashboards dashboards
 COPY jobs jobs
+COPY dashboards dashboards
 COPY search_spaces search_spaces
 RUN python -m hatchling build --target wheel --directory /dist
 

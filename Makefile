@@ -3,13 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check chaos bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the whole path on the embedded dataset: prepare, train, evaluate, register"
-	@echo "make test    all tests"
+	@echo "make test    all tests but the chaos suite"
 	@echo "make check   lint, types, fast tests"
+	@echo "make chaos   jobs that end as they should whatever is killed under them"
+	@echo "make chaos   kills workers, nodes and servers of running jobs, and looks at what is left"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -27,10 +29,13 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs
-	$(BIN)/ruff format --check platform tests benchmarks jobs
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster"
+	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos"
+
+chaos: $(INSTALLED)
+	$(BIN)/python -m pytest tests/chaos -m chaos
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))

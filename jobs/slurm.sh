@@ -35,8 +35,7 @@ head_ip=$(getent ahostsv4 "$head" | awk '$1 !~ /^127\./ { print $1; exit }')
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')
 address=$head_ip:$port
 
-# A folder that this user alone can enter, on every node: the token of this cluster, and the driver's temporary files
-# (a registered model is downloaded there, and workers on other nodes read it).
+# A folder that this user alone can enter, on every node: for the token of this cluster.
 private=$(mktemp --directory "$SLURM_SUBMIT_DIR/.lwddpm-$SLURM_JOB_ID.XXXXXX")
 python -c 'import secrets; print(secrets.token_hex(32), end="")' | install -m 600 /dev/stdin "$private/token"
 temporary=/tmp/ray-$SLURM_JOB_ID # of this job; short, since Ray's sockets lie there
@@ -84,7 +83,7 @@ while (joined := sum(node["Alive"] for node in ray.nodes())) < wanted:
     time.sleep(2)
 WAIT
 
-TMPDIR=$private python -m lwddpm run "$@" --address "$address" &
+python -m lwddpm run "$@" --address "$address" &
 driver=$!
 status=0
 wait "$driver" || status=$?

@@ -4,8 +4,6 @@ import os
 
 # As the command line sets it, and before torch is imported anywhere: compute threads that do not spin for long.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 from collections.abc import Callable, Iterator, Sequence

@@ -100,8 +100,8 @@ def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: lis
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(
-    ("number", "workers", "steps"),  # two workers start later, and take longer for a step on two slow cores
-    [(signal.SIGINT, 1, 1200), (signal.SIGTERM, 1, 1200), (signal.SIGTERM, 2, 300)],
+    ("number", "workers", "steps"),
+    [(signal.SIGINT, 1, 500), (signal.SIGTERM, 1, 500), (signal.SIGTERM, 2, 200)],
 )
 def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     number: signal.Signals, workers: int, steps: int, tiny: list[str], tmp_path: Path
@@ -120,8 +120,7 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([LWDDPM, *arguments], cwd=tmp_path, stderr=log, env=_environment())
         uri = f"sqlite:///{tmp_path}/mlflow.db"
-        _wait_until(lambda: bool(list(tmp_path.glob("runs/*/run.json"))))
-        time.sleep(4)  # into the training
+        _wait_until(lambda: bool(list(tmp_path.glob("runs/*/outbox/*.json"))))  # into the training
         process.send_signal(number)
         assert process.wait(timeout=60) == 130, (tmp_path / "log").read_text()
     (folder,) = tmp_path.glob("runs/*")
@@ -137,7 +136,7 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     assert sorted(logged) == list(range(1, steps + 1))
 
 
-def _wait_until(condition: object, timeout_s: float = 90) -> None:
+def _wait_until(condition: object, timeout_s: float = 150) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline

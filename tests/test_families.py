@@ -120,7 +120,9 @@ def test_what_a_family_cannot_do_is_refused(overrides: list[str], expected: str)
 @pytest.mark.parametrize("objective", ["val/loss", "eval/ssim_reconstruction"])
 def test_a_search_over_gans_refuses_objectives_that_they_lack(objective: str) -> None:
     message = _error(*NULLS, "model.family=gan", f"search.objectives=[{objective}]", name="search_demo")
-    assert f"{objective} does not exist for gan" in message
+    assert f"objectives: {objective} does not exist for gan" in message
+    message = _error(*NULLS, "model.family=gan", f"search.prune_on={objective}", name="search_demo")
+    assert f"prune_on: {objective} does not exist for gan" in message
 
 
 def test_a_search_over_gans_measures_their_one_pass() -> None:

@@ -1,6 +1,5 @@
 """The Kubernetes manifests, the container recipe and the cluster file: what can be known without a cluster."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -8,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -33,16 +31,9 @@ needs_schemas = pytest.mark.skipif(
 )
 
 
-def _render() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("render", FOLDER / "render.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-render = _render()
+sys.path.insert(0, str(FOLDER))  # the renderer is a script; its modules lie beside it
+import parts  # noqa: E402
+import render  # noqa: E402
 
 
 def _load(text: str) -> list[Manifest]:
@@ -135,9 +126,9 @@ def test_every_secret_is_one_that_the_user_makes_and_the_documents_say_how() -> 
             used.setdefault(reference["name"], set()).add(reference["key"])
         if isinstance(value, dict) and isinstance(volume := value.get("secret"), dict):
             used.setdefault(volume["secretName"], set())
-    assert set(used) == set(render.SECRETS)
+    assert set(used) == set(parts.SECRETS)
     guide = (ROOT / "docs" / "cluster.md").read_text()
-    for name, keys in render.SECRETS.items():
+    for name, keys in parts.SECRETS.items():
         assert used[name] <= set(keys)
         (command,) = re.findall(rf"create secret generic {name} (.*?)(?:\n\n|\n```|\nkubectl)", guide, re.DOTALL)
         assert set(re.findall(r"--from-literal=([a-z-]+)=", command)) == set(keys), name
@@ -180,7 +171,7 @@ def test_labels_match_selectors_and_ports_match_services() -> None:
 
 def test_databases_that_are_named_are_created() -> None:
     text = "".join((FOLDER / name).read_text() for name in FILES)
-    created = set(re.findall(r"CREATE DATABASE (\w+);", text)) | {render.DATABASES[0]}
+    created = set(re.findall(r"CREATE DATABASE (\w+);", text)) | {parts.DATABASES[0]}
     assert set(re.findall(r"@postgresql:5432/(\w+)", text)) == created
 
 
@@ -297,8 +288,9 @@ def test_a_ray_job_runs_a_shipped_job_file_that_fits_its_cluster(name: str, kind
     assert command[4] == value["file"]
     assert (ROOT / command[4]).is_file()
     assert command[5:7] == ["--address", "auto"]
-    assert set(command[7::2]) == {"--set"}
-    job = load_job(str(ROOT / command[4]), command[8::2])
+    assert command[7:9] == ["--directory", VALUES["storage"]["path"]]
+    assert set(command[9::2]) == {"--set"}
+    job = load_job(str(ROOT / command[4]), command[10::2])
     assert isinstance(job, kind)
     assert job.workers.use_gpu is True  # auto would train on CPUs where GPUs are missing
     gpu = spec["rayClusterSpec"]["workerGroupSpecs"][1]
@@ -427,7 +419,7 @@ def test_the_container_recipe_is_pinned_and_does_not_run_as_root() -> None:
     assert len(installs) == 4
     assert all("--constraint constraints.txt" in line or "--no-deps" in line for line in installs)
     (user,) = re.findall(r"^USER (\d+):\d+$", recipe, re.MULTILINE)
-    assert int(user) == render.USER_ID
+    assert int(user) == parts.USER_ID
     assert recipe.index("\nUSER ") < recipe.index("\nENTRYPOINT ")
 
 

@@ -24,7 +24,7 @@ echo "ray $* $RAY_AUTH_MODE $modes" >> "$CALLS"
     # the driver saves its checkpoint on SIGTERM and ends as a stopped job does; waiting for nodes takes no time
     "python": """
 if [[ $1 == -m ]]; then
-    echo "driver $* tmp=$TMPDIR" >> "$CALLS"
+    echo "driver $*" >> "$CALLS"
     trap 'echo saved >> "$CALLS"; exit 130' TERM
     for _ in {1..200}; do [[ -e $DRIVER_ENDS ]] && exit "$(cat "$DRIVER_ENDS")"; sleep 0.1; done
 elif [[ $1 == - ]]; then
@@ -90,7 +90,7 @@ def test_it_starts_ray_with_a_private_token_runs_the_driver_and_leaves_nothing(
     assert workers.endswith(f"--address={address}")
     assert f"wait {address} 3" in calls
     (driver,) = (call for call in calls if call.startswith("driver"))
-    assert f"-m lwddpm run jobs/demo.yaml --set workers.count=3 --address {address} tmp={tmp_path}/.lwddpm-7." in driver
+    assert driver.endswith(f"-m lwddpm run jobs/demo.yaml --set workers.count=3 --address {address}")
     assert not list(tmp_path.glob(".lwddpm-*"))
     assert not any("requeue" in call for call in _calls(tmp_path, "driver"))
 

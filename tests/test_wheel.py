@@ -18,6 +18,13 @@ def test_the_wheel_runs_shipped_jobs_without_the_checkout(tmp_path: Path) -> Non
         archive.extractall(tmp_path / "site")
     shipped = {path.name for path in (ROOT / "jobs").glob("*.yaml")}
     assert {path.name for path in (tmp_path / "site" / "lwddpm" / "bundled" / "jobs").glob("*.yaml")} == shipped
+    board = ROOT / "dashboards" / "lwddpm_board"
+    needed = {path.relative_to(board) for folder in ("templates", "static") for path in (board / folder).iterdir()}
+    packed = tmp_path / "site" / "lwddpm_board"
+    assert needed <= {path.relative_to(packed) for path in packed.rglob("*")}
+    provisioned = tmp_path / "site" / "lwddpm" / "bundled" / "dashboards"
+    assert {path.name for path in provisioned.rglob("*.yml")} == {"prometheus.yml"}
+    assert (provisioned / "grafana" / "grafana.ini").exists()
     command = [sys.executable, "-m", "lwddpm", "run", "paper", "--set", "data.source=phantom", "--dry-run", "--json"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     output = subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -207,12 +207,39 @@ class TrainingConfig(Section):
         return self
 
 
+class WorkerRange(Section):
+    """An elastic worker group: it trains with as many workers as there is room for, and changes with the cluster."""
+
+    min: PositiveInt = 1
+    max: PositiveInt
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "WorkerRange":
+        if self.min >= self.max:
+            raise ValueError(
+                f"workers.count: min < max must hold, got {self.min} and {self.max}; for a fixed number give the number"
+            )
+        return self
+
+
 class WorkersConfig(Section):
-    count: PositiveInt = 1
+    count: PositiveInt | WorkerRange = Field(1, description="a number, or {min, max}: as many as there is room for")
     use_gpu: bool | Literal["auto"] = Field("auto", description="auto: one GPU a worker where there are enough")
     cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(None, description="default: the CPUs shared equally")
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1, description="less than 1: trials share a GPU")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
+
+    @property
+    def elastic(self) -> bool:
+        return isinstance(self.count, WorkerRange)
+
+    @property
+    def min_count(self) -> int:
+        return self.count.min if isinstance(self.count, WorkerRange) else self.count
+
+    @property
+    def max_count(self) -> int:
+        return self.count.max if isinstance(self.count, WorkerRange) else self.count
 
 
 class SamplingConfig(Section):
@@ -274,6 +301,7 @@ class Job(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Seed = 0
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
+    offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -315,8 +343,13 @@ class TrainingJob(Job):
                 f"data.image_size: must be divisible by {factor} for {len(self.model.dim_mults)} levels in "
                 f"model.dim_mults, got {size}; try {near} or fewer levels"
             )
-        batch, shards = self.training.batch_size, self.workers.count * self.training.grad_accumulation_steps
-        if batch % shards:
+        batch, shards = self.training.batch_size, self.workers.max_count * self.training.grad_accumulation_steps
+        if self.workers.elastic and batch < shards:
+            raise ValueError(
+                f"training.batch_size: {batch} images (global) must be at least workers.count.max x "
+                f"grad_accumulation_steps = {shards}; raise it, or lower workers.count.max"
+            )
+        if not self.workers.elastic and batch % shards:
             low, high = batch // shards * shards, -(-batch // shards) * shards
             raise ValueError(
                 f"training.batch_size: {batch} images (global) must divide evenly over workers.count x "
@@ -396,16 +429,23 @@ class SearchJob(TrainingJob):
     search: SearchConfig
 
     @model_validator(mode="after")
+    def _trials_have_one_size(self) -> "SearchJob":
+        if self.workers.elastic:
+            raise ValueError("workers.count: must be one number in a search, got a range; name its min")
+        return self
+
+    @model_validator(mode="after")
     def _objectives_exist(self) -> "SearchJob":
         search = self.search
         if self.adversarial is None:
             return self
-        lacking = [name for name in (*search.objectives, search.pruned_on) if name in DENOISING_OBJECTIVES]
-        if lacking:
-            raise ValueError(
-                f"search.objectives: {lacking[0]} does not exist for {self.model.family}, which does not denoise; "
-                "use eval/fd_lite0"
-            )
+        for key, names in (("objectives", search.objectives), ("prune_on", (search.pruned_on,))):
+            for name in names:
+                if name in DENOISING_OBJECTIVES:
+                    raise ValueError(
+                        f"search.{key}: {name} does not exist for {self.model.family}, which does not denoise; "
+                        "use eval/fd_lite0"
+                    )
         given = search.proxy if "proxy" in search.model_fields_set else search.proxy.model_copy(update=ONE_PASS)
         settled = search.model_copy(update={"proxy": one_pass(given, "search.proxy")})
         object.__setattr__(self, "search", settled)

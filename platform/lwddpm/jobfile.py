@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(folder: str) -> Path:
-    """The folder of shipped YAML files: `jobs` or `search_spaces`, from the checkout, else from the wheel."""
+    """A folder of shipped files: `jobs`, `search_spaces` or `dashboards`, from the checkout, else from the wheel."""
     checkout = _PACKAGE.parents[1] / folder
     return checkout if (_PACKAGE.parents[1] / "pyproject.toml").exists() else _PACKAGE / "bundled" / folder
 
@@ -180,11 +180,19 @@ def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
 
 
+def _takes_a_value(model: type[BaseModel], name: str) -> bool:
+    """Whether a key that may be a section may be a single value too."""
+    others = [kind for kind in get_args(model.model_fields[name].annotation) if kind is not type(None)]
+    return any(not (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in others)
+
+
 def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name in model.model_fields:
         inner = _section(model, name)
-        found += known_keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+        found += known_keys(inner, f"{prefix}{name}.") if inner else []
+        if inner is None or _takes_a_value(model, name):
+            found.append(f"{prefix}{name}")
     return found
 
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.table import Table
 
 _LINE_EVERY_S = 10.0
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Told (stage, done, total) beside the person at the terminal; only the newest listens.
+listeners: list[Callable[[str, int, int], None]] = []
 
 
 def say(message: str) -> None:
@@ -32,6 +34,8 @@ class Bar:
     def advance_to(self, completed: int, note: str = "") -> None:
         """Set the absolute progress, with an optional remark such as the current loss."""
         self._completed = completed
+        if listeners:
+            listeners[-1](self.description, completed, self.total)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=completed, note=note)
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:

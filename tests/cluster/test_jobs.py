@@ -13,13 +13,14 @@ import pytest
 from safetensors.torch import load_file
 
 from lwddpm.cluster.jobs import run_job
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import occupied, run_folder
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.tracking.registry import fetch_model
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import latest_checkpoint, load_model
 
 Build = Callable[..., TrainJob]
 pytestmark = pytest.mark.cluster
@@ -137,22 +138,34 @@ def test_two_workers_follow_the_loss_curve_of_one(tiny_job: Build) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL one of two workers after a checkpoint: the run ends with the weights of the undisturbed one."""
-    from lwddpm.tracking.runs import TrackedRun
+    from lwddpm.cluster import train
 
     calm = tiny_job("name=calm", "workers.count=2", "training.max_steps=30", "evaluation=null")
     run_job(calm)
+    disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     shot: list[int] = []
 
-    def shoot(self: TrackedRun, step: int, path: Path) -> None:
-        workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
-        if not shot and len(workers) == 2:
-            shot.append(step)
+    def shoot(shown: train._Shown, rows: dict[int, dict[str, float]]) -> None:
+        mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
+        named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
+        workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
+        if not shot and latest_checkpoint(run_folder(disturbed)) and len(workers) == 2:
+            shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(TrackedRun, "checkpoint", shoot)
-    disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
+    monkeypatch.setattr(train._Shown, "metrics", shoot)
+    exported: list[float] = []
+    export = JobMetrics.set
+
+    def note(self: JobMetrics, name: str, value: float, **labels: str) -> None:
+        if name == "worker_restarts":
+            exported.append(value)
+        export(self, name, value, **labels)
+
+    monkeypatch.setattr(JobMetrics, "set", note)
     result = run_job(disturbed)
     assert shot, "no worker was killed"
+    assert exported == [0, 1]
     assert sorted(_losses(disturbed, str(result["run_id"]))) == list(range(1, 31))
     a, b = (load_file(run_folder(job) / "model" / "model.safetensors") for job in (calm, disturbed))
     for key in a:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from lwddpm.cluster.session import Session, check_resources, ray_map, serial_map
-from lwddpm.config import WorkersConfig
+from lwddpm.config import WorkerRange, WorkersConfig
 from lwddpm.errors import ConfigError, DataError
 
 
@@ -59,6 +59,7 @@ def test_a_tasks_error_arrives_as_itself() -> None:
         (WorkersConfig(count=2, use_gpu=True), "need one GPU each, the cluster has 1"),
         (WorkersConfig(count=5), "need 5 CPUs, the cluster has 4"),
         (WorkersConfig(count=2, cpus_per_worker=3), "need 6 CPUs, the cluster has 4"),
+        (WorkersConfig(count=WorkerRange(min=5, max=9)), "need 5 CPUs, the cluster has 4"),
     ],
 )
 def test_a_job_too_large_is_refused(workers: WorkersConfig, expected: str) -> None:
@@ -68,3 +69,4 @@ def test_a_job_too_large_is_refused(workers: WorkersConfig, expected: str) -> No
 
 def test_a_job_that_fits_passes() -> None:
     check_resources(WorkersConfig(count=2, cpus_per_worker=2, use_gpu="auto"), {"CPU": 4.0}, "the cluster")
+    check_resources(WorkersConfig(count=WorkerRange(min=4, max=100)), {"CPU": 4.0}, "the cluster")

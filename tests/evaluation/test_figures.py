@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lwddpm.evaluation.figures import GAP, denoising_strip, image_grid, loss_curve, real_beside_synthetic, tile
+from lwddpm.evaluation.figures import (
+    GAP,
+    adversarial_losses,
+    denoising_strip,
+    image_grid,
+    loss_curve,
+    real_beside_synthetic,
+    tile,
+)
 
 
 @pytest.fixture
@@ -106,6 +114,19 @@ def test_loss_over_more_than_a_decade_is_logarithmic():
     figure = loss_curve([(s, 1 / s) for s in range(1, 50)])
     drawn(figure)
     assert figure.axes[0].get_yscale() == "log"
+
+
+def test_both_sides_of_a_gan_are_drawn_and_may_be_negative():
+    steps = range(1, 101)
+    figure = adversarial_losses([(s, -0.1 * s) for s in steps], [(s, 5.0) for s in steps], "wgan")
+    drawn(figure)
+    (axes,) = figure.axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert [name.partition(",")[0] for name in names] == ["generator"] * 2 + ["discriminator"] * 2
+    assert axes.get_yscale() == "linear"
+    assert np.allclose(axes.lines[3].get_ydata(), 5)
+    assert axes.lines[0].get_color() != axes.lines[2].get_color()
+    drawn(adversarial_losses([], [], "gan"))
 
 
 @pytest.mark.parametrize("losses", [[], [(1, 0.5)], [(1, 0.0), (2, float("nan"))]])

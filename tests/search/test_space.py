@@ -28,7 +28,7 @@ def test_every_shipped_space_fits_every_shipped_search(name: str, job: str) -> N
         ("{}", "at least one key"),
         ("training.lr: [", "not valid YAML"),
         ("training.lrate:\n  float: {low: 1.0e-4, high: 1.0e-3}", "did you mean training.lr"),
-        ("data.image_size:\n  int: {low: 16, high: 32}", "model, diffusion, training only"),
+        ("data.image_size:\n  int: {low: 16, high: 32}", "model, diffusion, adversarial, training only"),
         ("training.max_steps:\n  int: {low: 10, high: 20}", "search.max_steps gives"),
         ("training.log_every_steps:\n  int: {low: 10, high: 20}", "does not change what is learnt"),
         ("training.lr: 0.1", "must be one of float"),

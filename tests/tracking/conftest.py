@@ -27,6 +27,16 @@ def job(tiny_job: Callable[..., TrainJob], store: str) -> TrainJob:
 
 
 @pytest.fixture
+def open_run(store: str) -> Iterator[str]:
+    """Id of a run that is RUNNING."""
+    client = connect(store)
+    run_id = client.create_run(client.get_experiment_by_name("lw-ddpm").experiment_id).info.run_id
+    yield run_id
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id)
+
+
+@pytest.fixture
 def model_dir(job: TrainJob, tiny_dataset: Dataset, tmp_path: Path) -> Path:
     """An untrained network, saved as the training loop saves one."""
     saved = SavedModel(

@@ -1,8 +1,12 @@
+import http.server
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -14,7 +18,7 @@ from mlflow.tracking import MlflowClient
 
 from lwddpm.config import RegistryConfig, TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.errors import ConfigError
+from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.runs import tracked_run
@@ -41,6 +45,12 @@ def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_di
     second = _register(job, store, model_dir, "found", tiny_dataset)
     assert registry.find_version("models:/found@candidate") == second
     assert [(v.version, v.aliases) for v in registry.list_versions("found")] == [(2, ["candidate"]), (1, [])]
+    folder = Path(store.removeprefix("sqlite:///")).parent / "kept"
+    kept = registry.fetch_model("models:/found/1", folder)
+    assert registry.fetch_model("models:/found/1", folder) == kept
+    assert [path.name for path in sorted(kept.iterdir())] == ["config.json", "model.safetensors"]
+    assert registry.fetch_model("models:/found/2", folder) != kept
+    assert (kept / "model.safetensors").read_bytes() == (model_dir / "model.safetensors").read_bytes()
     fetched, saved = load_model(registry.fetch_model("models:/found/1"))
     original, _ = load_model(model_dir)
     assert saved == read_saved_model(model_dir)
@@ -83,6 +93,51 @@ def test_promotion_moves_the_champion_and_keeps_every_record(
     assert registry.find_version("models:/promoted@champion").version == 2
 
 
+def _version_at(store: str, name: str, source: str) -> str:
+    client = connect(store)
+    client.create_registered_model(name)
+    return f"models:/{name}/{client.create_model_version(name, source).version}"
+
+
+def test_a_registry_that_points_outside_the_models_folder_is_refused(
+    store: str, model_dir: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "crafted"
+    (source / "artifacts" / "model").mkdir(parents=True)
+    shutil.copy(model_dir / "config.json", source / "artifacts" / "model")
+    (source / "artifacts" / "model" / "model.safetensors").symlink_to(model_dir / "model.safetensors")
+    uri = _version_at(store, "symlinked", source.as_uri())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors lies outside the model's folder"):
+        registry.fetch_model(uri)
+
+
+def test_a_server_that_hands_out_paths_outside_the_folder_is_refused(store: str, tmp_path: Path) -> None:
+    """As a zip slip: the listing of a model names files above the folder that they are fetched into."""
+
+    class Crafted(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listing = "path=" in self.path or self.path.endswith("/artifacts")
+            files = [{"path": "../../../escaped", "is_dir": False, "file_size": 4}]
+            body = json.dumps({"files": files}).encode() if listing else b"evil"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Crafted) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = f"http://127.0.0.1:{server.server_port}/api/2.0/mlflow-artifacts/artifacts/crafted"
+        uri = _version_at(store, "crafted", source)
+        with pytest.raises(CheckpointError, match="cannot be fetched"):
+            registry.fetch_model(uri)
+        server.shutdown()
+    assert not list(tmp_path.parent.rglob("escaped"))
+    assert not list(Path(tempfile.gettempdir()).glob("escaped"))
+
+
 @pytest.mark.parametrize("uri", ["models:/none@candidate", "models:/none/3", "nothing", "models:/x"])
 def test_an_unknown_model_is_refused(uri: str, store: str) -> None:
     connect(store)
@@ -96,7 +151,7 @@ def test_nothing_that_is_stored_is_a_pickle(
     made = _register(job, store, model_dir, "files", tiny_dataset)
     local = Path(mlflow.artifacts.download_artifacts(f"models:/files/{made.version}", dst_path=str(tmp_path / "all")))
     files = [path for path in local.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    assert {path.suffix for path in files} <= {".py", ".json", ".safetensors", ".txt", ".yaml", ""}
+    assert {path.suffix for path in files} <= {".html", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ""}
     assert not any(path.read_bytes().startswith(b"\x80") for path in files)
 
 

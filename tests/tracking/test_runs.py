@@ -8,6 +8,8 @@ from PIL import Image
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
+from lwddpm.errors import ConfigError, DataError
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect
 
@@ -17,10 +19,11 @@ def _status(store: str, run_id: str) -> str:
 
 
 def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    with tracked_run(job, store, None, "digest") as run:
+    outbox = Outbox(tmp_path / "outbox")
+    with tracked_run(job, store, None, "digest", tmp_path) as run:
         run.dataset(tiny_dataset)
-        run.metrics({1: {"train/loss": 0.5}, 2: {"train/loss": 0.25, "train/images_per_s": 10.0}})
-        run.images(2, 1.0, np.full((16, 16, 16), 7, np.uint8))
+        outbox.metrics({1: {"train/loss": 0.5}, 2: {"train/loss": 0.25, "train/images_per_s": 10.0}})
+        outbox.images(2, 1.0, np.full((16, 16, 16), 7, np.uint8))
     client = connect(store)
     found = client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
@@ -29,6 +32,9 @@ def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset:
     assert found.data.params["model.dim_mults"] == "[1, 2]"
     tags = found.data.tags
     assert tags["lwddpm.dataset_version"] == tiny_dataset.version
+    assert tags["mlflow.note.content"] == (
+        "Trains lw_ddpm, widths 8 x [1, 2], 8 steps of batches of 8, on simulated slices, 16 px."
+    )
     assert {"lwddpm.digest", "lwddpm.host", "lwddpm.version.torch", "mlflow.source.git.commit"} <= tags.keys()
     (recorded,) = found.inputs.dataset_inputs
     assert recorded.dataset.digest == tiny_dataset.version[:36]
@@ -41,26 +47,58 @@ def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset:
     assert np.asarray(Image.open(grid)).max() >= 7
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
-def test_the_final_status_is_what_happened(job: TrainJob, store: str, error: type[BaseException], status: str) -> None:
+def _fail(job: TrainJob, store: str, run_id: str | None, error: BaseException) -> str:
     opened: list[TrackedRun] = []
 
     def fails() -> None:
-        with tracked_run(job, store, None, "digest") as run:
+        with tracked_run(job, store, run_id, "digest") as run:
             opened.append(run)
             raise error
 
-    with pytest.raises(error):
+    with pytest.raises(type(error)):
         fails()
-    assert _status(store, opened[0].run_id) == status
+    return opened[0].run_id
 
 
-def test_a_continued_run_is_the_same_run_and_logs_no_step_twice(job: TrainJob, store: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError("too odd"), "FAILED", "too odd"),
+        (DataError("no images"), "FAILED", "no images"),
+        (KeyboardInterrupt(), "KILLED", None),
+    ],
+)
+def test_the_final_status_and_the_reason_are_what_happened(
+    job: TrainJob, store: str, error: BaseException, status: str, reason: str | None
+) -> None:
+    run_id = _fail(job, store, None, error)
+    assert _status(store, run_id) == status
+    assert connect(store).get_run(run_id).data.tags.get("lwddpm.reason") == reason
+    with tracked_run(job, store, run_id, "digest"):
+        pass
+    assert _status(store, run_id) == "FINISHED"
+    assert "lwddpm.reason" not in connect(store).get_run(run_id).data.tags
+
+
+def test_wrong_input_leaves_a_finished_run_as_it_was(job: TrainJob, store: str) -> None:
     with tracked_run(job, store, None, "digest") as run:
-        run.metrics({step: {"train/loss": 1.0 / step} for step in (1, 2, 3)})
-    with tracked_run(job, store, run.run_id, "digest") as again:
+        pass
+    assert _fail(job, store, run.run_id, ConfigError("other settings")) == run.run_id
+    assert _status(store, run.run_id) == "FINISHED"
+
+
+def test_where_a_run_is_is_said_at_once(job: TrainJob, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with tracked_run(job, store, None, "digest") as run:
+        assert f"MLflow run {run.run_id} ({store})" in capsys.readouterr().err
+
+
+def test_a_continued_run_is_the_same_run_and_logs_no_step_twice(job: TrainJob, store: str, tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox")
+    with tracked_run(job, store, None, "digest", tmp_path) as run:
+        outbox.metrics({step: {"train/loss": 1.0 / step} for step in (1, 2, 3)})
+    with tracked_run(job, store, run.run_id, "digest", tmp_path) as again:
         assert again.run_id == run.run_id
-        again.metrics({step: {"train/loss": 1.0 / step} for step in (2, 3, 4)})  # from the checkpoint of step 1
+        outbox.metrics({step: {"train/loss": 1.0 / step} for step in (2, 3, 4)})  # from the checkpoint of step 1
         assert again.history("train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert _status(store, run.run_id) == "FINISHED"
 

@@ -1,4 +1,8 @@
 import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,6 @@ from lwddpm.models.build import build_model, count_parameters
 from lwddpm.training.checkpoint import (
     SavedModel,
     TrainingState,
-    complete_folder,
     latest_checkpoint,
     load_checkpoint,
     load_model,
@@ -53,10 +56,11 @@ def _saved() -> SavedModel:
 def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None:
     model, optimizer = _trained(0)
     ema, _ = _trained(1)
-    path = save_checkpoint(tmp_path, _state(7), model, ema, optimizer, keep=2)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model, "ema": ema}, {"optimizer": optimizer}, keep=2)
     other, other_optimizer = _trained(2)
     other_ema, _ = _trained(3)
-    assert load_checkpoint(path, other, other_ema, other_optimizer, CPU) == _state(7)
+    modules, optimizers = {"model": other, "ema": other_ema}, {"optimizer": other_optimizer}
+    assert load_checkpoint(path, modules, optimizers, CPU) == _state(7)
     for found, expected in ((other, model), (other_ema, ema)):
         assert all(map(torch.equal, found.state_dict().values(), expected.state_dict().values()))
     found, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
@@ -67,22 +71,11 @@ def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None
 def test_only_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     model, optimizer = _trained(0)
     for step in (9, 10, 11):
-        save_checkpoint(tmp_path, _state(step), model, model, optimizer, keep=2)
+        save_checkpoint(tmp_path, _state(step), {"model": model}, {"optimizer": optimizer}, keep=2)
     assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == ["step_00000010", "step_00000011"]
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
     assert latest.name == "step_00000011"
-
-
-def test_an_interrupted_write_leaves_nothing_under_the_name(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with complete_folder(tmp_path / "step_1") as folder:
-            (folder / "model.safetensors").write_text("half")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_checkpoint_of_a_killed_process_is_not_taken(tmp_path: Path) -> None:
@@ -103,25 +96,126 @@ def test_a_model_folder_round_trips_without_pickle(tmp_path: Path) -> None:
     assert torch.equal(loaded(x, t), model.eval()(x, t))
 
 
-def test_damaged_or_foreign_models_are_refused(tmp_path: Path) -> None:
+class _Bomb:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_pickle_in_place_of_weights_is_refused_and_not_run(tmp_path: Path) -> None:
+    model, _ = _trained(0)
+    path = save_model(tmp_path / "model", model, _saved())
+    size = (path / "model.safetensors").stat().st_size
+    bomb = pickle.dumps(_Bomb(tmp_path / "exploded"))
+    (path / "model.safetensors").write_bytes(bomb + b"." * (size - len(bomb)))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(path)
+    torch.save({"bomb": _Bomb(tmp_path / "exploded")}, path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_model(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_damaged_or_foreign_weights_are_refused(tmp_path: Path) -> None:
     model, _ = _trained(0)
     path = save_model(tmp_path / "model", model, _saved())
     weights = load_file(path / "model.safetensors")
-    first = next(iter(weights))
+    first = next(name for name, value in weights.items() if value.ndim > 1)
+    for damaged, expected in (
+        (weights | {first: weights[first] * float("nan")}, "must be finite"),
+        (weights | {first: weights[first] / 0}, "must be finite"),
+        ({first: weights[first]}, r"does not fit .* takes [\d,]+ to [\d,]+ bytes"),
+        (weights | {first: weights[first].flatten()}, rf"{first} must be torch.float32 \["),
+        (weights | {first: weights[first].view(torch.int32)}, rf"{first} must be torch.float32"),
+        ({f"{name}." if name == first else name: value for name, value in weights.items()}, "is missing"),
+        (weights | {"extra": torch.zeros(1)}, "extra is not part of it"),
+    ):
+        save_file(damaged, path / "model.safetensors")
+        with pytest.raises(CheckpointError, match=expected):
+            load_model(path)
+    save_file(weights | {"extra": torch.zeros(10**7)}, path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"bytes; has 40,"):
+        load_model(path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
+        load_model(path)
 
-    save_file(weights | {first: weights[first] * float("nan")}, path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="must be finite"):
-        load_model(path)
-    save_file({first: weights[first]}, path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="does not fit"):
-        load_model(path)
-    (path / "model.safetensors").write_bytes(b"\x80\x04cos\nsystem\n.")  # a pickle is not read, let alone run
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_model(path)
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"__class__": "os.system"}, "__class__"),
+        ({"model": {"dim": 8, "dim_mults": [1, 2], "hook": "os.system"}}, "hook"),
+        ({"model": {"dim": 80_000, "dim_mults": [9, 9]}}, "does not fit the network of its config"),
+        ({"model": {"dim": 8 * 10**12, "dim_mults": [10**9, 9]}}, "no network can be that large"),
+        ({"model": {"dim": 8 * 10**40, "dim_mults": [1, 9]}}, "no network can be that large"),
+        ({"image_size": 10**9}, "image_size"),
+        ({"dataset_version": "v" * 2_000_000}, "at most 1,000,000 bytes"),
+    ],
+)
+def test_a_config_that_is_not_one_is_refused_before_anything_is_allocated(
+    change: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    model, _ = _trained(0)
+    path = save_model(tmp_path / "model", model, _saved())
     config = json.loads((path / "config.json").read_text())
-    (path / "config.json").write_text(json.dumps(config | {"__class__": "os.system"}))
-    with pytest.raises(CheckpointError, match="__class__"):
+    (path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=expected):
+        load_model(path)
+
+
+def test_a_config_that_is_missing_or_endless_is_refused(tmp_path: Path) -> None:
+    model, _ = _trained(0)
+    path = save_model(tmp_path / "model", model, _saved())
+    (path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
         load_model(path)
     (path / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda moments: moments | {"0.exp_avg": moments["0.exp_avg"] * float("inf")}, "must be finite"),
+        (lambda moments: {f"9{key}": value for key, value in moments.items()}, "does not fit"),
+        (lambda moments: moments | {"0.exp_avg": moments["0.exp_avg"].flatten()}, r"0\.exp_avg must be"),
+    ],
+)
+def test_damaged_moments_are_refused(
+    change: Callable[..., dict[str, torch.Tensor]], expected: str, tmp_path: Path
+) -> None:
+    model, optimizer = _trained(0)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
+    save_file(change(load_file(path / "optimizer.safetensors")), path / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=expected):
+        load_checkpoint(path, {"model": model}, {"optimizer": optimizer}, CPU)
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_the_earlier_checkpoint(tmp_path: Path) -> None:
+    """The kernel refuses files over a size, as a full disk does in the middle of one."""
+    code = f"""
+import resource, sys, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_checkpoint import _state, _trained, save_checkpoint
+model, optimizer = _trained(0)
+folder = Path({str(tmp_path)!r})
+save_checkpoint(folder, _state(1), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+save_checkpoint(folder, _state(2), {{"model": model}}, {{"optimizer": optimizer}}, keep=1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "JobError" in done.stderr, done.stderr
+    assert "step_00000002: cannot be written" in done.stderr
+    assert "File too large" in done.stderr
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001"]
+    model, optimizer = _trained(1)
+    latest = latest_checkpoint(tmp_path)
+    assert latest is not None
+    assert load_checkpoint(latest, {"model": model}, {"optimizer": optimizer}, CPU) == _state(1)

@@ -1,7 +1,7 @@
 """A training process of its own, for the tests that kill it or run two of them.
 
-python worker.py JOB.json DATASET FOLDER kill STEP       dies by SIGKILL when STEP is reported
-python worker.py JOB.json DATASET FOLDER rank RANK PORT  one of two ranks; rank 0 writes values.json
+python worker.py JOB.json DATASET FOLDER kill STEP             dies by SIGKILL when STEP is reported
+python worker.py JOB.json DATASET FOLDER rank RANK WORLD PORT  one of WORLD ranks; rank 0 writes values.json
 """
 
 import json
@@ -37,14 +37,14 @@ class Collects(SilentReporter):
             self.values.setdefault(step, {}).update(values)
 
 
-def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
+def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world: str = "", port: str = "") -> None:
     job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
     if mode == "kill":
         train(job, data, Path(folder), KillsItself(int(number)), torch.device("cpu"))
         return
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    dist.init_process_group("gloo", rank=int(number), world_size=2)
+    dist.init_process_group("gloo", rank=int(number), world_size=int(world))
     reporter = Collects()
     train(job, data, Path(folder), reporter, torch.device("cpu"))
     if number == "0":

@@ -1,6 +1,10 @@
 """The command line: verbs only. Heavy modules are imported inside the verbs, so that --help is instant."""
 
-from lwddpm.cli import jobs, models, report, search  # each adds its verbs to the program
+from lwddpm.cli import cluster, dashboard, jobs, models, report, search  # each adds its verbs to the program
 from lwddpm.cli.app import app, main
 
-__all__ = ["app", "jobs", "main", "models", "report", "search"]
+__all__ = ["app", "cluster", "dashboard", "jobs", "main", "models", "report", "search"]
+
+# as a newcomer meets them in --help
+_ORDER = ("run", "doctor", "sample", "report", "dashboard", "up", "down", "submit")
+app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))

@@ -12,7 +12,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from lwddpm.errors import LwddpmError
+from lwddpm.cluster.credentials import offer_token
+from lwddpm.errors import ConfigError, LwddpmError
 
 app = typer.Typer(
     name="lwddpm",
@@ -24,6 +25,12 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C. Progress goes to stderr.",
 )
 
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped job such as demo.")
+]
+OverrideOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as training.lr=1e-4.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
 TrackingOption = Annotated[
     str | None,
@@ -45,7 +52,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
         lwddpm models list          what has been registered
 
-        mlflow ui                   every run, in the browser
+        lwddpm up                   a Ray head and MLflow on this machine, for lwddpm submit
+
+        lwddpm dashboard            every run, search, model and dataset, in the browser
     """
     if version:
         from lwddpm import __version__
@@ -74,6 +83,21 @@ def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
     return result
 
 
+def enter(directory: str) -> None:
+    """Make a folder the working folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        hint = "name a folder that exists"
+        if not directory:  # a submitted job, on a node that does not say where its storage is
+            hint = "set LWDDPM_STORAGE on the cluster's nodes, or submit with --storage"
+        raise ConfigError(f"--directory: {directory or 'nothing given'}: {error.strerror}; {hint}") from None
+
+
 def _fail(message: str, code: int, as_json: bool) -> NoReturn:
     if as_json:
         typer.echo(json.dumps({"error": message, "exit_code": code}))
@@ -92,9 +116,8 @@ def main() -> None:
     # Compute threads that sleep after a short wait: by default they spin for milliseconds, which makes steps 4 to 8
     # times slower when other programs want the cores, and gains nothing when none do.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
+    offer_token()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     try:

@@ -4,20 +4,23 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
+from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, TrackingOption, app, enter, finish
+
+DirectoryOption = Annotated[
+    str | None, typer.Option("--directory", "-C", metavar="DIR", help="Working folder, where relative paths start.")
+]
 
 
 @app.command()
 def run(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A job file, or the name of a shipped job such as demo.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as training.lr=1e-4.")
-    ] = None,
+    job: JobArgument,
+    overrides: OverrideOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing or reusing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate, show config and needs; start nothing.")] = False,
     address: Annotated[
         str | None, typer.Option("--address", metavar="ADDR", help="Ray cluster; default RAY_ADDRESS, else embedded.")
     ] = None,
+    directory: DirectoryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a job: prepare, train, search, compare, evaluate or sample, as its `kind` says.
@@ -38,6 +41,8 @@ def run(
 
     def verb() -> dict[str, Any]:
         loaded = load_job(job, overrides or [])
+        if directory is not None:
+            enter(directory)
         if dry_run:
             from lwddpm.cluster.dry_run import plan
 
@@ -107,11 +112,18 @@ def sample(
 
 @app.command()
 def doctor(
-    address: Annotated[str | None, typer.Option("--address", metavar="ADDR", help="Ray cluster to check.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDR", help="Cluster to check, from each of its nodes: http://HOST:8265."),
+    ] = None,
+    directory: DirectoryOption = None,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Check what works here: Ray, MLflow, GPU, memory, metric weights; says what to do about what does not.
+
+    With --address the checks run on that cluster, and each of its nodes is asked for its package versions, whether it
+    shares the storage and reaches the tracking server, and its GPUs.
 
     Exit code 1 if anything that every job needs is broken.
     """
@@ -119,6 +131,8 @@ def doctor(
     def verb() -> dict[str, Any]:
         from lwddpm.cluster.doctor import examine
 
+        if directory is not None:
+            enter(directory)
         return examine(address, tracking_uri)
 
     if not finish(verb, as_json, "checkup")["healthy"]:

@@ -37,7 +37,7 @@ from lwddpm.report import page, table
 from lwddpm.report.data import Curves, Missing, Report, ReportData
 from lwddpm.report.statements import judge
 from lwddpm.tracking.runs import TrackedRun, git_commit, tracked_run
-from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.tracking.store import public, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
 
@@ -75,19 +75,18 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
         if not fresh and done is not None and done["digest"] == job.digest() and done["tracking_uri"] == public(uri):
             say(f"{job.name}: finished already, in {folder}; --fresh does it all again")
             return done
-        connect(uri)
-        dataset = prepare(job.data, session, fresh)
-        session.rest()
-        plan = make_plan(job, dataset.num("train"))
-        for training in plan.trainings.values():
-            check_dataset(training.job, dataset)
-        num_evaluated(dataset, job.protocol)
         if fresh:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
         with tracked_run(job, uri, run_id, job.digest()) as parent:
             write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
+            dataset = prepare(job.data, session, fresh)
+            session.rest()
+            plan = make_plan(job, dataset.num("train"))
+            for training in plan.trainings.values():
+                check_dataset(training.job, dataset)
+            num_evaluated(dataset, job.protocol)
             parent.dataset(dataset)
             bench = Bench(folder / "bench", dataset, session, job.protocol.inception_weights)
             runs = _train_all(job, plan, dataset, session, fresh)

@@ -81,7 +81,7 @@ def measure_cost(
         "snapshot_epochs": [],
         "validation_samples": 0,
         "compile": False,  # compiling takes longer than what is timed here
-        "batch_size": max(1, job.training.batch_size // job.workers.count),
+        "batch_size": max(1, job.training.batch_size // job.workers.max_count),
         "checkpoint_every_epochs": 1e9,
     }
     values["workers"]["count"] = 1

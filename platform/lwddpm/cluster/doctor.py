@@ -1,5 +1,6 @@
 """`lwddpm doctor`: tries what jobs rely on, for real, and says what to do about what does not work."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -10,16 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
+import ray
 import torch
 
+from lwddpm.cluster.jobserver import JobServer
+from lwddpm.cluster.nodes import differences, survey
 from lwddpm.cluster.session import Session
 from lwddpm.config import TrackingConfig, WorkersConfig
 from lwddpm.data.phantom import simulate
-from lwddpm.errors import LwddpmError
+from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.features import WEIGHTS_SHA256, WeightsUnavailable, read_weights
-from lwddpm.tracking.store import check_tracking, connect, public
+from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
 
 _GIB = 2**30
+_EXAMINED_WITHIN_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,20 @@ class Check:
 
 
 def examine(address: str | None, uri: str | None) -> dict[str, Any]:
-    """Run every check.
+    """Run every check, on a cluster on every node of it.
+
+    Args:
+        address: of Ray, else RAY_ADDRESS, else Ray is started here; the http address of a job server has the checks
+            run there.
+        uri: MLflow store; default as for jobs.
 
     Returns:
-        `healthy`: nothing is broken; `checks`: a list of name, status, found, remedy.
+        `healthy`: nothing is broken; `ray`: its version; `checks`: a list of name, status, found, remedy.
     """
-    examinations: list[Callable[[], Check]] = [
-        lambda: _ray(address),
+    if address is not None and address.startswith(("http://", "https://")):
+        return examine_there(address)
+    examinations: list[Callable[[], Check | list[Check]]] = [
+        lambda: _ray(address, uri),
         lambda: _mlflow(uri),
         _gpu,
         _memory,
@@ -48,33 +60,79 @@ def examine(address: str | None, uri: str | None) -> dict[str, Any]:
         lambda: _weights("fd_lite0"),
         lambda: _weights("fid"),
     ]
-    checks = [_guarded(examination) for examination in examinations]
-    return {"healthy": all(check.status != "broken" for check in checks), "checks": [asdict(c) for c in checks]}
+    checks = [check for examination in examinations for check in _guarded(examination)]
+    healthy = all(check.status != "broken" for check in checks)
+    return {"healthy": healthy, "ray": ray.__version__, "checks": [asdict(check) for check in checks]}
 
 
-def _guarded(examination: Callable[[], Check]) -> Check:
+def examine_there(address: str) -> dict[str, Any]:
+    """Run the checks as a job of the cluster behind a job server, where jobs would run.
+
+    Raises:
+        ConfigError: the job server cannot be used.
+        JobError: the checks could not be run there; with what the job wrote.
+    """
+    server = JobServer(address)
+    submission_id = server.examine()
+    server.wait(submission_id, _EXAMINED_WITHIN_S)
+    log = server.logs(submission_id)
+    try:
+        found: dict[str, Any] = json.loads(log[log.rindex("\n{\n") :])
+    except ValueError:
+        raise JobError(f"the checks did not run at {server.address}; what they wrote:\n{log.strip()}") from None
+    if found["ray"] != ray.__version__:
+        note = Check("Ray here", "warning", f"{ray.__version__}, the cluster's is {found['ray']}", "install the same")
+        found["checks"].append(asdict(note))
+    return found
+
+
+def _guarded(examination: Callable[[], Check | list[Check]]) -> list[Check]:
     """One broken check must not hide the others."""
     try:
-        return examination()
+        found = examination()
     except Exception as error:
-        return Check("unexpected", "broken", f"{type(error).__name__}: {error}", "please report this")
+        return [Check("unexpected", "broken", f"{type(error).__name__}: {error}", "please report this")]
+    return found if isinstance(found, list) else [found]
 
 
-def _ray(address: str | None) -> Check:
-    import ray
-
+def _ray(address: str | None, uri: str | None) -> Check | list[Check]:
     start = time.perf_counter()
     try:
         with Session(WorkersConfig(), address) as session:
             total = sum(session.map(_square, [1, 2, 3], description="asking the workers"))
             resources = ray.cluster_resources()
+            nodes = survey(Path.cwd(), tracking_uri(TrackingConfig(uri=uri))) if session.address else []
     except (LwddpmError, ConnectionError, RuntimeError) as error:
         return Check("Ray", "broken", str(error), "check --address, RAY_ADDRESS and RAY_AUTH_MODE; see the README")
     if total != 14:
         return Check("Ray", "broken", f"tasks returned {total}, not 14", "reinstall ray")
     where = f"cluster at {session.address}" if session.address else "embedded"
     shape = f"{resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
-    return Check("Ray", "ok", f"{ray.__version__}, {where}, {shape}, ready in {time.perf_counter() - start:.1f} s")
+    answer = Check("Ray", "ok", f"{ray.__version__}, {where}, {shape}, ready in {time.perf_counter() - start:.1f} s")
+    return [answer, *_nodes(nodes)]
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> list[Check]:
+    """A line for each node, and one for what they must have in common."""
+    checks = []
+    for number, node in enumerate(nodes):
+        name = f"node {number}, {node['host']}{' (driver)' if node['driver'] else ''}"
+        if node["error"]:
+            checks.append(
+                Check(name, "broken", f"does not answer: {node['error']}", "look at its logs in Ray's dashboard")
+            )
+            continue
+        faults = [node[what] for what in ("sees_storage", "writes_storage", "tracking") if node[what]]
+        gpus = ", ".join(node["gpus"]) or "no GPU"
+        packages = f"lwddpm {node['packages']['lwddpm']}, torch {node['packages']['torch']}"
+        found = f"{packages}, {node['cpus']} CPUs, {gpus}; storage and tracking work"
+        if faults:
+            checks.append(Check(name, "broken", "; ".join(faults), "see docs/cluster.md"))
+        else:
+            checks.append(Check(name, "ok", found))
+    if len(nodes) > 1 and (differing := differences(nodes)):
+        checks.append(Check("versions", "broken", differing, "install the versions of constraints.txt on all nodes"))
+    return checks
 
 
 def _square(value: int) -> int:

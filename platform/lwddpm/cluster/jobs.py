@@ -7,7 +7,8 @@ from PIL import Image
 
 from lwddpm.cluster.compare import check_compare, run_compare
 from lwddpm.cluster.generate import generate_images
-from lwddpm.cluster.pipeline import fitting, prepare, run_evaluation, run_training, summary_of
+from lwddpm.cluster.metrics import JobMetrics
+from lwddpm.cluster.pipeline import fitting, models_folder, prepare, run_evaluation, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
 from lwddpm.cluster.search import check_search, run_search
 from lwddpm.cluster.session import Session
@@ -24,9 +25,11 @@ from lwddpm.config import (
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.offline import offline
 from lwddpm.tracking import registry
-from lwddpm.tracking.store import check_tracking, connect, tracking_uri
-from lwddpm.training.checkpoint import complete_folder, read_saved_model
+from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
+from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.disk import complete_folder
 
 
 def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         KeyboardInterrupt: stopped by the user.
     """
     check_job(job, address, fresh)
-    with Session(job.workers, address) as session:
+    with offline(job.offline, named_hosts(job.tracking)), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}
@@ -68,7 +71,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
     if isinstance(job, PrepareJob | TrainingJob | EvaluateJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
-        check_tracking(job.tracking)
+        check_tracking(job.tracking, job.offline)
     if isinstance(job, TrainingJob):
         check_writable(Path(job.output), "output")
         if isinstance(job, SearchJob):
@@ -97,10 +100,11 @@ def _check_out(out: Path) -> None:
 
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
     saved = read_saved_model(model_dir)
     sampling = fitting(job.sampling, saved, "sampling")
-    images = generate_images(model_dir, sampling, job.count, session)
+    with JobMetrics(job.name, "") as session.metrics:
+        images = generate_images(model_dir, sampling, job.count, session)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))

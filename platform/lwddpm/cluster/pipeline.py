@@ -1,7 +1,6 @@
 """What a training job goes through: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,16 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lwddpm.cluster.measure import measure
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, EvaluateJob, S, TrainJob, check_steps, one_pass
+from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.progress import say
 from lwddpm.tracking import registry
@@ -59,21 +60,22 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
-        if dataset is None:
-            with ThreadPoolExecutor(1) as pool:  # MLflow takes seconds to make a new store: meanwhile, preparation
-                opening = pool.submit(connect, uri)
-                dataset = prepare(job.data, session, fresh)
-                opening.result()
-        session.rest()
-        check_dataset(job, dataset)
         if fresh:
             clear(folder)
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest(), nested=nested) as run:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
+            JobMetrics(job.name, run.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
+            if dataset is None:
+                dataset = prepare(job.data, session, fresh)
+            session.rest()
+            check_dataset(job, dataset)
             run.dataset(dataset)
             result = train_evaluate_register(job, dataset, folder, run, session)
+            run.flush()
             write_json(folder / "result.json", result)
     return result
 
@@ -84,7 +86,7 @@ def run_evaluation(
     """Measure a saved or registered model; `dataset` as in `run_training`."""
     uri = tracking_uri(job.tracking)
     connect(uri)
-    model_dir = registry.fetch_model(job.model_uri)
+    model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
     saved = read_saved_model(model_dir)
     if saved.image_size != job.data.image_size:
         raise ConfigError(
@@ -93,10 +95,14 @@ def run_evaluation(
         )
     evaluation = fitting(job.evaluation, saved, "evaluation")
     nested = dataset is not None
-    dataset = dataset or prepare(job.data, session, fresh)
-    session.rest()
-    num_evaluated(dataset, evaluation)
-    with tracked_run(job, uri, None, job.digest(), nested=nested) as run:
+    with (
+        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
+        JobMetrics(job.name, run.run_id) as session.metrics,
+    ):
+        if dataset is None:
+            dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, evaluation)
         run.dataset(dataset)
         result = measure(model_dir, dataset, evaluation, session, run)
         run.values(result.metrics(), saved.step)
@@ -110,6 +116,11 @@ def run_evaluation(
             "unavailable": [u.model_dump() for u in result.unavailable],
             "warnings": list(result.warnings),
         }
+
+
+def models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
+    """Where a registered model is kept: on a cluster workers on other nodes read it too, from shared storage."""
+    return Path(job.output) / "models" if session.address else None
 
 
 def fitting(sampling: S, saved: SavedModel, section: str) -> S:
@@ -165,7 +176,10 @@ def train_evaluate_register(
     """
     model_dir = folder / "model"
     if not model_dir.exists():
-        train_on_workers(job, dataset, folder, run, session)
+        train_on_workers(job, dataset, folder, session)
+    drawn = run.history("train/diversity")
+    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+        run.tags({"lwddpm.warning": warning})
     run.figure(_loss_figure(job, run), "loss")
     saved = read_saved_model(model_dir)
     result: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 <output>/<name>-<digest>/
     run.json           MLflow run id and tracking URI
+    outbox/            reports that MLflow does not have yet
     checkpoints/ snapshots/ model/
     evaluation.json    metrics of the final model
     result.json        the finished job's summary; its presence means done
@@ -18,6 +19,7 @@ from typing import Any
 
 from lwddpm.config import CompareJob, SearchJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.training.disk import write_whole
 
 
 def run_folder(job: TrainJob) -> Path:
@@ -91,6 +93,4 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2))
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=2))

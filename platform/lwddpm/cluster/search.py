@@ -6,20 +6,21 @@ import os
 import shutil
 import threading
 import uuid
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import numpy as np
 import optuna
 import ray
 from ray import tune
 from ray.util.queue import Queue as RayQueue
 
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.pipeline import check_dataset, prepare, summary_of, train_evaluate_register
 from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, search_folder, write_json
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import StopRequest
+from lwddpm.cluster.train import Rows, StopRequest
 from lwddpm.cluster.trial import Trial, TrialSettings
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
@@ -30,8 +31,9 @@ from lwddpm.search import figures
 from lwddpm.search import study as record
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import SearchSpace, load_space
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.runs import TrackedRun, child_run, open_children, tracked_run
-from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.tracking.store import public, tracking_uri
 
 _CHECKPOINT_OF_TUNE_S = "3600"  # Tune's own state is never read: the study is the record
 
@@ -68,22 +70,23 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         if not fresh and done is not None and done["digest"] == job.digest():
             say(f"{job.name}: finished already, in {folder}; --fresh searches again, search.num_trials extends it")
             return done
-        connect(uri)
-        dataset = prepare(job.data, session, fresh)
-        budget = Budget.of(job, dataset.num("train"))
-        space = load_space(job.search.space, job)
         if fresh:
             record.delete_study(storage, job.name)
             clear(folder)
-        study = record.open_study(storage, job.name, _definition(job, space, budget, dataset))
         earlier = read_json(folder / "run.json") or {}
         run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
-        with tracked_run(job, uri, run_id, job.digest()) as parent:
+        with (
+            tracked_run(job, uri, run_id, job.digest(), folder) as parent,
+            JobMetrics(job.name, parent.run_id) as session.metrics,
+        ):
             write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
+            dataset = prepare(job.data, session, fresh)
+            budget = Budget.of(job, dataset.num("train"))
+            space = load_space(job.search.space, job)
+            study = record.open_study(storage, job.name, _definition(job, space, budget, dataset))
             parent.tags({"lwddpm.study": job.name, "lwddpm.storage": public(storage)})
             parent.dataset(dataset)
-            for child in open_children(parent):  # of a driver that was killed
-                parent.client.set_terminated(child, "KILLED")
+            _close_trials(study, parent, folder)
             try:
                 _run_trials(job, study, space, budget, dataset, folder, parent, session)
             finally:
@@ -106,6 +109,23 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
                 parent.tags({f"lwddpm.finalist.{number}": json.dumps(finished["model"])})
             write_json(folder / "result.json", result)
     return result
+
+
+def _close_trials(study: optuna.Study, parent: TrackedRun, folder: Path) -> None:
+    """Bring MLflow up to date after a driver that was killed: what trials reported, and how they ended."""
+    ended = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
+    states = {trial.run_id: ended.get(trial.state, "KILLED") for trial in record.records(study)}
+    unfinished = set(open_children(parent))
+    for file in folder.glob("trials/*/run.json"):
+        run_id = (read_json(file) or {}).get("run_id", "")
+        outbox = Outbox(file.parent / "outbox")
+        if run_id in unfinished or (run_id in states and outbox.waiting()):
+            run = TrackedRun(run_id, parent.client, file.parent)
+            run.end(states.get(run_id, "KILLED"))
+            run.flush()
+            unfinished.discard(run_id)
+    for run_id in unfinished:
+        parent.client.set_terminated(run_id, "KILLED")
 
 
 def _definition(job: SearchJob, space: SearchSpace, budget: Budget, dataset: Dataset) -> record.Definition:
@@ -159,7 +179,7 @@ def _run_trials(
         events=events,
     )
     with TrialTable(job.search.num_trials, budget.max_steps, job.search.pruned_on) as table:
-        ledger = _Ledger(study, parent, table)
+        ledger = _Ledger(study, parent, table, settings, session)
         searcher = StudySearcher(study, space, settings, ledger.notify(events))
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Trial, settings=settings), resources),
@@ -205,25 +225,26 @@ def trial_resources(job: SearchJob, there: dict[str, float]) -> tuple[int, dict[
         ConfigError: not even one trial fits.
     """
     workers, limit = job.workers, job.search.max_concurrent
+    count = workers.max_count
     cpus, gpus = there.get("CPU", 0.0), there.get("GPU", 0.0)
-    use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= workers.count * workers.gpus_per_worker)
-    concurrent = int(gpus / (workers.count * workers.gpus_per_worker) + 1e-9) if use_gpu else limit or int(cpus)
+    use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= count * workers.gpus_per_worker)
+    concurrent = int(gpus / (count * workers.gpus_per_worker) + 1e-9) if use_gpu else limit or int(cpus)
     concurrent = min(concurrent, limit or concurrent)
     if concurrent < 1:
         raise ConfigError(
-            f"workers: a trial needs {workers.count} x {workers.gpus_per_worker:g} GPU, the cluster has {gpus:g}; "
+            f"workers: a trial needs {count} x {workers.gpus_per_worker:g} GPU, the cluster has {gpus:g}; "
             "lower workers.count or workers.gpus_per_worker, or set workers.use_gpu: false"
         )
-    per_worker = workers.cpus_per_worker or max(1, int(cpus / (concurrent * workers.count)))
-    concurrent = min(concurrent, int(cpus / (per_worker * workers.count)))
+    per_worker = workers.cpus_per_worker or max(1, int(cpus / (concurrent * count)))
+    concurrent = min(concurrent, int(cpus / (per_worker * count)))
     if concurrent < 1:
         raise ConfigError(
-            f"workers: a trial needs {workers.count} x {per_worker} CPU, the cluster has {cpus:g}; "
+            f"workers: a trial needs {count} x {per_worker} CPU, the cluster has {cpus:g}; "
             "lower workers.count or workers.cpus_per_worker"
         )
     own = {"CPU": float(per_worker)} | ({"GPU": workers.gpus_per_worker} if use_gpu else {})
     # A trial with a worker group of its own only waits for it: a byte of memory keeps Ray from asking for a CPU.
-    return concurrent, own if workers.count == 1 else {"memory": 1.0}, per_worker
+    return concurrent, own if count == 1 else {"memory": 1.0}, per_worker
 
 
 class _Fit(threading.Thread):
@@ -244,11 +265,20 @@ class _Fit(threading.Thread):
 
 
 class _Ledger:
-    """The driver's books: one MLflow run for each trial, and the live table."""
+    """The driver's books: one MLflow run and one set of exported series for each trial, and the live table."""
 
-    def __init__(self, study: optuna.Study, parent: TrackedRun, table: TrialTable) -> None:
-        self._study, self._parent, self._table = study, parent, table
+    def __init__(
+        self, study: optuna.Study, parent: TrackedRun, table: TrialTable, settings: TrialSettings, session: Session
+    ) -> None:
+        self._study, self._parent, self._table, self._settings = study, parent, table, settings
+        self._search, self._trials = session.metrics, dict[int, JobMetrics]()
+        workers, use_gpu = settings.job.workers, session.use_gpu
+        self._held_by_one = {
+            "CPU": workers.max_count * settings.cpus_per_worker,
+            "GPU": workers.max_count * workers.gpus_per_worker if use_gpu else 0,
+        }
         self._runs: dict[int, TrackedRun] = {}
+        self._ended: list[TrackedRun] = []
         self._folders: dict[int, Path] = {}
 
     def notify(self, events: Any) -> Any:
@@ -266,31 +296,38 @@ class _Ledger:
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         earlier = read_json(folder / "run.json") or {}
-        run = child_run(self._parent, job, earlier.get("run_id"), job.digest())
+        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(self._parent.uri) else None
+        run = child_run(self._parent, job, run_id, job.digest(), folder)
         write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(run.uri)})
         trial.set_user_attr(record.RUN_ID, run.run_id)
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder
         self._runs[trial.number] = run
+        self._trials[trial.number] = JobMetrics(self._settings.job.name, run.run_id, str(trial.number))
+        self._trials[trial.number].open()
+        self._count()
         self._table.begin(trial.number, values)
 
-    def metrics(self, number: int, rows: dict[int, dict[str, float]]) -> None:
-        self._runs[number].metrics(rows)
+    def metrics(self, number: int, rows: Rows) -> None:
+        """For those who watch: MLflow gets them from the trial's outbox."""
+        self._trials[number].metrics(rows)
         self._table.advance(number, max(rows))
 
-    def images(self, number: int, step: int, epoch: float, images: np.ndarray) -> None:
-        self._runs[number].images(step, epoch, images)
-
-    def checkpoint(self, number: int, step: int, path: Path) -> None:
-        """Not worth a request for every trial."""
+    def worker_started(self, number: int, rank: int, world: int, until: int | None, gpu: str) -> None:
+        self._trials[number].worker_started(rank, world, until, gpu, {})  # the search holds what its trials hold
 
     def rung(self, number: int, step: int, value: float) -> None:
         self._table.rung(number, step, value)
+        self._trials[number].set("trial_objective", value, objective=self._settings.pruned_on)
+        self._trials[number].set("trial_step", step)
 
     def end(self, number: int, state: str, reason: str) -> None:
         run = self._runs.pop(number)
-        run.tags({"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {}))
-        run.end({"fail": "FAILED", "interrupted": "KILLED"}.get(state, "FINISHED"))
+        tags = {"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {})
+        run.end({"fail": "FAILED", "interrupted": "KILLED"}.get(state, "FINISHED"), tags)
+        self._ended.append(run)
+        self._trials.pop(number).close()
+        self._count()
         self._table.end(number, state, reason)
         if state == "complete":
             kept = {found.number for found in record.pareto_front(self._study)}
@@ -300,10 +337,24 @@ class _Ledger:
             _drop_checkpoints(self._folders.pop(number))
 
     def close(self) -> None:
-        """End what an error or a second Ctrl-C leaves open."""
+        """End what an error or a second Ctrl-C leaves open, and wait until MLflow has everything."""
         for run in self._runs.values():
             run.end("KILLED")
+        for run in (*self._ended, *self._runs.values()):
+            run.flush()
         self._runs.clear()
+        for series in self._trials.values():
+            series.close()
+        self._trials.clear()
+        self._count()
+
+    def _count(self) -> None:
+        """Export how many trials of the whole study are in which state, and what the running ones hold."""
+        states = Counter(trial.state for trial in record.records(self._study))
+        states["running"] = len(self._trials)  # those of a dead driver are RUNNING in the study
+        for state in get_args(record.State):
+            self._search.set("trials", states[state], state=state)
+        self._search.hold({name: amount * len(self._trials) for name, amount in self._held_by_one.items()})
 
 
 def _drop_checkpoints(folder: Path) -> None:
@@ -338,9 +389,13 @@ def _finish(
         if finished is None:
             say(f"trial {found.number}: training to the end of its schedule")
             check_dataset(trial, dataset)
-            with tracked_run(trial, uri, found.run_id, trial.digest(), nested=True) as run:
+            with (
+                tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run,
+                JobMetrics(job.name, run.run_id, str(found.number)) as session.metrics,
+            ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
                 finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
+                run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished
     return results

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 import ray
 import torch
 
+from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.config import WorkersConfig
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, JobError
+from lwddpm.offline import carried, is_offline
 from lwddpm.progress import bar, say
 
 T = TypeVar("T")
@@ -31,24 +33,31 @@ class Session:
     def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
         self.workers = workers
         self.address = address or os.environ.get("RAY_ADDRESS") or None
+        self.metrics = JobMetrics("", "")  # of the job, once its run is open
         self._started_here = False
 
     @classmethod
     def inside_ray(cls, workers: WorkersConfig) -> "Session":
         """For code that Ray runs already: one worker computes right there, several are asked of the same cluster."""
         session = cls(workers)
-        session.address = None if workers.count == 1 else "auto"
+        session.address = None if workers.max_count == 1 else "auto"
         return session
 
     @property
     def in_process(self) -> bool:
-        return self.workers.count == 1 and self.address is None
+        return self.workers.max_count == 1 and self.address is None
 
     def __enter__(self) -> "Session":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+        lost = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+        if lost:
+            reason = " ".join(str(error).split())[:300]
+            raise JobError(
+                f"the Ray cluster was lost ({reason}); start it again, then the same command continues"
+            ) from None
 
     def close(self) -> None:
         """Stop or leave Ray if this session started or joined it; it starts again when needed."""
@@ -95,7 +104,12 @@ class Session:
                     )
                 else:
                     say(f"joining the Ray cluster at {self.address}")
-                    ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+                    ray.init(
+                        address=self.address,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        runtime_env={"env_vars": carried()} if is_offline() else None,
+                    )
             except ConnectionError as error:
                 raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
             self._started_here = True
@@ -109,7 +123,7 @@ class Session:
         if self.workers.use_gpu != "auto":
             return self.workers.use_gpu
         there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
-        return there >= self.workers.count * self.workers.gpus_per_worker
+        return there >= self.workers.min_count * self.workers.gpus_per_worker
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -133,7 +147,7 @@ class Session:
             return usable_cpus()
         nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
         usable = sorted(cpus for cpus in nodes if cpus)
-        workers_per_node = -(-self.workers.count // max(1, len(usable)))
+        workers_per_node = -(-self.workers.max_count // max(1, len(usable)))
         return max(1, usable[0] // workers_per_node) if usable else 1
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
@@ -144,11 +158,14 @@ class Session:
     def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
         """Apply a function that computes with a model: in this process, or on the job's workers."""
         if self.in_process:
-            return serial_map(function, items, description=description)
+            yield from serial_map(function, items, description=description)
+            return
         self.connect()
-        resources = self.worker_resources
+        resources, there = self.worker_resources, ray.cluster_resources()
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-        return ray_map(function, items, description=description, **options)
+        tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
+        with self.metrics.holding({name: amount * tasks for name, amount in resources.items()}):
+            yield from ray_map(function, items, description=description, **options)
 
 
 def serial_map(function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
@@ -201,6 +218,8 @@ def usable_cpus() -> int:
 
 def _check_address(address: str) -> None:
     """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {address}: is a job server, to which a job is sent with lwddpm submit")
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
         return  # "auto": Ray knows where
@@ -213,21 +232,21 @@ def _check_address(address: str) -> None:
 
 
 def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: str) -> None:
-    """Refuse a job that could never start.
+    """Refuse a job that could never start; an elastic one needs room for its fewest workers.
 
     Raises:
         ConfigError: names the setting, what it asks for and what there is.
     """
     gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    if workers.use_gpu is True and workers.count * workers.gpus_per_worker > gpus:
+    if workers.use_gpu is True and workers.min_count * workers.gpus_per_worker > gpus:
         share = "one GPU" if workers.gpus_per_worker == 1 else f"{workers.gpus_per_worker:g} of a GPU"
         raise ConfigError(
-            f"workers.use_gpu: {workers.count} worker(s) need {share} each, {where} has {gpus}; "
+            f"workers.use_gpu: {workers.min_count} worker(s) need {share} each, {where} has {gpus}; "
             "lower workers.count, or set workers.use_gpu: auto to run on CPUs"
         )
-    wanted = workers.count * (workers.cpus_per_worker or 1)
+    wanted = workers.min_count * (workers.cpus_per_worker or 1)
     if wanted > cpus:
         raise ConfigError(
-            f"workers.count: {workers.count} worker(s) x {workers.cpus_per_worker or 1} CPU need {wanted} CPUs, "
+            f"workers.count: {workers.min_count} worker(s) x {workers.cpus_per_worker or 1} CPU need {wanted} CPUs, "
             f"{where} has {cpus}; lower workers.count or workers.cpus_per_worker"
         )

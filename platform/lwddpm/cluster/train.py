@@ -1,58 +1,69 @@
 """Training on Ray Train: starts the workers, listens to rank 0, hands the outcome back."""
 
 import logging
+import os
 import queue
 import signal
 import threading
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 import ray
 import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
+from ray.train.v2._internal.execution import context as ray_train_context
 from ray.util.queue import Queue as RayQueue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lwddpm import errors
 from lwddpm.cluster.session import Session
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.progress import Bar, bar, say
-from lwddpm.tracking.runs import TrackedRun
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
-from lwddpm.training.reporter import Reporter, SilentReporter
+from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
 
-_STARTS = 3  # attempts to place the workers; Ray Train's default is to try for ever
+_STARTS = 10  # attempts of 60 s to place the workers, in all; Ray Train's default is to try for ever
+_ELASTIC_START_S = "15"  # an elastic group is placed where there is room, or was, seconds ago: then the next try knows
+RESIZE_EVERY_S = 60.0  # how often an elastic group looks for more room
 
 
-class QueueReporter:
-    """Rank 0's end of the line to the driver, which alone writes to MLflow."""
+Rows = dict[int, dict[str, float]]  # numbers by step
 
-    def __init__(self, events: Any) -> None:
+
+class Listener(Protocol):
+    """Hears the workers of a training, in the driver."""
+
+    def metrics(self, rows: Rows) -> None:
+        """Rank 0 reports numbers."""
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        """A worker begins, or begins again after a loss: `metrics.JobMetrics.worker_started`."""
+
+
+class WorkerReporter(Outbox):
+    """Rank 0's reports: into the run folder, for MLflow; the numbers also to whoever watches in the driver."""
+
+    def __init__(self, folder: Path, events: Any) -> None:
+        super().__init__(folder)
         self._events = events
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+    def metrics(self, rows: Rows) -> None:
+        super().metrics(rows)
         self._events.put(("metrics", (rows,)))
 
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        self._events.put(("images", (step, epoch, images)))
 
-    def checkpoint(self, step: int, path: Path) -> None:
-        self._events.put(("checkpoint", (step, path)))
-
-
-def train_on_workers(
-    job: TrainJob, dataset: Dataset, run_dir: Path, run: TrackedRun, session: Session
-) -> TrainingOutcome:
-    """Train to the end, or from the newest checkpoint in `run_dir` to the end.
+def train_on_workers(job: TrainJob, dataset: Dataset, run_dir: Path, session: Session) -> TrainingOutcome:
+    """Train to the end, or from the newest checkpoint in `run_dir` to the end; reports go to `run_dir/outbox`.
 
     Ctrl-C or SIGTERM asks the workers for a checkpoint, waits for it and raises KeyboardInterrupt; a second
     one does not wait.
@@ -63,23 +74,22 @@ def train_on_workers(
     """
     total = Schedule.of(job.training, dataset.num("train"), job.batches_per_step).num_steps
     with bar("training", total) as progress, StopRequest(run_dir / "stop") as stop:
-        outcome = run_workers(job, dataset, run_dir, _ShownRun(run, progress), session, stop.file)
-        run.flush()
+        outcome = run_workers(job, dataset, run_dir, _Shown(progress, session), session, stop.file)
+        session.metrics.training_ended()
     if stop.requested or not outcome.finished:
         say(f"stopped at step {outcome.step} of {total}; the same command continues from there")
         raise KeyboardInterrupt
     return outcome
 
 
-class _ShownRun:
-    """Passes reports on to the run, and shows how far the training is."""
+class _Shown:
+    """Shows how far the training is, on the terminal and in the exported metrics."""
 
-    def __init__(self, run: TrackedRun, progress: Bar) -> None:
-        self._run, self._progress = run, progress
-        self.images, self.checkpoint = run.images, run.checkpoint
+    def __init__(self, progress: Bar, session: Session) -> None:
+        self._progress, self._session = progress, session
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        self._run.metrics(rows)
+    def metrics(self, rows: Rows) -> None:
+        self._session.metrics.metrics(rows)
         step, values = max(rows.items())
         if "train/images_per_s" in values:
             rate = values["train/images_per_s"]
@@ -87,21 +97,25 @@ class _ShownRun:
         warning = collapse_warning(values.get("train/diversity", 1.0))
         if warning is not None:
             say(f"warning: step {step}: {warning}")
-            self._run.tags({"lwddpm.warning": f"step {step}: {warning}"})
+
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        resources = {} if self._session.in_process else self._session.worker_resources
+        self._session.metrics.worker_started(rank, world, until, gpu, resources)
 
 
 def run_workers(
     job: TrainJob,
     dataset: Dataset,
     run_dir: Path,
-    reporter: Reporter,
+    listener: Listener,
     session: Session,
     stop_file: Path,
     until: int | None = None,
 ) -> TrainingOutcome:
-    """Start the workers, hand rank 0's reports to `reporter` in this thread, and wait for the end.
+    """Start the workers and wait for the end.
 
     Args:
+        listener: called in this thread.
         stop_file: once it exists, the workers save a checkpoint and end.
         until: optimizer step to pause at; default: the end of the training.
 
@@ -111,13 +125,17 @@ def run_workers(
     if not session.in_process:
         session.connect()
     logging.getLogger("ray").setLevel(logging.ERROR)
-    events: Any = queue.Queue() if session.in_process else RayQueue(actor_options={"num_cpus": 0})
+    workers = job.workers
+    if workers.elastic:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _ELASTIC_START_S)
+    events: Any = queue.Queue() if session.in_process else RayQueue(actor_options=_beside_the_driver())
     payload = {
         "job": job.model_dump(mode="json"),
         "dataset": dataset.path,
         "run_dir": str(run_dir),
         "stop_file": str(stop_file),
         "until": until,
+        "in_process": session.in_process,
         "threads": session.cpus_per_worker,
         "use_gpu": session.use_gpu,
         "events": events,
@@ -126,7 +144,8 @@ def run_workers(
         _work,
         train_loop_config=payload,
         scaling_config=ScalingConfig(
-            num_workers=0 if session.in_process else job.workers.count,
+            num_workers=_num_workers(workers, session),
+            elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
             use_gpu=session.use_gpu,
             resources_per_worker=None if session.in_process else session.worker_resources,
         ),
@@ -135,36 +154,68 @@ def run_workers(
             name=f"{run_dir.name}-{uuid.uuid4().hex[:8]}",
             storage_path=str(run_dir / "ray"),
             worker_runtime_env={"env_vars": ENVIRONMENT},
-            failure_config=FailureConfig(max_failures=job.workers.max_failures, controller_failure_limit=_STARTS),
+            failure_config=FailureConfig(max_failures=workers.max_failures, controller_failure_limit=_STARTS),
         ),
     )
     attempt = _Attempt(trainer, events)
     attempt.start()
     for name, arguments in iter(events.get, None):
-        getattr(reporter, name)(*arguments)
+        getattr(listener, name)(*arguments)
     return attempt.outcome()
+
+
+def _beside_the_driver() -> dict[str, Any]:
+    """Options of an actor that must not be lost with a node that works for the driver."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": here}
+
+
+def _num_workers(workers: WorkersConfig, session: Session) -> int | tuple[int, int]:
+    if session.in_process:
+        return 0
+    return (workers.min_count, workers.max_count) if workers.elastic else workers.max_count
 
 
 def _work(payload: dict[str, Any]) -> dict[str, Any]:
     """What every worker runs.
 
-    Rank 0 returns errors meant for users as values: Ray Train would retry an exception, and a run that diverged
-    diverges again. Other ranks raise, so that Ray Train ends the group at once where one rank fails alone.
+    Errors meant for users are returned as values: Ray Train would retry an exception, and a run that diverged diverges
+    again. Such a JobError comes to all ranks together; what one rank may meet alone (it does not see the dataset) it
+    raises, so that Ray Train ends the group at once.
     """
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
     run_dir = Path(payload["run_dir"])
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    reporter = QueueReporter(payload["events"]) if rank == 0 else SilentReporter()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    reporter = WorkerReporter(run_dir / "outbox", payload["events"]) if rank == 0 else SilentReporter()
     device = _device(payload["use_gpu"])
+    payload["events"].put(("worker_started", (rank, world, payload["until"], _gpu_name(device))))
+    stop_file = Path(payload["stop_file"])
+
+    def stop() -> bool:
+        return stop_file.exists() or (not payload["in_process"] and _preempted())
+
     try:
         dataset = open_dataset(payload["dataset"])
-        stop = Path(payload["stop_file"]).exists
-        return asdict(train(job, dataset, run_dir, reporter, device, stop, payload["until"]))
+        outcome = train(job, dataset, run_dir, reporter, device, stop, payload["until"])
+        paused = payload["until"] is not None and outcome.step >= payload["until"]
+        if not (outcome.finished or paused or stop_file.exists()):
+            # Not a failure to Ray Train, which has announced the preemption itself: it starts the group elsewhere.
+            raise RuntimeError(f"a node is about to end; the checkpoint of step {outcome.step} is saved")
+        return asdict(outcome)
     except LwddpmError as error:
-        if rank != 0:
+        if rank != 0 and not isinstance(error, JobError):
             raise
         return {"error": type(error).__name__, "message": str(error)}
+
+
+def _preempted() -> bool:
+    """Whether a node of this worker's group has been told that it will end soon.
+
+    Ray Train tells every worker. Its public function for it is a barrier, which would cost milliseconds a report.
+    """
+    told = getattr(ray_train_context.get_train_context(), "preemption_context", None)  # younger than Ray 2.51
+    return getattr(told, "preemption_info", None) is not None
 
 
 def _device(use_gpu: bool) -> torch.device:
@@ -173,6 +224,11 @@ def _device(use_gpu: bool) -> torch.device:
     # In the driver's process Ray Train's get_device() would start a second Ray to ask for GPU ids.
     device: torch.device = get_device() if ray.is_initialized() and dist.is_initialized() else torch.device("cuda", 0)
     return device
+
+
+def _gpu_name(device: torch.device) -> str:
+    """As NVML and Ray's metrics call it; empty for a CPU."""
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
 
 
 class StopRequest:
@@ -235,6 +291,9 @@ class _Attempt(threading.Thread):
         if isinstance(self._error, ray.train.WorkerGroupError):
             causes = "; ".join(f"rank {rank}: {cause}" for rank, cause in self._error.worker_failures.items())
             raise JobError(f"training failed: {causes}; the same command continues from the last checkpoint")
+        if isinstance(self._error, ray.train.TrainingFailedError):
+            reason = " ".join(str(self._error).split()) or type(self._error).__name__
+            raise JobError(f"training failed: {reason}; the same command continues from the last checkpoint")
         if self._error is not None:
             raise self._error
         result = self._result or {"error": "JobError", "message": "the workers ended without a result"}

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from ray import tune
 
 from lwddpm.cluster.rundir import read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import run_workers
+from lwddpm.cluster.train import Rows, run_workers
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
 from lwddpm.search.objectives import measure
 from lwddpm.search.space import trial_job
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.training.loop import GRID_SAMPLES
 
 
@@ -94,16 +94,16 @@ class Trial(tune.Trainable):
         settings, job = self._settings, self._job
         torch.set_num_threads(settings.cpus_per_worker)
         dataset = open_dataset(settings.dataset_path)
-        heard = _Heard(self._number, settings.events)
+        watch, outbox = _Watch(self._number, settings.events), Outbox(folder / "outbox")
         session = Session.inside_ray(job.workers.model_copy(update={"cpus_per_worker": settings.cpus_per_worker}))
-        outcome = run_workers(job, dataset, folder, heard, session, settings.stop_file, until=rung)
+        outcome = run_workers(job, dataset, folder, watch, session, settings.stop_file, until=rung)
         if outcome.step < rung:
             return None
         last = rung == settings.rungs[-1]
         names = (settings.pruned_on, *(settings.job.search.objectives if last else ()))
         model_dir = folder / ("model" if outcome.finished else "paused")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        known = {"val/loss": heard.validation_loss, "peak_memory_mib": heard.peak_memory_mib}
+        known = {"val/loss": watch.validation_loss, "peak_memory_mib": watch.peak_memory_mib}
         found = {name: value for name, value in known.items() if name in names}
         found |= measure(
             names,
@@ -111,31 +111,29 @@ class Trial(tune.Trainable):
             dataset,
             settings.job.search.proxy,
             device,
-            show=lambda epoch, images: heard.images(rung, epoch, images[:GRID_SAMPLES]),
+            show=lambda epoch, images: outbox.images(rung, epoch, images[:GRID_SAMPLES]),
         )
-        heard.metrics({rung: {name: value for name, value in found.items() if name != "val/loss"}})
+        if reported := {name: value for name, value in found.items() if name != "val/loss"}:
+            outbox.metrics({rung: reported})
         return found
 
 
-class _Heard:
-    """Passes the training's reports on to the driver, and keeps what objectives need."""
+class _Watch:
+    """Passes numbers on to the driver's table, and keeps what objectives need."""
 
     def __init__(self, number: int, events: Any) -> None:
         self._number, self._events = number, events
         self.validation_loss = math.nan
         self.peak_memory_mib = 0.0
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+    def metrics(self, rows: Rows) -> None:
         for values in rows.values():
             self.validation_loss = values.get("val/loss", self.validation_loss)
             self.peak_memory_mib = max(self.peak_memory_mib, values.get("train/peak_memory_mib", 0.0))
         self._send("metrics", rows)
 
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        self._send("images", step, epoch, images)
-
-    def checkpoint(self, step: int, path: Path) -> None:
-        self._send("checkpoint", step, path)
+    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
+        self._send("worker_started", rank, world, until, gpu)
 
     def _send(self, name: str, *arguments: Any) -> None:
         if self._events is not None:

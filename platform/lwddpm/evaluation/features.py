@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lwddpm.errors import LwddpmError
+from lwddpm.offline import is_offline
 
 WEIGHTS_SHA256 = {
     "fid": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
@@ -119,6 +120,11 @@ def read_weights(
         path = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
         remedy = "delete it and run again"
         if not path.exists():
+            if is_offline():
+                raise WeightsUnavailable(
+                    f"fid: no Inception weights at {path}, and an offline job fetches none; "
+                    f"copy {INCEPTION_FILE} there, or name it in evaluation.inception_weights"
+                )
             if not download:
                 raise WeightsUnavailable(f"fid: no Inception weights at {path}; an evaluation tries to download them")
             _download_inception(path, expected)

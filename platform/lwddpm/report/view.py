@@ -99,7 +99,7 @@ def interval(found: Comparison) -> str:
 
 
 def times(found: Comparison) -> str:
-    return f"{found.value:.2f} x" if found.value < 10 else f"{found.value:.1f} x"
+    return f"{found.value:.3g} x" if found.value < 10 else f"{found.value:.1f} x"
 
 
 def _summary(report: Report, counts: Counter[str]) -> list[str]:

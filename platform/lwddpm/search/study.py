@@ -133,7 +133,7 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
     """
     maximise, minimise = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
     directions = [maximise if maximised(objective) else minimise for objective in definition.objectives]
-    known = _names(url)
+    known = study_names(url)
     if name in known:
         study = optuna.load_study(study_name=name, storage=_storage(url))
         _refuse_changes(study, name, definition)
@@ -141,7 +141,24 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
     study = optuna.create_study(study_name=name, storage=_storage(url), directions=directions)
     study.set_user_attr(DEFINITION, asdict(definition))
     study.set_metric_names(list(definition.objectives))
+    _note(study, definition)
     return study
+
+
+def _note(study: optuna.Study, definition: Definition) -> None:
+    """What optuna-dashboard shows as the study's note, where it is installed."""
+    try:
+        from optuna_dashboard import save_note
+    except ImportError:
+        return
+    space = "\n".join(f"| `{key}` | {_brief(found)} |" for key, found in definition.space.items())
+    save_note(
+        study,
+        f"{definition.sampler} proposes, {definition.scheduler} ends weak trials by {definition.prune_on}; objectives: "
+        f"{', '.join(definition.objectives)}. Full budget: {definition.max_steps} optimizer steps; trials that ended "
+        "earlier are PRUNED, and their values cannot be compared with those of the others. The user attribute "
+        f"`{RUN_ID}` is a trial's run in MLflow.\n\n| parameter | range |\n|---|---|\n{space}\n",
+    )
 
 
 def _refuse_changes(study: optuna.Study, name: str, definition: Definition) -> None:
@@ -181,7 +198,7 @@ def find_study(url: str, name: str) -> optuna.Study:
     Raises:
         ConfigError: no such study; lists those that there are.
     """
-    known = _names(url)
+    known = study_names(url)
     if name not in known:
         there = (
             f"known: {', '.join(sorted(known))}" if known else "it has none: run a search first, lwddpm run search_demo"
@@ -192,11 +209,12 @@ def find_study(url: str, name: str) -> optuna.Study:
 
 def delete_study(url: str, name: str) -> None:
     """Forget a study, if there is one."""
-    if name in _names(url):
+    if name in study_names(url):
         optuna.delete_study(study_name=name, storage=_storage(url))
 
 
-def _names(url: str) -> list[str]:
+def study_names(url: str) -> list[str]:
+    """Studies in a storage; none where an SQLite file does not exist, which stays so."""
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         return []
     return optuna.get_all_study_names(_storage(url))

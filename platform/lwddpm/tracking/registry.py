@@ -3,6 +3,7 @@
 import getpass
 import json
 import re
+import shutil
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,10 +17,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
+from requests import RequestException
 
 from lwddpm.config import RegistryConfig
-from lwddpm.errors import ConfigError
+from lwddpm.errors import CheckpointError, ConfigError
+from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
+from lwddpm.training.disk import complete_folder
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -72,6 +76,8 @@ def register(
     number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
     client.update_model_version(registry.name, number, description=card)
     client.set_registered_model_alias(registry.name, registry.alias, number)
+    if not client.get_registered_model(registry.name).description:
+        client.update_registered_model(registry.name, notes.MODEL)
     found = client.get_model_version(registry.name, number)
     run.values(metrics, step, found.model_id)
     return _describe(client, found)
@@ -134,11 +140,16 @@ def find_version(uri: str) -> RegisteredVersion:
     raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
 
 
-def fetch_model(uri: str) -> Path:
-    """A local folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+def fetch_model(uri: str, into: Path | None = None) -> Path:
+    """A folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
+
+    Args:
+        uri: as `model_uri` in a job.
+        into: where to keep downloaded versions, such as storage that all workers see; default: a temporary folder.
 
     Raises:
         ConfigError: neither a model folder nor a model that the registry knows.
+        CheckpointError: what the registry hands out is not a model of this platform, or lies outside its folder.
     """
     if not uri.startswith("models:/"):
         folder = Path(uri)
@@ -146,14 +157,38 @@ def fetch_model(uri: str) -> Path:
             return folder
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
     found = find_version(uri)
-    local = mlflow.artifacts.download_artifacts(artifact_uri=f"models:/{found.name}/{found.version}")
-    return Path(local) / "artifacts" / "model"
+    reference = f"models:/{found.name}/{found.version}"
+    if into is None:
+        return _download(reference)
+    kept = into.absolute() / f"{found.name}-{found.version}-{found.run_id}"  # a version never changes
+    if not kept.exists():
+        with complete_folder(kept) as folder:
+            shutil.copytree(_download(reference), folder, dirs_exist_ok=True)
+    return kept
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
+def _download(reference: str) -> Path:
+    """Only the weights and their config, not the code that is stored for serving."""
+    try:
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{reference}/artifacts/model"))
+    except (MlflowException, RequestException, OSError) as error:
+        raise CheckpointError(f"{reference}: its files cannot be fetched ({' '.join(str(error).split())})") from None
+    for file in ("config.json", "model.safetensors"):
+        if not (folder / file).resolve().is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
+    return folder
+
+
+def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
     """Move an alias to a version, and record who, when, from, to, why and the metrics.
 
     The records are tags of the registered model, one a promotion, never overwritten.
+
+    Args:
+        uri: of the version.
+        reason: why.
+        to: the alias.
+        by: who; default: the user of this process.
 
     Returns:
         The record.
@@ -170,7 +205,7 @@ def promote(uri: str, reason: str, to: str = CHAMPION) -> dict[str, Any]:
         "alias": to,
         "from": previous,
         "to": target.version,
-        "by": getpass.getuser(),
+        "by": by or getpass.getuser(),
         "at": now,
         "reason": reason,
         "metrics": target.metrics,

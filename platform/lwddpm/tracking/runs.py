@@ -1,13 +1,14 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
 import getpass
+import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,58 +19,66 @@ import yaml
 from matplotlib.figure import Figure
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Param, RunStatus, RunTag
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
 from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
-from lwddpm.errors import ConfigError
-from lwddpm.evaluation.figures import tile
-from lwddpm.tracking.store import connect, public
+from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
+from lwddpm.progress import say
+from lwddpm.tracking import notes
+from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
+from lwddpm.tracking.outbox import Outbox
+from lwddpm.tracking.reconcile import close_dead_runs, identity
+from lwddpm.tracking.store import check_answers, connect, public
 
-_BATCH = 500  # metrics in one request; MLflow takes at most 1000
-_FLUSH_EVERY_S = 10.0
 _SYSTEM_METRICS_EVERY_S = 30
+_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]*@")  # user:password@ of a URL on the command line
+_REASON = "lwddpm.reason"
+_MAX_REASON = 1000  # characters; a tag takes 8000
 _VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
 
 
 class TrackedRun:
-    """An open run. Implements the training loop's `Reporter`."""
+    """An open run.
 
-    def __init__(self, run_id: str, client: MlflowClient) -> None:
+    Reports of the training reach it through the outbox in the run folder, whenever the store answers. What is logged
+    directly (figures, results) waits while the store does not: MLflow tries again for about four minutes.
+
+    Args:
+        folder: the run folder, for runs that train.
+    """
+
+    def __init__(self, run_id: str, client: MlflowClient, folder: Path | None = None) -> None:
         self.run_id, self.client = run_id, client
-        self._pending: list[Metric] = []
-        self._flushed_at = time.monotonic()
-        # A killed attempt may have logged further than its last checkpoint: those steps are not logged again.
-        history = client.get_metric_history(run_id, "train/loss")
-        self._logged_until = max((m.step for m in history), default=0)
+        self._delivery: Delivery | None = None
+        if folder is not None:
+            outbox = Outbox(folder / "outbox")
+            outbox.reopen()
+            self._delivery = Delivery(outbox, run_id, client)
 
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        """Log now and then: a request costs tens of milliseconds of a CPU that the training wants."""
-        now = int(time.time() * 1000)
-        for step, values in rows.items():
-            if "train/loss" in values:
-                if step <= self._logged_until:
-                    continue
-                self._logged_until = step
-            self._pending += [Metric(key, value, now, step) for key, value in values.items()]
-        if len(self._pending) >= _BATCH or time.monotonic() - self._flushed_at >= _FLUSH_EVERY_S:
-            self.flush()
+    def flush(self, patience_s: float = PATIENCE_S) -> None:
+        """Wait until every report has arrived.
 
-    def flush(self) -> None:
-        """Send what is pending."""
-        while self._pending:
-            self.client.log_batch(self.run_id, metrics=self._pending[:_BATCH])
-            self._pending = self._pending[_BATCH:]
-        self._flushed_at = time.monotonic()
+        Raises:
+            JobError: the store does not take them; they are kept.
+        """
+        if self._delivery is not None:
+            self._delivery.flush(patience_s)
 
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        grid = tile(images)
-        self.client.log_image(self.run_id, grid, key="samples", step=step)
-        self.client.log_image(self.run_id, grid, artifact_file=f"samples/epoch_{epoch:07.2f}.png")
+    def end(self, status: str, tags: dict[str, str] | None = None) -> None:
+        """Have the run ended (FINISHED, KILLED or FAILED) after its last report, without waiting for it."""
+        assert self._delivery is not None, "a run without a folder is ended by `tracked_run`"
+        self._delivery.outbox.end(status, tags or {})
+        self._delivery.wake()
 
-    def checkpoint(self, step: int, path: Path) -> None:
-        self.client.set_tag(self.run_id, "lwddpm.checkpoint", str(path))
+    def close(self) -> None:
+        """Stop delivering; what is left is delivered when the run is opened again."""
+        if self._delivery is not None:
+            self._delivery.close()
 
     def figure(self, figure: Figure, name: str) -> None:
         """Store a figure under figures/."""
@@ -80,7 +89,6 @@ class TrackedRun:
 
     def values(self, metrics: dict[str, float], step: int, model_id: str | None = None) -> None:
         """Log final numbers, such as `eval/...`, and attach them to a logged model where one is named."""
-        self.flush()
         mlflow.log_metrics(metrics, step=step, run_id=self.run_id, model_id=model_id)
 
     @property
@@ -96,13 +104,8 @@ class TrackedRun:
         settings = job.model_dump(mode="json")
         settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
         flat = [Param(key, str(value)) for key, value in _flatten(settings).items()]
-        self.client.log_batch(self.run_id, params=flat)
+        self.client.log_batch(self.run_id, params=flat, tags=[RunTag(notes.NOTE, notes.run_note(job))])
         self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
-
-    def end(self, status: str) -> None:
-        """Close the run: FINISHED, KILLED or FAILED."""
-        self.flush()
-        self.client.set_terminated(self.run_id, status)
 
     def history(self, key: str) -> list[tuple[int, float]]:
         """All logged (step, value) of one metric, in order of steps."""
@@ -119,59 +122,136 @@ class TrackedRun:
 
 @contextmanager
 def tracked_run(
-    job: AnyJob, uri: str, run_id: str | None, digest: str, *, nested: bool = False
+    job: AnyJob, uri: str, run_id: str | None, digest: str, folder: Path | None = None, *, nested: bool = False
 ) -> Iterator[TrackedRun]:
-    """Open a run, or open one again, and end it with what really happened.
+    """Open a run, or open one again, say where it is, and end it with what really happened.
 
-    Leaves it FINISHED, KILLED on Ctrl-C or SIGTERM, FAILED on any other error.
+    Leaves it FINISHED, KILLED on Ctrl-C or SIGTERM, FAILED on any other error, with the reason as a tag; wrong input
+    leaves an earlier attempt that has FINISHED as it was. Runs that a crash left open on this machine are closed first.
 
     Args:
         job: logged as parameters and as `job.yaml`.
         uri: absolute tracking URI.
         run_id: an earlier attempt to continue, or None for a new run.
         digest: identifies the job's training.
+        folder: the run folder of a job that trains.
         nested: whether the process has a run open already, which stays open.
+
+    Raises:
+        JobError: the store stopped answering, for longer than it is waited for.
     """
     client = connect(uri)
-    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
-    fresh = run_id is None or not _exists(client, run_id)
-    status = RunStatus.to_string(RunStatus.FAILED)
+    run, before, outer = None, "", mlflow.active_run()
     try:
-        if fresh:
-            experiment_id = _experiment(client, uri, job.tracking.experiment)
-            active = mlflow.start_run(
-                experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested
-            )
-        else:  # in the experiment where it began
-            active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
-        run = TrackedRun(active.info.run_id, client)
-        if fresh:
-            run.describe(job)
-        run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
-        try:
-            yield run
-        finally:
-            run.flush()
-        status = RunStatus.to_string(RunStatus.FINISHED)
+        experiment_id = open_experiment(client, uri, job.tracking.experiment)
+        close_dead_runs(client, experiment_id, run_id)
+        before = _status(client, run_id) if run_id is not None else ""
+        run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
+        yield run
+        run.flush()
+        _end(run, outer, RunStatus.FINISHED)
+    except STORE_ERRORS as error:
+        reason = reason_of(error)
+        _end(run, outer, RunStatus.FAILED, reason)
+        raise JobError(f"tracking: {public(uri)}: {reason}; what is done is kept, the same command continues") from None
     except KeyboardInterrupt:
-        status = RunStatus.to_string(RunStatus.KILLED)
+        _end(run, outer, RunStatus.KILLED)
         raise
+    except (ConfigError, DataError) as error:
+        finished = before == RunStatus.to_string(RunStatus.FINISHED)
+        _end(run, outer, RunStatus.FINISHED if finished else RunStatus.FAILED, "" if finished else str(error))
+        raise
+    except BaseException as error:
+        _end(run, outer, RunStatus.FAILED, str(error) or type(error).__name__)
+        raise
+
+
+def _open(
+    client: MlflowClient,
+    experiment_id: str,
+    job: AnyJob,
+    run_id: str | None,
+    digest: str,
+    folder: Path | None,
+    nested: bool,
+) -> TrackedRun:
+    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
+    if run_id is None:
+        active = mlflow.start_run(
+            experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested, tags=identity()
+        )
+    else:  # in the experiment where it began
+        active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
+    run = TrackedRun(active.info.run_id, client, folder)
+    if run_id is None:
+        run.describe(job)
+    elif _REASON in active.data.tags:  # of the attempt before
+        client.delete_tag(run.run_id, _REASON)
+    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
+    say(f"MLflow run {run.run_id} ({run_url(client, run.run_id)})")
+    return run
+
+
+def _end(run: TrackedRun | None, outer: mlflow.ActiveRun | None, status: int, reason: str = "") -> None:
+    """End the open run as well as can be: a store that does not answer must not hide what happened."""
+    name, answers = RunStatus.to_string(status), True
+    if run is not None:
+        try:
+            check_answers(str(run.client.tracking_uri))
+            if status != RunStatus.FINISHED:  # otherwise everything has arrived
+                run.flush(0)
+            if reason:
+                run.tags({_REASON: reason[:_MAX_REASON]})
+        except (LwddpmError, *STORE_ERRORS) as error:
+            say(reason_of(error))
+            answers = False
+        run.close()
+    if mlflow.active_run() is outer:  # it was not even opened
+        return
+    try:
+        with nullcontext() if answers else _without_retries():
+            mlflow.end_run(name)
+    except STORE_ERRORS:
+        say(f"that the run is {name} could not be recorded; the same command puts it right")
+
+
+@contextmanager
+def _without_retries() -> Iterator[None]:
+    """At the end of a process, with a store known not to answer, minutes of trying would gain nothing."""
+    before = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
+    try:
+        yield
     finally:
-        mlflow.end_run(status)
+        if before is None:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()
+        else:
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(before)
 
 
-def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str) -> TrackedRun:
+def run_url(client: MlflowClient, run_id: str) -> str:
+    """The run's page on an MLflow server; for other stores their URI, which `mlflow ui` takes."""
+    uri = public(str(client.tracking_uri))
+    if not uri.startswith("http"):
+        return uri
+    return f"{uri.rstrip('/')}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+
+
+def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str, folder: Path) -> TrackedRun:
     """A run beneath another, opened or opened again; whoever opens it ends it.
 
     Many may be open at a time, which MLflow's own nested runs cannot be.
     """
     client = parent.client
-    if run_id is not None and _exists(client, run_id):
+    if run_id is not None and _status(client, run_id):
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        return TrackedRun(run_id, client)
+        run = TrackedRun(run_id, client, folder)
+        run.tags(identity())
+        return run
     experiment_id = client.get_run(parent.run_id).info.experiment_id
-    created = client.create_run(experiment_id, run_name=job.name, tags={"mlflow.parentRunId": parent.run_id})
-    run = TrackedRun(created.info.run_id, client)
+    tags = {"mlflow.parentRunId": parent.run_id, **identity()}
+    created = client.create_run(experiment_id, run_name=job.name, tags=tags)
+    run = TrackedRun(created.info.run_id, client, folder)
     run.describe(job)
     run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
     return run
@@ -184,23 +264,28 @@ def open_children(parent: TrackedRun) -> list[str]:
     return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
     """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
     try:
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "active":
             return str(found.experiment_id)
         beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        return str(client.create_experiment(name, str(beside) if uri.startswith("sqlite:///") else None))
-    except mlflow.MlflowException as error:
+        location = str(beside) if uri.startswith("sqlite:///") else None
+        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
+    except MlflowException as error:
         raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
 
 
-def _exists(client: MlflowClient, run_id: str) -> bool:
+def _status(client: MlflowClient, run_id: str) -> str:
+    """Of an earlier attempt; empty where it has been deleted."""
     try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except mlflow.MlflowException:
-        return False
+        info = client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return ""
+        raise  # a store that does not answer is no reason to begin a second run
+    return str(info.status) if info.lifecycle_stage == "active" else ""
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -213,8 +298,9 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _environment() -> dict[str, str]:
     tags = {
         "lwddpm.host": platform.node(),
+        **identity(),
         "lwddpm.python": platform.python_version(),
-        "lwddpm.command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "lwddpm.command": _PASSWORD.sub("//", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
     tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
     commit = git_commit()
@@ -222,7 +308,9 @@ def _environment() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, or None outside one."""
+    """Commit of the checkout that this code comes from, or None outside one."""
+    if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
+        return os.environ["LWDDPM_COMMIT"] or None
     folder = Path(__file__).parent
     try:
         found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)

@@ -1,5 +1,6 @@
 """Where MLflow keeps its records, and whether it can be reached."""
 
+import ipaddress
 import logging
 import os
 import socket
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _TIMEOUT_S = 5.0
+_REMEDY = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
 
 
 def tracking_uri(tracking: TrackingConfig | None = None) -> str:
@@ -31,8 +33,12 @@ def tracking_uri(tracking: TrackingConfig | None = None) -> str:
     return uri
 
 
-def check_tracking(tracking: TrackingConfig | None = None) -> str:
+def check_tracking(tracking: TrackingConfig | None = None, offline: bool = False) -> str:
     """Refuse a store that cannot be used, within seconds and without importing MLflow.
+
+    Args:
+        tracking: of the job.
+        offline: refuse a server elsewhere that only the environment names.
 
     Returns:
         The absolute tracking URI.
@@ -42,18 +48,19 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     """
     uri = tracking_uri(tracking)
     parsed = urlparse(uri)
-    remedy = "start it, or set tracking.uri (or MLFLOW_TRACKING_URI) to another store"
+    named = tracking is not None and tracking.uri is not None
+    if offline and not named and parsed.hostname and not is_loopback(parsed.hostname):
+        raise ConfigError(
+            f"offline: an offline job reaches no server that it does not name, MLFLOW_TRACKING_URI is {public(uri)}; "
+            "unset it, or name the server in tracking.uri"
+        )
     if parsed.scheme in ("http", "https"):
-        try:
-            port = parsed.port or (443 if parsed.scheme == "https" else 80)
-            socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {remedy}") from None
+        check_answers(uri)
     elif parsed.scheme == "sqlite":
         folder = Path(uri.removeprefix("sqlite:///")).parent
         if not os.access(folder, os.W_OK):
             raise ConfigError(
-                f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {remedy}"
+                f"tracking.uri: the folder of an SQLite store must be writable, {folder} is not; {_REMEDY}"
             )
     elif parsed.scheme not in ("file", "postgresql", "mysql", "mssql", "databricks"):
         raise ConfigError(
@@ -63,6 +70,36 @@ def check_tracking(tracking: TrackingConfig | None = None) -> str:
     return uri
 
 
+def check_answers(uri: str) -> None:
+    """Find out within seconds whether a server listens: MLflow itself would try for minutes. Files always answer.
+
+    Raises:
+        ConfigError: nobody listens there.
+    """
+    parsed = urlparse(uri)
+    if parsed.scheme not in ("http", "https"):
+        return
+    try:
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        socket.create_connection((parsed.hostname or "", port), timeout=_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tracking.uri: {public(uri)} does not answer ({error}); {_REMEDY}") from None
+
+
+def named_hosts(tracking: TrackingConfig) -> list[str]:
+    """The servers of a job's tracking store: of its records and, where it is S3, of its artifacts."""
+    uris = (tracking_uri(tracking), os.environ.get("MLFLOW_S3_ENDPOINT_URL", ""))
+    return [host for uri in uris if (host := urlparse(uri).hostname)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def connect(uri: str) -> "MlflowClient":
     """Point this process at the store, creating its tables where it is new (which takes seconds)."""
     import mlflow
@@ -70,6 +107,7 @@ def connect(uri: str) -> "MlflowClient":
 
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whole statements; we say it in a line
     mlflow.set_tracking_uri(uri)
     try:
         client = mlflow.MlflowClient(uri)

@@ -4,19 +4,17 @@
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
-A folder appears under its name only when it is complete (written beside, then renamed).
+A folder appears under its name only when it is complete (`training.disk`). What is read may come from anywhere: nothing
+in it is run, and nothing is allocated before the size of a file fits the network that its config describes.
 """
 
-import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,8 +22,16 @@ from torch import Tensor, nn
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.models.build import build_model
+from lwddpm.training.disk import complete_folder
 
+_Json = TypeVar("_Json", bound=BaseModel)
 _STATE = "state.json"
+_MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.RMSprop: ("step", "square_avg"),
+}
+_MAX_CONFIG = 1_000_000  # bytes of a config or state file
+_HEADER = 512  # bytes that the header of a safetensors file may take for each tensor, and once more
 
 
 class TrainingState(BaseModel):
@@ -45,28 +51,13 @@ class SavedModel(BaseModel):
     format: int = 1
     model: ModelConfig
     diffusion: DiffusionConfig | None  # None: a GAN's generator
-    image_size: int
+    image_size: Annotated[int, Field(ge=1, le=1024)]
     dataset_version: str
     dataset_simulated: bool
     training_digest: str
     step: int
     epoch: float
     parameters: int
-
-
-@contextmanager
-def complete_folder(path: Path) -> Iterator[Path]:
-    """Write into the yielded folder; it gets its name `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    partial.chmod(0o755)
-    try:
-        yield partial
-        if path.exists():
-            shutil.rmtree(path)
-        partial.replace(path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_checkpoint(
@@ -104,10 +95,7 @@ def _checkpoints(run_dir: Path) -> list[Path]:
 
 
 def read_state(path: Path) -> TrainingState:
-    try:
-        return TrainingState.model_validate_json((path / _STATE).read_text())
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(f"{path}: not a checkpoint: {error}") from None
+    return _read_json(path / _STATE, TrainingState)
 
 
 def load_checkpoint(
@@ -131,13 +119,17 @@ def load_checkpoint(
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = {
+        f"{index}.{name}": torch.empty((), device="meta") if name == "step" else parameter
+        for index, parameter in enumerate(parameters)
+        for name in _MOMENTS[type(optimizer)]
+    }
     restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_tensors(path).items():
+    for key, value in _read_tensors(path, expected).items():
         index, _, name = key.partition(".")
-        parameter = parameters[int(index)]
-        if value.shape == parameter.shape:
+        if name != "step":
             # In the parameter's memory format: fused Adam walks both as raw memory and would mix up the elements.
-            value = torch.empty_like(parameter).copy_(value)
+            value = torch.empty_like(parameters[int(index)]).copy_(value)
         restored.setdefault(int(index), {})[name] = value.to(device)
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -156,12 +148,7 @@ def read_saved_model(path: Path) -> SavedModel:
     Raises:
         CheckpointError: it is missing, not JSON, or has keys that this version does not know.
     """
-    try:
-        return SavedModel.model_validate(json.loads((path / "config.json").read_text()))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not a saved model: config.json is missing") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}/config.json: {' '.join(str(error).split())}") from None
+    return _read_json(path / "config.json", SavedModel)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, SavedModel]:
@@ -171,8 +158,16 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         CheckpointError: a file is missing or damaged, or weights do not fit the config.
     """
     saved = read_saved_model(path)
+    file = path / "model.safetensors"
+    try:
+        with torch.device("meta"):  # a config may claim any size: first see whether the file has it
+            expected = build_model(saved.model, saved.image_size).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path}/config.json: no network can be that large ({reason})") from None
+    tensors = _read_tensors(file, expected)
     model = build_model(saved.model, saved.image_size)
-    _restore(model, path / "model.safetensors")
+    model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
 
 
@@ -181,19 +176,50 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def _read_json(path: Path, kind: type[_Json]) -> _Json:
     try:
-        return load_file(path)
+        if path.stat().st_size > _MAX_CONFIG:
+            raise CheckpointError(f"{path}: must be at most {_MAX_CONFIG:,} bytes, has {path.stat().st_size:,}")
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: {path.name} is missing: not a saved model or checkpoint") from None
+    except (OSError, ValidationError) as error:
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the names, shapes and types of `expected`, all finite; only the sizes of those are looked at.
+
+    Raises:
+        CheckpointError: anything else.
+    """
+    try:
+        least = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+        most = least + _HEADER * (len(expected) + 1)
+        size = path.stat().st_size
+        if not least <= size <= most:
+            raise CheckpointError(
+                f"{path}: does not fit the network of its config, which takes {least:,} to {most:,} bytes; has {size:,}"
+            )
+        tensors: dict[str, Tensor] = load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: {path.name} is missing") from None
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from None
+    for name in sorted(expected.keys() | tensors.keys()):
+        if name not in tensors or name not in expected:
+            what = "is missing" if name not in tensors else "is not part of it"
+            raise CheckpointError(f"{path}: does not fit the network of its config: {name} {what}")
+        found, wanted = tensors[name], expected[name]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            raise CheckpointError(
+                f"{path}: does not fit the network of its config: {name} must be {wanted.dtype} {list(wanted.shape)}, "
+                f"is {found.dtype} {list(found.shape)}"
+            )
+        if found.is_floating_point() and not found.isfinite().all():
+            raise CheckpointError(f"{path}: weights must be finite, {name} is not; use an earlier checkpoint")
+    return tensors
 
 
 def _restore(module: nn.Module, path: Path) -> None:
-    tensors: dict[str, Any] = _read_tensors(path)
-    broken = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path}: weights must be finite, {broken[0]} is not; use an earlier checkpoint")
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: does not fit the network of its config: {error}") from None
+    module.load_state_dict(_read_tensors(path, module.state_dict()))

@@ -35,8 +35,8 @@ class Estimate:
 
 
 def estimate(job: TrainingJob) -> Estimate:
-    """Count a training step's memory and operations."""
-    share = job.training.batch_size // (job.workers.count * job.training.grad_accumulation_steps)
+    """Count a training step's memory and operations; of an elastic job with its fewest workers."""
+    share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
     parameters = count_parameters(job.model, size)
     copies = _COPIES * parameters
@@ -58,7 +58,8 @@ def estimate(job: TrainingJob) -> Estimate:
                 with torch.no_grad():
                     fake = model(latents)
                 total = loss.discriminator(*judge(torch.cat([real, fake])).chunk(2))
-                return total + gradient_penalty(judge, real, fake, mixing) if penalised else total
+                # a clone: the counter cannot follow a module whose input is itself what is differentiated by
+                return total + gradient_penalty(lambda x: judge(x.clone()), real, fake, mixing) if penalised else total
 
             flops, kept = _cost(lambda: loss.generator(judge(model(latents))))
             more, also_kept = _cost(judged)

@@ -27,6 +27,7 @@ from lwddpm.training.checkpoint import (
     save_model,
 )
 from lwddpm.training.denoising import DenoisingStep
+from lwddpm.training.disk import remove_leftovers
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
@@ -73,7 +74,7 @@ def train(
         until: optimizer step to pause at; at most the schedule's length counts.
 
     Raises:
-        JobError: the loss is not finite or diverges; names the step and the likely setting.
+        JobError: the loss is not finite or diverges (names the step and the likely setting), or the disk refuses.
         CheckpointError: the run's checkpoint is of another job or dataset.
         DataError: fewer training slices than one batch.
     """
@@ -102,6 +103,8 @@ class _Trainer:
         self.training.distribute()
 
     def _resume(self) -> None:
+        if self.rank == 0:
+            remove_leftovers(self.run_dir / "checkpoints")
         path = latest_checkpoint(self.run_dir)
         if path is None:
             return
@@ -132,20 +135,20 @@ class _Trainer:
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
             if step in schedule.snapshots:
-                self._snapshot()  # before the checkpoint: a run continued from it has this grid already
+                self._on_rank_0(self._snapshot)  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
                 self._validate()
                 validated = self.step == end
-                self._save_checkpoint()
+                self._on_rank_0(self._save_checkpoint)
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
         if self.step == until and not validated:
             self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
         if finished:
-            self._save_model(self.run_dir / "model")
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "model"))
         elif self.step == until:
-            self._save_model(self.run_dir / "paused")
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "paused"))
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * self._images_per_step
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
@@ -169,20 +172,20 @@ class _Trainer:
             raise JobError(
                 self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
             )
-        if self.rank == 0:
-            losses = {name: of_steps for name, of_steps in values.items() if name.startswith("train/loss")}
-            rows = {
-                first + offset + 1: {name: of_steps[offset] for name, of_steps in losses.items()}
-                for offset in range(window.count)
-            }
-            rows[self.step] |= {name: of_steps[-1] for name, of_steps in values.items()}
-            rows[self.step] |= {
-                "train/lr": self.training.learning_rate(self.step - 1),
-                "train/images_per_s": rate * self._images_per_step,
-                "train/epoch": self.step / self.schedule.steps_per_epoch,
-                "train/peak_memory_mib": _peak_memory_mib(self.device),
-            }
-            self.reporter.metrics(rows)
+        losses = {name: of_steps for name, of_steps in values.items() if name.startswith("train/loss")}
+        rows = {
+            first + offset + 1: {name: of_steps[offset] for name, of_steps in losses.items()}
+            for offset in range(window.count)
+        }
+        rows[self.step] |= {name: of_steps[-1] for name, of_steps in values.items()}
+        rows[self.step] |= {
+            "train/lr": self.training.learning_rate(self.step - 1),
+            "train/images_per_s": rate * self._images_per_step,
+            "train/step_seconds": 1 / rate,
+            "train/epoch": self.step / self.schedule.steps_per_epoch,
+            "train/peak_memory_mib": _peak_memory_mib(self.device),
+        }
+        self._on_rank_0(lambda: self.reporter.metrics(rows))
 
     def _divergence(self, step: int, what: str) -> str:
         config = self.job.training
@@ -195,33 +198,31 @@ class _Trainer:
 
     def _validate(self) -> None:
         values = self.training.validate()
-        if self.rank == 0 and values:
-            self.reporter.metrics({self.step: values})
+        if values:
+            self._on_rank_0(lambda: self.reporter.metrics({self.step: values}))
 
     def _save_checkpoint(self) -> None:
-        if self.rank == 0:
-            state = TrainingState(
-                step=self.step,
-                training_digest=self.job.training_digest(),
-                dataset_version=self.dataset.version,
-                initial_loss=self.initial_loss,
-            )
-            keep = self.job.training.keep_checkpoints
-            path = save_checkpoint(self.run_dir, state, self.training.modules, self.training.optimizers, keep)
-            self.reporter.checkpoint(self.step, path)
-        self._wait_for_rank_0()
+        start = time.perf_counter()
+        state = TrainingState(
+            step=self.step,
+            training_digest=self.job.training_digest(),
+            dataset_version=self.dataset.version,
+            initial_loss=self.initial_loss,
+        )
+        keep = self.job.training.keep_checkpoints
+        path = save_checkpoint(self.run_dir, state, self.training.modules, self.training.optimizers, keep)
+        self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
+        self.reporter.checkpoint(self.step, path)
 
     def _snapshot(self) -> None:
-        """Draw samples from the EMA weights on rank 0 and, before the last step, keep the weights."""
+        """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
-        if self.rank == 0:
-            network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
-            images = generate(network, self.job.diffusion, grid, range(GRID_SAMPLES), size, self.device)
-            self.reporter.images(self.step, epoch, images.numpy())
-            self.reporter.metrics({self.step: {"train/diversity": diversity(images.numpy(), self._real_slices())}})
-            if self.step < self.schedule.num_steps:
-                self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
-        self._wait_for_rank_0()
+        network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
+        images = generate(network, self.job.diffusion, grid, range(GRID_SAMPLES), size, self.device)
+        self.reporter.images(self.step, epoch, images.numpy())
+        self.reporter.metrics({self.step: {"train/diversity": diversity(images.numpy(), self._real_slices())}})
+        if self.step < self.schedule.num_steps:
+            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
 
     def _real_slices(self) -> np.ndarray:
         """As many training slices as a snapshot draws, from all over the split."""
@@ -229,23 +230,38 @@ class _Trainer:
         return images[np.linspace(0, len(images) - 1, min(GRID_SAMPLES, len(images))).astype(int)]
 
     def _save_model(self, path: Path) -> None:
-        if self.rank == 0:
-            saved = SavedModel(
-                model=self.job.model,
-                diffusion=self.job.diffusion,
-                image_size=self.dataset.manifest.image_size,
-                dataset_version=self.dataset.version,
-                dataset_simulated=self.dataset.manifest.simulated,
-                training_digest=self.job.training_digest(),
-                step=self.step,
-                epoch=self.step / self.schedule.steps_per_epoch,
-                parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
-            )
-            save_model(path, self.training.ema.model, saved)
+        saved = SavedModel(
+            model=self.job.model,
+            diffusion=self.job.diffusion,
+            image_size=self.dataset.manifest.image_size,
+            dataset_version=self.dataset.version,
+            dataset_simulated=self.dataset.manifest.simulated,
+            training_digest=self.job.training_digest(),
+            step=self.step,
+            epoch=self.step / self.schedule.steps_per_epoch,
+            parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
+        )
+        save_model(path, self.training.ema.model, saved)
 
-    def _wait_for_rank_0(self) -> None:
+    def _on_rank_0(self, action: Callable[[], None]) -> None:
+        """Let rank 0 write something while the others wait; what fails there fails on all, so that none waits for ever.
+
+        Raises:
+            JobError: the disk refused, on every rank.
+        """
+        error: JobError | None = None
+        if self.rank == 0:
+            try:
+                action()
+            except JobError as refused:
+                error = refused
         if self.world > 1:
-            dist.barrier()
+            failed = torch.tensor(float(error is not None), device=self.device)
+            dist.all_reduce(failed)
+            if failed.item() > 0 and error is None:
+                error = JobError("rank 0 could not write; its message says why")
+        if error is not None:
+            raise error
 
 
 def _words(metric: str) -> str:

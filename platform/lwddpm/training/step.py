@@ -83,7 +83,10 @@ class TrainingStep(ABC):
         optimizer: torch.optim.Optimizer,
         lr: float,
     ) -> tuple[Tensor, Tensor]:
-        """One optimizer step; returns the mean loss over this rank's share, and the gradient's norm.
+        """One optimizer step on this rank's share of the global batch.
+
+        Returns:
+            The rank's part of the mean loss (the mean over the ranks is that of the batch), the gradient's norm.
 
         Args:
             network: as `shared` returned it.
@@ -91,15 +94,15 @@ class TrainingStep(ABC):
             lr: learning rate of this step.
         """
         config = self.job.training
-        share = config.batch_size // self.world
-        chunk = share // config.grad_accumulation_steps
+        first, last = _part(0, config.batch_size, self.rank, self.world)
         total = torch.zeros((), device=self.device)
         for index in range(config.grad_accumulation_steps):
-            begin = self.rank * share + index * chunk
-            last = index == config.grad_accumulation_steps - 1
-            if isinstance(network, DistributedDataParallel):
-                network.require_backward_grad_sync = last  # one all-reduce a step, not one a chunk
-            part = loss(begin, begin + chunk) / config.grad_accumulation_steps
+            begin, end = _part(first, last, index, config.grad_accumulation_steps)
+            if isinstance(network, DistributedDataParallel):  # one all-reduce a step, not one a chunk
+                network.require_backward_grad_sync = index == config.grad_accumulation_steps - 1
+            # DDP averages over the ranks. For the gradient of the whole batch each chunk counts by its size, which is
+            # not the same on all ranks where an elastic number of workers does not divide the batch.
+            part = loss(begin, end) / (config.batch_size / ((end - begin) * self.world))
             part.backward()
             total += part.detach()
         limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
@@ -112,6 +115,12 @@ class TrainingStep(ABC):
 
     def learning_rate(self, step: int) -> float:
         return learning_rate(self.job.training, step, self.schedule.num_steps)
+
+
+def _part(first: int, last: int, index: int, count: int) -> tuple[int, int]:
+    """Bounds of part `index` of `count` nearly equal parts of first..last-1."""
+    length = last - first
+    return first + index * length // count, first + (index + 1) * length // count
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:

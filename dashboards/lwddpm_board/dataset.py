@@ -1,0 +1,178 @@
+"""Datasets: what is in them by class and split, what was rejected and why, which slices are the same picture."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from lwddpm.data.manifest import SPLITS, Manifest, read_manifest
+from lwddpm.data.store import Dataset, open_dataset
+from lwddpm.errors import DataError
+from lwddpm_board.pages import render
+from lwddpm_board.pictures import png
+from lwddpm_board.runs import Store, experiments
+from lwddpm_board.stores import Missing, NothingYet, Stores
+
+SHEET = 48
+_GROUPS = 8
+_SHOWN_OF_GROUP = 8
+_MOST_DATASETS = 24
+_KEPT_S = 86_400  # a version is a hash of the content
+_TAG = "lwddpm.dataset_version"
+
+router = APIRouter()
+Version = Annotated[str, Path(pattern="^[0-9a-f]{8,64}$")]
+Split = Annotated[str, Path(pattern=f"^({'|'.join(SPLITS)})$")]
+
+
+@dataclass(frozen=True)
+class KnownDataset:
+    """A dataset that a run has used, or that the board was started with."""
+
+    version: str
+    path: str
+
+
+@router.get("/datasets")
+def datasets_page(request: Request, stores: Store) -> Response:
+    found = known(stores)
+    if not found:
+        raise NothingYet("no run has used a dataset yet")
+    rows: list[tuple[KnownDataset, Manifest | None, str]] = []
+    for one in found:
+        try:
+            rows.append((one, open_known(stores, one.version).manifest, ""))
+        except (DataError, Missing) as error:
+            rows.append((one, None, str(error)))
+    return render(request, "datasets.html", rows=rows)
+
+
+@router.get("/datasets/{version}")
+def dataset_page(
+    request: Request,
+    stores: Store,
+    version: Version,
+    split: Annotated[str, Query(pattern=f"^({'|'.join(SPLITS)})$")] = "train",
+    label: Annotated[str, Query(max_length=200)] = "",
+    page: Annotated[int, Query(ge=1)] = 1,
+    group_page: Annotated[int, Query(ge=1)] = 1,
+) -> Response:
+    dataset = open_known(stores, version)
+    rows = columns(dataset, split)
+    chosen = np.flatnonzero(rows.labels == label) if label else np.arange(len(rows.labels))
+    first = (page - 1) * SHEET
+    slices = [_slice(split, rows, index) for index in chosen[first : first + SHEET].tolist()]
+    groups = duplicate_groups(dataset)
+    start = (group_page - 1) * _GROUPS
+    return render(
+        request, "dataset.html", dataset=dataset, manifest=dataset.manifest, splits=SPLITS, slices=slices,
+        chosen={"split": split, "label": label, "page": page, "group_page": group_page},
+        pages=max(1, -(-len(chosen) // SHEET)), num_chosen=len(chosen), num_groups=len(groups),
+        groups=[_group(dataset, *group) for group in groups[start : start + _GROUPS]],
+        group_pages=max(1, -(-len(groups) // _GROUPS)),
+    )  # fmt: skip
+
+
+@router.get("/datasets/{version}/{split}/{index}.png")
+def slice_picture(stores: Store, version: Version, split: Split, index: Annotated[int, Path(ge=0)]) -> Response:
+    dataset = open_known(stores, version)
+    if index >= dataset.num(split):
+        raise Missing(f"{split} has {dataset.num(split)} slices")
+    return png(dataset.images(split)[index], keep_s=_KEPT_S)
+
+
+def known(stores: Stores) -> list[KnownDataset]:
+    """Datasets that runs name, the most recently used first, and those that the board was started with.
+
+    Each request asks MLflow for the newest run with a dataset not found yet: few requests, however many runs.
+    """
+    found: dict[str, KnownDataset] = {}
+    for path in stores.datasets:
+        manifest = read_manifest(path)
+        if manifest is not None:
+            found[manifest.version] = KnownDataset(manifest.version, path)
+    try:
+        ids = experiments(stores.client)
+    except NothingYet:
+        ids = []
+    passed: set[str] = set()
+    while ids and len(passed) < _MOST_DATASETS:
+        query = " and ".join(
+            [f"tags.`{_TAG}` IS NOT NULL", *(f"tags.`{_TAG}` != '{version}'" for version in sorted(passed))]
+        )
+        newest = next(iter(stores.client.search_runs(ids, query, max_results=1)), None)
+        version = newest.data.tags[_TAG] if newest else ""
+        if newest is None or not re.fullmatch("[0-9a-f]+", version):
+            break
+        passed.add(version)
+        found.setdefault(version, KnownDataset(version, newest.data.tags.get("lwddpm.dataset_path", "")))
+    return list(found.values())
+
+
+def open_known(stores: Stores, version: str) -> Dataset:
+    """A dataset by its version: only folders that MLflow or the command line names are ever opened.
+
+    Raises:
+        Missing: no run names this version, or another one lies at its place now.
+        DataError: it cannot be read from this machine.
+    """
+    return _opened(stores, version)
+
+
+@lru_cache(maxsize=16)
+def _opened(stores: Stores, version: str) -> Dataset:
+    path = next((one.path for one in known(stores) if one.version == version), None)
+    if path is None:
+        raise Missing(f"no run has used a dataset of version {version}")
+    dataset = open_dataset(path)
+    if dataset.version != version:
+        raise Missing(f"{path} has been prepared anew: it holds version {dataset.version} now, not {version}")
+    return dataset
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of each slice of a split, in the order of its images."""
+
+    labels: np.ndarray
+    sources: list[str]
+    groups: np.ndarray
+
+
+def columns(dataset: Dataset, split: str) -> Columns:
+    return _columns(dataset.path, dataset.version, split)
+
+
+@lru_cache(maxsize=16)
+def _columns(path: str, version: str, split: str) -> Columns:
+    dataset = open_dataset(path)
+    names = np.array(dataset.labels_names, dtype=object)
+    return Columns(names[dataset.labels(split)], dataset.sources(split), dataset.groups(split))
+
+
+def duplicate_groups(dataset: Dataset) -> list[tuple[str, int, int]]:
+    """(split, group, slices) of all groups of more than one slice, the largest first."""
+    found: list[tuple[str, int, int]] = []
+    for split in SPLITS:
+        numbers, counts = np.unique(columns(dataset, split).groups, return_counts=True)
+        found += [(split, int(n), int(count)) for n, count in zip(numbers, counts, strict=True) if count > 1]
+    return sorted(found, key=lambda group: -group[2])
+
+
+def _group(dataset: Dataset, split: str, number: int, count: int) -> dict[str, Any]:
+    rows = columns(dataset, split)
+    members = np.flatnonzero(rows.groups == number)
+    return {
+        "split": split,
+        "count": count,
+        "labels": sorted(set(rows.labels[members].tolist())),
+        "slices": [_slice(split, rows, index) for index in members[:_SHOWN_OF_GROUP].tolist()],
+    }
+
+
+def _slice(split: str, rows: Columns, index: int) -> dict[str, Any]:
+    return {"split": split, "index": index, "label": rows.labels[index], "source": rows.sources[index]}

@@ -1,0 +1,231 @@
+"""Drawings: slices that visitors ask for, made in a process of their own, one drawing at a time."""
+
+import json
+import secrets
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from lwddpm import families
+from lwddpm.config import ONE_PASS, Sampler, SamplingConfig, check_steps
+from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm_board.dataset import open_known
+from lwddpm_board.stores import Missing, Stores
+
+MOST = 256
+_BATCH = 8  # small: progress and cancelling come between batches
+_KEPT = 8
+
+
+class Wanted(BaseModel):
+    """What to draw; image i depends on the seed and i alone."""
+
+    model: Annotated[str, Field(max_length=300)]
+    count: Annotated[int, Field(ge=1, le=MOST)] = 16
+    sampler: Sampler = "ddim"
+    steps: Annotated[int, Field(ge=1, le=10_000)] = 50
+    seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    nearest: bool = True
+
+
+def _fitting(wanted: Wanted, saved: SavedModel) -> SamplingConfig:
+    """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
+    if saved.diffusion is None:
+        return SamplingConfig(**ONE_PASS, seed=wanted.seed, batch_size=_BATCH)
+    sampling = SamplingConfig(
+        sampler=wanted.sampler,
+        num_inference_steps=wanted.steps,
+        seed=wanted.seed,
+        eta=wanted.eta,
+        batch_size=_BATCH,
+    )
+    try:
+        check_steps(sampling, saved.diffusion, "sampling")
+    except ValueError as error:
+        raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+    return sampling
+
+
+@dataclass
+class Drawing:
+    """One request and how far it is.
+
+    Attributes:
+        nearest: for each image its nearest training slice; None where they are not at hand.
+        note: why there is no nearest slice, or why the drawing failed.
+    """
+
+    id: str
+    wanted: Wanted
+    sampling: SamplingConfig
+    version: RegisteredVersion
+    folder: Path
+    state: Literal["running", "done", "failed", "cancelled"] = "running"
+    stage: str = "starting"
+    done: int = 0
+    total: int = 0
+    note: str = ""
+    nearest: list[dict[str, Any]] | None = None
+    began: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        seconds = time.monotonic() - self.began if self.seconds is None else self.seconds
+        return {
+            "id": self.id,
+            "model": {"name": self.version.name, "version": self.version.version},
+            "dataset": self.version.tags.get("lwddpm.dataset_version", ""),
+            "how": self.how,
+            "state": self.state,
+            "stage": self.stage,
+            "done": self.done,
+            "total": self.total,
+            "note": self.note,
+            "nearest": self.nearest,
+            "seconds": round(seconds, 1),
+        }
+
+    @property
+    def how(self) -> str:
+        """How the slices are drawn, in words."""
+        steps = self.sampling.num_inference_steps
+        if self.sampling.sampler == families.SAMPLER:
+            return f"one pass of the generator, seed {self.sampling.seed}"
+        return f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}, seed {self.sampling.seed}"
+
+    def images(self) -> np.ndarray:
+        """uint8 [count, S, S].
+
+        Raises:
+            Missing: it is not finished.
+        """
+        if self.state != "done":
+            raise Missing("this drawing is not finished")
+        return np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+
+
+class Drawings:
+    """The drawings of this board: the newest ones, of which at most one is running."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores, self._lock = stores, threading.Lock()
+        self._all: OrderedDict[str, Drawing] = OrderedDict()
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, version: RegisteredVersion, model_dir: Path, wanted: Wanted) -> Drawing:
+        """Begin.
+
+        Raises:
+            ConfigError: the model cannot be sampled this way.
+            LwddpmError: another drawing is running.
+        """
+        saved = read_saved_model(model_dir)
+        sampling = _fitting(wanted, saved)
+        dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
+        with self._lock:
+            if any(drawing.state == "running" for drawing in self._all.values()):
+                raise LwddpmError("one drawing at a time: wait for the one that is running, or cancel it")
+            name = secrets.token_hex(8)
+            folder = self._stores.workspace / "drawings" / name
+            folder.mkdir(parents=True)
+            drawing = Drawing(name, wanted, sampling, version, folder, note=note, total=wanted.count)
+            self._all[name] = drawing
+            while len(self._all) > _KEPT:
+                _, oldest = self._all.popitem(last=False)
+                shutil.rmtree(oldest.folder, ignore_errors=True)
+        order = {
+            "model_dir": str(model_dir),
+            "sampling": sampling.model_dump(),
+            "count": wanted.count,
+            "dataset": dataset,
+            "folder": str(folder),
+        }
+        threading.Thread(target=self._follow, args=(drawing, json.dumps(order)), daemon=True, name="drawing").start()
+        return drawing
+
+    def _follow(self, drawing: Drawing, order: str) -> None:
+        """Hand the order over, listen to the process, and keep how it ended."""
+        process = self._ready_process()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{order}\n")
+            process.stdin.flush()
+            while drawing.state == "running" and (line := process.stdout.readline()):
+                message = json.loads(line)
+                if message.get("state") == "done":
+                    kept = drawing.folder / "nearest.json"
+                    drawing.nearest = json.loads(kept.read_text()) if kept.exists() else None
+                for name, value in message.items():
+                    setattr(drawing, name, value)
+        except OSError:  # it has ended meanwhile
+            pass
+        if drawing.state == "running":
+            drawing.state, drawing.note = "failed", "the process that draws has ended; the reason is in the board's log"
+        drawing.seconds = time.monotonic() - drawing.began
+
+    def _ready_process(self) -> "subprocess.Popen[str]":
+        """The process that draws, started where none is left."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "lwddpm_board.draw_process"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            return self._process
+
+    def prepare(self) -> None:
+        """Start the process: somebody is about to draw."""
+        threading.Thread(target=self._ready_process, daemon=True).start()
+
+    def _training_images(self, version: RegisteredVersion, image_size: int) -> tuple[str | None, str]:
+        """Path of the dataset that a version was trained on, or why its slices cannot be shown."""
+        try:
+            dataset = open_known(self._stores, version.tags.get("lwddpm.dataset_version", ""))
+        except (DataError, Missing) as error:
+            return None, f"Nearest training images are not shown: {error}."
+        if dataset.manifest.image_size != image_size:
+            return None, f"Nearest training images are not shown: the dataset has {dataset.manifest.image_size} px."
+        return dataset.path, ""
+
+    def get(self, name: str) -> Drawing:
+        if name not in self._all:
+            raise Missing("this drawing is gone: only the newest ones are kept, until the board ends")
+        return self._all[name]
+
+    def of_version(self, name: str, number: int) -> list[Drawing]:
+        """Finished drawings of a version, newest first."""
+        return [
+            drawing
+            for drawing in reversed(self._all.values())
+            if drawing.state == "done" and (drawing.version.name, drawing.version.version) == (name, number)
+        ]
+
+    def cancel(self, name: str) -> Drawing:
+        drawing = self.get(name)
+        if drawing.state == "running":
+            drawing.state = "cancelled"
+            self.close()
+        return drawing
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        with self._lock:
+            if self._process is not None:
+                self._process.terminate()
+                self._process.wait()
+                self._process = None

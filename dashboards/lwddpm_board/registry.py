@@ -1,0 +1,151 @@
+"""The registry: every version with what it scored and where it comes from; comparing, promoting, downloading."""
+
+import getpass
+from pathlib import Path as FilePath
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from mlflow.exceptions import MlflowException
+from pydantic import BaseModel, Field, ValidationError
+
+from lwddpm.errors import ConfigError
+from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.tracking import registry
+from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm_board.pages import quality, render
+from lwddpm_board.reader_study import judged
+from lwddpm_board.runs import Store, Summary, differences
+from lwddpm_board.stores import Missing, NothingYet, Stores
+
+router = APIRouter()
+ModelName = Annotated[str, Path(max_length=250)]
+Number = Annotated[int, Path(ge=1)]
+_MODEL_FILES = ("model.safetensors", "config.json")
+_COMPARED = 16
+
+
+class Promotion(BaseModel):
+    """What the page sends to move an alias."""
+
+    name: str
+    version: int
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,49}$")] = registry.CHAMPION
+    reason: Annotated[str, Field(min_length=3, max_length=1000)]
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+
+
+@router.get("/registry")
+def registry_page(request: Request, stores: Store) -> Response:
+    versions = all_versions(stores)
+    models: dict[str, list[RegisteredVersion]] = {}
+    for version in versions:
+        models.setdefault(version.name, []).append(version)
+    return render(request, "registry.html", models=models)
+
+
+@router.get("/registry/compare")
+def compare_versions(request: Request, stores: Store, version: Annotated[list[str], Query(max_length=50)]) -> Response:
+    references = list(dict.fromkeys(version))
+    if len(references) != 2:
+        raise Missing("two different versions can be compared: choose two in the registry")
+    first, second = (find(stores, reference) for reference in references)
+    return render(
+        request, "versions.html", both=(first, second), count=_COMPARED,
+        results=[evaluation(stores, one) for one in (first, second)],
+        scored=_scored(first, second),
+        settings=differences(*(stores.client.get_run(one.run_id).data.params for one in (first, second))),
+    )  # fmt: skip
+
+
+def _scored(*versions: RegisteredVersion) -> dict[str, list[tuple[float | None, float | None]]]:
+    """For each metric that a version has, (value, floor) of every version."""
+    found = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
+    return {
+        name: [one.get(name, (None, None)) for one in found]
+        for name in dict.fromkeys(name for one in found for name in one)
+    }
+
+
+@router.post("/api/registry/promote")
+def promote(stores: Store, wanted: Promotion) -> JSONResponse:
+    version = find(stores, f"{wanted.name}/{wanted.version}")
+    return JSONResponse(registry.promote(f"{version.name}/{version.version}", wanted.reason, wanted.alias, wanted.by))
+
+
+@router.get("/registry/{name}/{number}")
+def version_page(request: Request, stores: Store, name: ModelName, number: Number) -> Response:
+    version = find(stores, f"{name}/{number}")
+    others = [other for other in all_versions(stores) if other.name == name and other.version != number]
+    return render(
+        request, "version.html", version=version, result=evaluation(stores, version), run=_run_of(stores, version),
+        history=registry.promotions(name)[::-1], others=others, studies=judged(stores, name, number),
+        user=getpass.getuser(), champion=registry.CHAMPION,
+    )  # fmt: skip
+
+
+@router.get("/registry/{name}/{number}/card.md")
+def card(stores: Store, name: ModelName, number: Number) -> Response:
+    text = find(stores, f"{name}/{number}").card
+    headers = {"content-disposition": f'attachment; filename="{_file_name(name, number)}.md"'}
+    return PlainTextResponse(text, headers=headers, media_type="text/markdown")
+
+
+@router.get("/registry/{name}/{number}/files/{file}")
+def model_file(stores: Store, name: ModelName, number: Number, file: str) -> Response:
+    """Weights or config of a version."""
+    if file not in _MODEL_FILES:
+        raise Missing(f"a model has {' and '.join(_MODEL_FILES)}")
+    folder = model_folder(stores, find(stores, f"{name}/{number}"))
+    return FileResponse(folder / file, filename=f"{_file_name(name, number)}-{file}")
+
+
+def _file_name(name: str, number: int) -> str:
+    return f"{''.join(c if c.isascii() and (c.isalnum() or c in '._-') else '_' for c in name)}-v{number}"
+
+
+def all_versions(stores: Stores) -> list[RegisteredVersion]:
+    """All versions of all models, newest first.
+
+    Raises:
+        NothingYet: the registry is empty.
+    """
+    _ = stores.client
+    found = registry.list_versions()
+    if not found:
+        raise NothingYet("no model is registered yet")
+    return found
+
+
+def find(stores: Stores, reference: str) -> RegisteredVersion:
+    """The version that `NAME/VERSION` names."""
+    _ = stores.client
+    try:
+        return registry.find_version(reference)
+    except ConfigError:
+        raise Missing(f"the registry has no {reference}") from None
+
+
+def evaluation(stores: Stores, version: RegisteredVersion) -> EvaluationResult | None:
+    """What the run of a version measured, with n, extractor and floor; None where it was not evaluated."""
+    text = stores.text(version.run_id, "evaluation/metrics.json") if version.run_id else None
+    try:
+        return EvaluationResult.model_validate_json(text) if text else None
+    except ValidationError:  # of another version of the platform
+        return None
+
+
+def _run_of(stores: Stores, version: RegisteredVersion) -> Summary | None:
+    try:
+        return Summary.of(stores.client.get_run(version.run_id))
+    except MlflowException:  # deleted since
+        return None
+
+
+def model_folder(stores: Stores, version: RegisteredVersion) -> FilePath:
+    """A folder with the files of a version, fetched once.
+
+    Raises:
+        CheckpointError: its files are gone.
+    """
+    return registry.fetch_model(f"models:/{version.name}/{version.version}", stores.workspace / "models")

@@ -1,0 +1,19 @@
+// Asking for a drawing and waiting for it.
+
+import { ask } from "./board.js";
+
+const EVERY_MS = 500;
+export const stages = { starting: "starting", drawing: "drawing", comparing: "looking for the nearest training slices" };
+
+/** Start a drawing and call onNews with its state until it has ended; returns the last state. */
+export async function draw(wanted, onNews) {
+  let drawing = await ask("/api/drawings", wanted);
+  for (;;) {
+    onNews(drawing);
+    if (drawing.state !== "running") return drawing;
+    await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
+    drawing = await ask(`/api/drawings/${drawing.id}`);
+  }
+}
+
+export const cancel = (id) => ask(`/api/drawings/${id}/cancel`, {});

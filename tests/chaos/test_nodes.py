@@ -1,0 +1,104 @@
+"""Whole nodes die: several raylets on this machine, and the head."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+IMPATIENT = Path(__file__).with_name("impatient.py")
+
+
+def _node_of(cluster: Any, worker: psutil.Process) -> Any:
+    """The node whose raylet has started a worker."""
+    parent = worker.ppid()
+    return next(node for node in cluster.worker_nodes if node.all_processes["raylet"][0].process.pid == parent)
+
+
+def test_a_node_is_killed_while_a_checkpoint_is_written_and_replaced(
+    training: Callable[..., Any],
+    calm: Callable[[int], Any],
+    ended_alike: Callable[..., None],
+    ray_nodes: Callable[..., Any],
+) -> None:
+    undisturbed = calm(2)
+    hurt = training("workers.count=2")
+    cluster = ray_nodes(hurt.environment["CHAOS"])
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    hurt.start("--address", cluster.address)
+    hurt.wait_for(lambda: hurt.newest() >= 12, "the second checkpoint")
+    workers = hurt.stop_while_writing(hurt.workers)
+    cluster.remove_node(_node_of(cluster, workers[0]), allow_graceful=False)
+    for worker in workers:
+        worker.kill()
+    cluster.add_node(num_cpus=1)
+    hurt.finish()
+    assert len(hurt.processes) == 1
+    ended_alike(hurt, undisturbed)
+
+
+def test_an_elastic_group_shrinks_grows_and_saves_a_checkpoint_before_a_preemption(
+    training: Callable[..., Any], calm: Callable[[int], Any], ray_nodes: Callable[..., Any]
+) -> None:
+    hurt = training("workers.count={min: 1, max: 2}", "training.max_steps=1000000", "training.snapshot_epochs=[]")
+    hurt.command = (sys.executable, str(IMPATIENT))
+    cluster = ray_nodes(hurt.environment["CHAOS"])
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    driver = hurt.start("--address", cluster.address)
+    hurt.wait_for(lambda: hurt.newest() >= 12 and len(hurt.workers()) == 2, "a checkpoint of two workers")
+    cluster.remove_node(_node_of(cluster, hurt.workers()[0]), allow_graceful=False)
+    reached = hurt.newest()
+    hurt.wait_for(lambda: hurt.newest() > reached + 6 and len(hurt.workers()) == 1, "a checkpoint of one worker")
+    cluster.add_node(num_cpus=1)
+    hurt.wait_for(lambda: len(hurt.workers()) == 2, "two workers again")
+    reached = hurt.newest()
+    hurt.wait_for(lambda: hurt.newest() > reached + 6, "a checkpoint of two workers again")
+    leaving = _node_of(cluster, hurt.workers()[1])
+    _announce_the_end(cluster.address, leaving.node_id)
+    hurt.wait_for(lambda: any(step % 6 for step in hurt.checkpoints()), "a checkpoint out of turn")
+    reached = hurt.newest()
+    hurt.wait_for(lambda: hurt.newest() > reached, "a checkpoint after the preemption")
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(timeout=120) == 130, hurt.log
+    assert len(hurt.processes) == 1
+    assert hurt.run().info.status == "KILLED"
+    losses, expected = hurt.history("train/loss"), dict(calm(1).history("train/loss"))
+    assert [step for step, _ in losses] == list(range(1, len(losses) + 1)), "a step is missing or doubled"
+    for step, loss in losses[: len(expected)]:  # Adam blows up what the order of sums changes in the last digit
+        assert loss == pytest.approx(expected[step], rel=1e-3 if step <= 8 else 0.1)
+
+
+def _announce_the_end(address: str, node_id: str) -> None:
+    """As an autoscaler, or a cloud that takes back a spot machine."""
+    command = [str(Path(sys.executable).with_name("ray")), "drain-node", "--address", address, "--node-id", node_id]
+    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"]
+    subprocess.run([*command, "--deadline-remaining-seconds", "300"], check=True, capture_output=True)
+
+
+def test_the_head_is_killed_and_another_one_goes_on(
+    training: Callable[..., Any],
+    calm: Callable[[int], Any],
+    ended_alike: Callable[..., None],
+    ray_nodes: Callable[..., Any],
+) -> None:
+    undisturbed = calm(1)
+    hurt = training("workers.count=1")
+    hurt.environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "10"  # the driver waits a minute for it by default
+    first = ray_nodes(hurt.environment["CHAOS"], head_cpus=1)
+    driver = hurt.start("--address", first.address)
+    hurt.wait_for(lambda: hurt.newest() >= 12, "the second checkpoint")
+    frozen = hurt.stop_while_writing(hurt.workers)
+    first.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    for worker in frozen:
+        worker.kill()
+    assert driver.wait(timeout=200) == 1, hurt.log
+    assert "error: the Ray cluster was lost" in hurt.log
+    second = ray_nodes(hurt.environment["CHAOS"], head_cpus=1)
+    assert hurt.start("--address", second.address).wait(timeout=300) == 0, hurt.log
+    ended_alike(hurt, undisturbed)

@@ -1,0 +1,39 @@
+"""A driver whose jobs export: a two-worker training, a search and an evaluation on a head of its own.
+
+Arguments: folder for Ray's session; JSON lists of overrides of the three jobs. Prints the jobs' results as JSON.
+"""
+
+import json
+import sys
+import time
+
+import ray
+from ray.util.metrics import Gauge
+
+from lwddpm.cluster.jobs import run_job
+from lwddpm.cluster.metrics import JobMetrics
+from lwddpm.jobfile import load_job
+
+GPU = "GPU-00000000-0000-0000-0000-000000000000"
+
+
+def main(temp_dir: str, train: str, search: str, evaluate: str) -> None:
+    context = ray.init(
+        address="local", num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False, _temp_dir=temp_dir
+    )
+    address = context.address_info["gcs_address"]
+    # The one thing that is simulated: a GPU, as Ray's agent reads it, and a worker that says that it computes on it.
+    readings = [Gauge(name, tag_keys=("GpuUuid",)) for name in ("node_gpus_utilization", "node_gram_used")]
+    with JobMetrics("on-a-gpu", "0123456789abcdef") as on_a_gpu:
+        on_a_gpu.worker_started(0, 1, None, GPU, {"GPU": 1.0})
+        jobs = {"demo": train, "search_demo": search, "evaluate": evaluate}
+        results = [run_job(load_job(name, json.loads(overrides)), address=address) for name, overrides in jobs.items()]
+        for _ in range(4):
+            for gauge in readings:
+                gauge.set(50, tags={"GpuUuid": GPU})
+            time.sleep(1)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,414 @@
+"""The board in a real browser: every view, in both schemes and widths, against what MLflow and Optuna hold."""
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Request as PageRequest
+
+from lwddpm.search import study as record
+from lwddpm.tracking import registry
+from lwddpm.tracking.store import connect
+
+from .conftest import HOSTILE, MODEL, STUDY, Board, World, curve, free_port, running, start_board, stop
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+REQUIRED = "LWDDPM_REQUIRE_BROWSER" in os.environ
+SHOTS = Path(os.environ.get("LWDDPM_SCREENSHOTS", "build/screenshots"))
+WIDTHS = {1280: 900, 390: 844}
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+)
+PATIENCE_MS = 60_000
+EXPECTED = (
+    "status of 422",  # what a form has asked for wrongly; the page says so
+    "Blocked script execution",  # of a report, which is shut in
+)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.timeout(600),  # the first test waits for the world
+    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM is not None, "LWDDPM_REQUIRE_BROWSER is set and there is no Chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser, board: Board) -> Iterator[Page]:
+    """A page that may show no error, run nothing foreign and ask nobody but the board."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, base_url=board.url, reduced_motion="reduce")
+    made = context.new_page()
+    made.set_default_timeout(PATIENCE_MS)
+    expect.set_options(timeout=PATIENCE_MS)
+    problems: list[str] = []
+
+    def asked(request: PageRequest) -> None:
+        if not request.url.startswith((board.url, "data:")):
+            problems.append(f"asked {request.url}")
+
+    def said(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning") and not any(part in message.text for part in EXPECTED):
+            problems.append(message.text)
+
+    made.on("request", asked)
+    made.on("console", said)
+    made.on("pageerror", lambda error: problems.append(str(error)))
+    made.on("dialog", lambda dialog: problems.append(f"executed: {dialog.message}"))
+    yield made
+    context.close()
+    assert not problems
+
+
+def _photograph(page: Page, name: str) -> None:
+    """Look at a page in both schemes and widths, and keep what is seen."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_load_state("networkidle")
+    page.evaluate("Promise.allSettled([...document.images].map(i => { i.loading = 'eager'; return i.decode(); }))")
+    for width, height in WIDTHS.items():
+        page.set_viewport_size({"width": width, "height": height})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.wait_for_timeout(60)  # charts follow the width in the next frame
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= width, f"{name} scrolls sideways at {width} px: {wide}"
+            page.screenshot(path=SHOTS / f"{name}-{width}-{scheme}.png", full_page=True)
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.emulate_media(color_scheme="light")
+
+
+def _tile(page: Page, name: str) -> str:
+    return page.locator(".tiles div", has=page.get_by_text(name, exact=True)).locator("dd").inner_text()
+
+
+def test_the_list_of_runs_is_that_of_mlflow(page: Page, world: World) -> None:
+    page.goto("/")
+    names = page.locator("tbody th > a").all_inner_texts()
+    client = world.client
+    ids = [one.experiment_id for one in client.search_experiments() if one.name != "reader-studies"]
+    top = client.search_runs(ids, "tags.`mlflow.parentRunId` IS NULL")
+    assert names == [run.info.run_name for run in top]
+    _photograph(page, "runs")
+    page.get_by_label("Status").select_option("FAILED")
+    expect(page.locator("tbody th > a")).to_have_text(["diverged"])
+    page.goto("/runs?name=" + "%27%20OR%201%3D1")
+    expect(page.get_by_role("heading", name="No run matches")).to_be_visible()
+    page.goto("/runs?trials=true")
+    assert page.locator("tbody tr").count() == len(client.search_runs(ids))
+
+
+def test_a_run_shows_what_was_logged(page: Page, world: World) -> None:
+    page.goto(f"/runs/{world.runs['second']}")
+    run = world.client.get_run(world.runs["second"])
+    losses = world.client.get_metric_history(run.info.run_id, "train/loss")
+    expect(page.locator("[data-latest=step]")).to_have_text(str(max(m.step for m in losses)))
+    for tile, key in (("validation loss", "val/loss"), ("ssim_nearest", "eval/ssim_nearest")):
+        shown = float(re.match(r"[\d.,]+", _tile(page, tile))[0].replace(",", ""))  # type: ignore[index]
+        assert shown == pytest.approx(run.data.metrics[key], rel=1e-3)
+    drawn = page.locator("[data-chart=loss] svg circle.a")
+    assert drawn.count() == len(losses)
+    label = page.locator("[data-chart=loss] svg").get_attribute("aria-label")
+    assert label is not None
+    assert f"at step {max(m.step for m in losses)}" in label
+    grids = sorted(f.path for f in world.client.list_artifacts(run.info.run_id, "samples") if f.path.endswith(".png"))
+    slider = page.locator("[data-slider]")
+    assert slider.get_attribute("max") == str(len(grids) - 1)
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(page.locator("[data-frame]")).to_have_attribute("src", f"/runs/{run.info.run_id}/files/{grids[0]}")
+    page.get_by_text("Settings", exact=True).click()
+    assert page.locator("details dl").first.locator("div").count() == len(run.data.params)
+    _photograph(page, "run")
+
+
+def test_a_run_is_followed_while_it_trains(page: Page, world: World) -> None:
+    run_id = world.runs["running"]
+    page.goto(f"/runs/{run_id}")
+    expect(page.locator("[data-latest=step]")).to_have_text("40")
+    world.client.log_batch(run_id, metrics=curve(40, 60))
+    expect(page.locator("[data-latest=step]")).to_have_text("60")
+    assert page.locator("[data-progress]").evaluate("bar => bar.value") == pytest.approx(0.6)
+    _photograph(page, "running")
+
+
+def test_two_runs_are_compared_by_their_settings_and_curves(page: Page, world: World) -> None:
+    page.goto("/runs")
+    expect(page.get_by_role("button", name="Compare two runs")).to_be_disabled()
+    for name in ("first", "second"):
+        page.get_by_label(f"Compare {name}", exact=True).check()
+    page.get_by_role("button", name="Compare two runs").click()
+    one, two = (world.client.get_run(world.runs[name]).data.params for name in ("second", "first"))
+    differing = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+    settings = page.locator("section", has=page.get_by_role("heading", name="Settings that differ"))
+    assert settings.locator("tbody th").all_inner_texts() == differing
+    row = settings.locator("tr", has=page.get_by_text("training.max_steps", exact=True))
+    assert row.locator("td").all_inner_texts() == [one["training.max_steps"], two["training.max_steps"]]
+    _photograph(page, "compare")
+
+
+def _status(board: Board, path: str) -> int:
+    """Of a path that no client has tidied up."""
+    connection = http.client.HTTPConnection(board.url.removeprefix("http://"), timeout=60)
+    connection.request("GET", path)
+    return connection.getresponse().status
+
+
+def test_a_hostile_name_is_only_text_and_a_report_is_shut_in(page: Page, board: Board, world: World) -> None:
+    page.goto(f"/runs/{world.runs['hostile']}")
+    expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+    page.get_by_text("Tags", exact=True).click()
+    expect(page.locator("details dd", has_text="alert(1)").first).to_be_visible()
+    assert page.locator("img[src=x]").count() == 0
+    _photograph(page, "hostile")
+    page.get_by_role("link", name="Report", exact=True).click()
+    expect(page.get_by_role("heading", name="Report", exact=True)).to_have_css("color", "rgb(0, 128, 0)")
+    assert page.title() != "executed"
+    answer = page.request.get(f"/runs/{world.runs['hostile']}/files/report/report.html")
+    assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    for path in (
+        "../meta.yaml",
+        "%2e%2e/%2e%2e/mlflow.db",
+        "notes",
+        "notes/%2e%2e/job.yaml",
+        "/etc/passwd",
+        "absent",
+    ):
+        assert _status(board, f"/runs/{world.runs['hostile']}/files/{path}") == 404, path
+    assert page.request.get(f"/runs/{world.runs['hostile']}/files/notes/deep.txt").text() == "secret"
+
+
+def test_a_search_is_the_study_and_a_point_shows_its_samples(page: Page, world: World) -> None:
+    page.goto("/searches")
+    _photograph(page, "searches")
+    page.get_by_role("link", name=STUDY).click()
+    study = record.find_study(world.storage, STUDY)
+    trials, ranked, front = record.records(study), record.ranking(study), record.pareto_front(study)
+    for state in ("complete", "pruned", "failed", "running"):
+        assert _tile(page, state) == str(sum(trial.state == state for trial in trials))
+    shown = page.locator("[data-trials] tbody th").all_inner_texts()
+    assert shown[: len(ranked)] == [f"trial {trial.number}" for trial in ranked]
+    assert len(shown) == len(trials)
+    points = page.locator("circle.front-point")
+    assert {int(point.get_attribute("data-trial") or -1) for point in points.all()} == {t.number for t in front}
+    assert page.locator("path.strand").count() == len(ranked)
+    shares = record.importance(study)["eval/fd_lite0"]
+    expect(page.locator(".shares").first.locator("li").first).to_contain_text(f"{max(shares.values()):.2f}")
+    chosen = int(points.first.get_attribute("data-trial") or -1)
+    points.first.focus()
+    page.keyboard.press("Enter")
+    run_id = next(trial.run_id for trial in trials if trial.number == chosen)
+    expect(page.locator("[data-frame]")).to_have_attribute("src", re.compile(f"/runs/{run_id}/files/samples/epoch_"))
+    expect(page.locator("[data-about]")).to_contain_text(f"Trial {chosen}")
+    _photograph(page, "study")
+
+
+def test_the_registry_shows_promotes_and_hands_out(page: Page, world: World) -> None:
+    connect(world.tracking)
+    page.goto("/registry")
+    versions = registry.list_versions(MODEL)
+    assert page.locator("tbody th").all_inner_texts() == [f"version {version.version}" for version in versions]
+    _photograph(page, "registry")
+    page.get_by_role("link", name="version 2").click()
+    found = registry.find_version(f"{MODEL}/2")
+    for cell in (f"{found.metrics['eval/ssim_nearest']:.4g}", f"{found.metrics['eval/ssim_nearest_floor']:.4g}"):
+        expect(page.get_by_role("cell", name=cell, exact=True)).to_be_visible()
+    for link, target in (
+        ("second", f"/runs/{found.run_id}"),
+        (world.dataset_version, f"/datasets/{world.dataset_version}"),
+    ):
+        expect(page.get_by_role("link", name=link, exact=True)).to_have_attribute("href", target)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Weights").click()
+    stored = registry.fetch_model(f"models:/{MODEL}/2") / "model.safetensors"
+    fetched = Path(download.value.path()).read_bytes()
+    assert hashlib.sha256(fetched).digest() == hashlib.sha256(stored.read_bytes()).digest()
+    page.get_by_label("Reason").fill("sharper <b>edges</b>")
+    page.get_by_label("Your name").fill("Ada")
+    page.get_by_role("button", name="Promote version 2").click()
+    expect(page.locator(".history li").first).to_contain_text("sharper <b>edges</b>")
+    promoted = registry.promotions(MODEL)[-1]
+    assert (promoted["to"], promoted["by"], promoted["reason"]) == (2, "Ada", "sharper <b>edges</b>")
+    assert registry.find_version(f"{MODEL}@champion").version == 2
+    _photograph(page, "version")
+
+
+def test_slices_are_drawn_beside_their_nearest_training_slice_and_by_two_versions(page: Page) -> None:
+    page.goto("/generate")
+    page.get_by_label("Slices", exact=True).fill("3")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".beside li")).to_have_count(3)
+    expect(page.locator(".beside li").first).to_contain_text("SSIM")
+    _photograph(page, "generate")
+    page.get_by_label("Steps").fill("9999")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator("[data-error]")).to_contain_text("must be at most")
+    page.goto(f"/registry/compare?version={MODEL}/1&version={MODEL}/2")
+    page.get_by_label("Slices", exact=True).fill("2")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Draw from both").click()
+    expect(page.locator(".slices img")).to_have_count(4)
+    _photograph(page, "versions")
+    page.get_by_label("Slices", exact=True).fill("64")
+    page.get_by_label("Steps").fill("1000")
+    page.get_by_role("button", name="Draw from both").click()
+    expect(page.locator("[data-state]")).to_contain_text("drawing")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-state]")).to_have_text("Cancelled.")
+
+
+def test_a_dataset_shows_its_slices_copies_and_rejected_files(page: Page, world: World) -> None:
+    page.goto("/datasets")
+    _photograph(page, "datasets")
+    page.get_by_role("link", name="dataset", exact=True).click()
+    assert _tile(page, "slices") == "44"
+    assert _tile(page, "exact copies") == "4"
+    assert _tile(page, "label conflicts") == "1"
+    expect(page.get_by_text("labels disagree")).to_have_count(1)
+    expect(page.get_by_role("row", name=world.rejected)).to_contain_text("not an image")
+    sheet = page.locator("#page .sheet img")
+    expect(sheet).to_have_count(int(page.locator(".counts tbody tr").last.locator("td").first.inner_text()))
+    assert all(
+        image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32 for image in sheet.all()[:3]
+    )
+    _photograph(page, "dataset")
+    page.get_by_label("Class").select_option("no_tumor")
+    expect(page.locator("#page .sheet small").first).to_have_text("no_tumor")
+
+
+def test_a_reader_study_is_taken_with_two_keys_and_goes_on_where_it_stopped(page: Page, world: World) -> None:
+    page.goto("/readers")
+    page.get_by_label("Slices in all").fill("6")
+    page.get_by_role("button", name="Set up").click()
+    page.get_by_label("Your name").fill("Grace")
+    page.get_by_role("button", name="Begin or go on").click()
+    _photograph(page, "reading")
+    addresses = set()
+    for position, key in enumerate("rsr"):
+        expect(page.get_by_text(f"{position + 1} of 6", exact=True)).to_be_visible()
+        addresses.add(page.locator("[data-slice]").get_attribute("src"))
+        page.keyboard.press(key)
+    expect(page.get_by_text("4 of 6", exact=True)).to_be_visible()
+    page.get_by_role("link", name="leave").click()
+    expect(page.get_by_text("Grace: 3 of 6")).to_be_visible()
+    page.get_by_label("Your name").fill("grace")
+    page.get_by_role("button", name="Begin or go on").click()
+    for position, key in zip(range(3, 6), "srs", strict=True):
+        expect(page.get_by_text(f"{position + 1} of 6", exact=True)).to_be_visible()
+        page.keyboard.press(key)
+    expect(page.get_by_role("heading", name="What came out")).to_be_visible()
+    assert not any("real" in str(address) or "synthetic" in str(address) for address in addresses)
+    page.get_by_text("Every slice", exact=True).click()
+    _photograph(page, "reader")
+    page.get_by_role("link", name="6 slices").click()
+    client = world.client
+    experiment = client.get_experiment_by_name("reader-studies")
+    (reader,) = client.search_runs([experiment.experiment_id], "tags.`lwddpm.reader` = 'Grace'")
+    assert reader.info.status == "FINISHED"
+    right = round(6 * reader.data.metrics["reader/accuracy"])
+    expect(page.get_by_role("row", name="Grace")).to_contain_text(f"{right} of 6")
+    low, high = reader.data.metrics["reader/accuracy_low"], reader.data.metrics["reader/accuracy_high"]
+    expect(page.get_by_role("row", name="Grace")).to_contain_text(f"({low:.0%} to {high:.0%})")
+    _photograph(page, "reader-study")
+
+
+def test_the_keyboard_reaches_everything_and_sees_where_it_is(page: Page) -> None:
+    page.goto("/runs")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "content"
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", page.evaluate("document.activeElement.outerHTML")
+
+
+def test_a_silent_mlflow_is_said_and_waited_for(browser: Browser, world: World, tmp_path: Path) -> None:
+    port = free_port()
+    board = start_board(tmp_path, "--tracking-uri", f"http://127.0.0.1:{port}", "--storage", world.storage)
+    try:
+        with browser.new_page(base_url=board.url) as page:
+            answer = page.goto("/runs")
+            assert answer is not None
+            assert answer.status == 503
+            expect(page.locator("main")).to_contain_text("does not answer")
+            assert "Traceback" not in page.content()
+            expect(page.locator("[data-attempts]")).to_contain_text("Asked 1 time")
+            _photograph(page, "silent")
+            page.goto("/searches")  # Optuna answers all the same
+            expect(page.get_by_role("link", name=STUDY)).to_be_visible()
+    finally:
+        said = stop(board)
+    assert "Traceback" not in said
+
+
+def test_exposed_it_lets_in_who_knows_the_token(browser: Browser, world: World) -> None:
+    token = "the-token-of-this-test"
+    board = start_board(
+        world.folder, "--expose", "--tracking-uri", world.tracking, environment={"LWDDPM_BOARD_TOKEN": token}
+    )
+    try:
+        with browser.new_page(base_url=board.url) as page:
+            page.goto("/registry")
+            expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+            _photograph(page, "sign-in")
+            page.get_by_label("Token").fill(token)
+            page.get_by_role("button", name="Sign in").click()
+            expect(page.get_by_role("heading", name="Registry")).to_be_visible()
+    finally:
+        assert token not in stop(board)
+
+
+def test_mlflow_and_optuna_dashboard_show_the_same_with_useful_words(browser: Browser, world: World) -> None:
+    programs, port, other = Path(sys.executable).parent, free_port(), free_port()
+    mlflow = (str(programs / "mlflow"), "server", "--backend-store-uri", world.tracking, "--workers", "1")
+    optuna = (str(programs / "optuna-dashboard"), world.storage, "--port", str(other))
+    mlflow_url, optuna_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}"
+    experiment = world.client.get_experiment_by_name("lw-ddpm").experiment_id
+    quiet = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+    with (
+        running(*mlflow, "--port", str(port), address=f"{mlflow_url}/health"),
+        running(*optuna, address=f"{optuna_url}/dashboard/"),
+        browser.new_page(viewport={"width": 1280, "height": 720}) as page,
+    ):
+        page.set_default_timeout(PATIENCE_MS)
+        page.add_init_script(quiet)
+        page.goto(
+            f"{mlflow_url}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=lwddpm"
+        )
+        expect(page.get_by_text("Jobs of LW-DDPM")).to_be_visible()
+        for column in ("val/loss", "model.family", "lwddpm.kind"):
+            expect(page.get_by_text(column, exact=True).first).to_be_visible()
+        _keep(page, "mlflow")
+        page.goto(f"{mlflow_url}/#/experiments/{experiment}/runs/{world.runs['first']}")
+        expect(page.get_by_text("Trains lw_ddpm, widths 8 x")).to_be_visible()
+        page.goto(f"{mlflow_url}/#/models/{MODEL}")
+        expect(page.get_by_text("Every slice is synthetic")).to_be_visible()
+        page.goto(f"{optuna_url}/dashboard/studies/1")
+        expect(page.get_by_text("eval/fd_lite0").first).to_be_visible()
+        _keep(page, "optuna")
+        page.goto(f"{optuna_url}/dashboard/studies/1/note")
+        expect(page.get_by_text("asha ends weak trials by eval/fd_lite0")).to_be_visible()
+
+
+def _keep(page: Page, name: str) -> None:
+    """A picture of somebody else's page."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(1500)  # until its charts have settled
+    page.screenshot(path=SHOTS / f"{name}.png")

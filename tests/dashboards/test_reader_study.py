@@ -1,0 +1,100 @@
+"""Reader studies against a real MLflow: what is kept, in which order, and what comes out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from lwddpm.data.store import Dataset, open_dataset
+from lwddpm.errors import ConfigError
+from lwddpm.tracking import registry
+from lwddpm.tracking.store import connect
+from lwddpm_board import reader_study
+from lwddpm_board.reader_study import Share
+from lwddpm_board.stores import Stores
+
+from .conftest import SIZE, World
+
+pytestmark = pytest.mark.cluster  # the world it reads is trained
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 8), (8, 8), (13, 20), (1, 3)])
+def test_the_interval_is_that_of_clopper_and_pearson(right: int, of: int) -> None:
+    low, high = Share(right, of).interval
+    assert low == pytest.approx(beta.ppf(0.025, right, of - right + 1) if right else 0)
+    assert high == pytest.approx(beta.ppf(0.975, right + 1, of - right) if right < of else 1)
+
+
+@pytest.fixture
+def stores(world: World, tmp_path: Path) -> Stores:
+    connect(world.tracking)
+    return Stores(world.tracking, world.storage, (), tmp_path)
+
+
+@pytest.fixture
+def dataset(world: World) -> Dataset:
+    return open_dataset(str(world.folder / "dataset"))
+
+
+@pytest.fixture
+def study(stores: Stores, dataset: Dataset) -> reader_study.Study:
+    """Eight slices; the synthetic ones are told by their grey value, 200 and more."""
+    synthetic = np.stack([np.full((SIZE, SIZE), 200 + index, np.uint8) for index in range(10)])
+    version = registry.find_version("models:/tiny/1")
+    run_id = reader_study.create(stores, version, synthetic, "by hand", dataset, num=8, seed=3)
+    return reader_study.find(stores, run_id)
+
+
+def test_it_is_balanced_shuffled_and_made_of_held_out_slices(
+    stores: Stores, study: reader_study.Study, dataset: Dataset
+) -> None:
+    images = reader_study.images(stores, study)
+    is_synthetic = [bool((image == image[0, 0]).all() and image[0, 0] >= 200) for image in images]
+    assert sum(is_synthetic) == 4
+    assert is_synthetic != sorted(is_synthetic)
+    held_out = {image.tobytes() for image in dataset.images("test")}
+    real = [image for image, synthetic in zip(images, is_synthetic, strict=True) if not synthetic]
+    assert {image.tobytes() for image in real} <= held_out
+    assert len({image.tobytes() for image in images}) == 8
+    orders = {tuple(study.order(name)) for name in ("Ada", "Ben", "ada")}
+    assert len(orders) == 2  # each reader's own; the name's spelling does not matter
+    assert all(sorted(order) == list(range(8)) for order in orders)
+
+
+def test_answers_are_kept_corrected_and_counted(stores: Stores, study: reader_study.Study) -> None:
+    images = reader_study.images(stores, study)
+    for name, knows in (("Ada", 8), ("Ben", 6)):
+        reader = reader_study.join(stores, study, name)
+        order = study.order(name)
+        for position in range(8):
+            truth = bool(images[order[position]].min() >= 200)
+            reader = reader_study.join(stores, study, name.upper())  # as after a pause, on another machine
+            assert len(reader.answers) == position
+            with pytest.raises(ConfigError, match=f"the next one is {position}, got {position + 1}"):
+                reader_study.answer(stores, study, reader, position + 1, True, 1.0)
+            if position == 7 and name == "Ada":  # she takes her first answer back
+                reader = reader_study.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
+                reader = reader_study.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
+            reader = reader_study.answer(stores, study, reader, position, truth == (position < knows), 1.5)
+        assert reader.finished
+        with pytest.raises(ConfigError, match="the answers stand"):
+            reader_study.answer(stores, study, reader, 0, True, 1.0)
+    run = stores.client.get_run(study.run_id)
+    assert run.data.metrics["reader/accuracy"] == pytest.approx(14 / 16)
+    low, high = Share(14, 16).interval
+    assert (run.data.metrics["reader/accuracy_low"], run.data.metrics["reader/accuracy_high"]) == (low, high)
+    assert run.data.tags["lwddpm.model"] == "tiny"
+    assert run.data.tags["lwddpm.model_version"] == "1"
+    found = next(one for one in reader_study.judged(stores, "tiny", 1) if one.run_id == study.run_id)
+    assert (found.finished, found.begun, found.pooled) == (2, 2, Share(14, 16))
+    ben = next(one for one in reader_study.readers(stores, study) if one.name == "Ben")
+    assert stores.client.get_run(ben.run_id).data.metrics["reader/accuracy"] == pytest.approx(6 / 8)
+    assert [row["right"] for row in reader_study.review(stores, study, ben)] == [True] * 6 + [False] * 2
+
+
+def test_too_few_slices_are_refused(stores: Stores, dataset: Dataset) -> None:
+    version = registry.find_version("models:/tiny/1")
+    few = np.zeros((3, SIZE, SIZE), np.uint8)
+    with pytest.raises(ConfigError, match="half of 8 must be synthetic, there are 3; ask for 6 at most"):
+        reader_study.create(stores, version, few, "by hand", dataset, num=8, seed=0)
