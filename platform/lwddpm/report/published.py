@@ -99,7 +99,7 @@ STATEMENTS = (
     ),
     Statement(
         "better_than_ddpm",
-        "Squeeze-Excitation instead of attention costs no quality: LW-DDPM has a lower FID than DDPM",
+        "LW-DDPM has a lower FID than DDPM",
         "Table 1",
         (Claim("fid", "lw_ddpm", ("ddpm",)),),
     ),

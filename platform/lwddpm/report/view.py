@@ -61,6 +61,7 @@ def view(data: ReportData) -> dict[str, Any]:
             }
             for found in judged
         ],
+        "scope": _scope(report),
         "ablations": [_ablation(report, name, title) for name, title in ABLATIONS if report.group(name)],
         "figures": drawings(data),
         "protocol": _protocol(report),
@@ -154,6 +155,20 @@ def _caveats(report: Report) -> list[str]:
 def _short(missing: Missing) -> str:
     """The reason without the remedy, which names addresses and places of one machine."""
     return missing.reason.removeprefix(f"{missing.name}: ").partition("; ")[0]
+
+
+def _scope(report: Report) -> str:
+    """What the verdicts are about."""
+    rule = (
+        "A statement is supported if every difference that it needs lies outside the noise (95 %), contradicted if one "
+        "lies outside it on the other side, and undecided otherwise."
+    )
+    if any(row.differences for row in table.rows(report)):
+        rule += (
+            " Verdicts are about what was run here. At another scale than the paper's, a contradiction says that the "
+            "statement does not hold at this scale, and nothing about the paper's own numbers."
+        )
+    return rule
 
 
 def _legend(report: Report) -> list[tuple[str, str]]:
