@@ -19,8 +19,8 @@ import pytest
 from mlflow import MlflowClient
 
 LWDDPM = str(Path(sys.executable).with_name("lwddpm"))
-STEPS = 3000
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+STEPS = 1500
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 @dataclass
@@ -35,7 +35,7 @@ class RunningHead:
     def call(self, *arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment | variables
         command = [LWDDPM, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.home, env=environment, timeout=240)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.home, env=environment, timeout=400)
         assert done.returncode == code, done.stderr + done.stdout
         assert "Traceback" not in done.stderr
         return done
@@ -160,7 +160,7 @@ def test_what_only_the_cluster_can_know_is_wrong_is_exit_2(head: RunningHead) ->
 
 
 def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overrides: tuple[str, ...]) -> None:
-    further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=50", "workers.use_gpu=false")
+    further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=20", "workers.use_gpu=false")
     settings = [part for override in (*tiny_overrides, *further) for part in ("--set", override)]
     begun = head.json("submit", "demo", *settings)
     assert begun["submitted"]
