@@ -293,6 +293,8 @@ class _Ledger:
         return call
 
     def begin(self, trial: optuna.Trial, job: TrainJob, values: dict[str, Any]) -> None:
+        if trial.number in self._runs:  # handed out again after its process was lost
+            return
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         earlier = read_json(folder / "run.json") or {}

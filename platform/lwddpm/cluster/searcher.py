@@ -94,8 +94,7 @@ class StudySearcher(Searcher):
         if error and self._settings.job.workers.max_failures > 0 and trial.number not in self._handed_out_again:
             # Tune retries a process lost while training, but gives up on one lost while it starts or changes trials
             self._handed_out_again.add(trial.number)
-            self._interrupted.append(trial)
-            self._notify(trial, "end", ("interrupted", ""))
+            self._interrupted.append(trial)  # its run stays open: an end would race with the second beginning
             return
         if error or "error" in result:
             reason = str(result.get("error", "its process was lost too often; see Ray's logs"))
