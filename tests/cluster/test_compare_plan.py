@@ -72,7 +72,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_gans_keep_their_published_settings_and_the_bases_budget() -> None:
-    plan = make_plan(_job(name="compare_small"), 2600)
+    plan = make_plan(_job("compare.overrides={}", name="compare_small"), 2600)
     base, wgan = (plan.systems[system][0].job for system in ("lw_ddpm", "wgan"))
     assert (wgan.training.lr, wgan.training.lr_schedule, wgan.diffusion) == (5e-5, "constant", None)
     assert wgan.adversarial is not None
