@@ -11,7 +11,6 @@ help:
 	@echo "make test    all tests but the chaos suite"
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
-	@echo "make chaos   kills workers, nodes and servers of running jobs, and looks at what is left"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
