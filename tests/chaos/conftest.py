@@ -279,6 +279,7 @@ def ray_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
     folder = Path(tempfile.mkdtemp(prefix="lw-", dir="/tmp"))  # short: sockets lie in it
     (folder / "ray").mkdir()
     monkeypatch.setenv("RAY_TMPDIR", str(folder))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # of nodes and driver alike, whatever token the user has
     clusters: list[Any] = []
 
     def start(chaos: str, head_cpus: int = 0) -> Any:
