@@ -12,7 +12,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from lwddpm.cluster.credentials import offer_token
 from lwddpm.errors import ConfigError, LwddpmError
 
 app = typer.Typer(
@@ -117,7 +116,6 @@ def main() -> None:
     # times slower when other programs want the cores, and gains nothing when none do.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
-    offer_token()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     try:

@@ -129,6 +129,10 @@ def doctor(
     """
 
     def verb() -> dict[str, Any]:
+        if address is not None and address.startswith("http"):
+            from lwddpm.cluster.credentials import offer_token
+
+            offer_token()  # before Ray is imported
         from lwddpm.cluster.doctor import examine
 
         if directory is not None:

@@ -12,7 +12,10 @@ _SHORTEST_TOKEN = 32
 
 
 def offer_token() -> None:
-    """Have Ray's clients in this process show the user's token, where there is one. Before Ray is imported."""
+    """Have job server clients of this process show the user's token, where there is one. Before Ray is imported.
+
+    Not for drivers: one in token mode loses its actors on a cluster without tokens, and Ray itself makes token files.
+    """
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if named or (Path.home() / ".ray" / "auth_token").exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")

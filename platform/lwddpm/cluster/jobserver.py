@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lwddpm.cluster.credentials import offer_token
 from lwddpm.cluster.upload import JOB_FILE, staged
 from lwddpm.config import AnyJob
 from lwddpm.errors import ConfigError, JobError
@@ -63,6 +64,7 @@ class JobServer:
 
     def __init__(self, address: str | None = None) -> None:
         self.address = _address(address)
+        offer_token()
         os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray prefers it to what it is told
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
