@@ -107,6 +107,30 @@ def tiny_dataset(tiny_data: str) -> Dataset:
     return open_dataset(tiny_data)
 
 
+@pytest.fixture
+def model_dir(tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, tmp_path: Path) -> Path:
+    """An untrained network, saved as the training loop saves one."""
+    import torch
+
+    from lwddpm.models.build import build_model, count_parameters
+    from lwddpm.training.checkpoint import SavedModel, save_model
+
+    job = tiny_job()
+    saved = SavedModel(
+        model=job.model,
+        diffusion=job.diffusion,
+        image_size=16,
+        dataset_version=tiny_dataset.version,
+        dataset_simulated=True,
+        training_digest=job.training_digest(),
+        step=8,
+        epoch=1.0,
+        parameters=count_parameters(job.model),
+    )
+    torch.manual_seed(0)
+    return save_model(tmp_path / "model", build_model(job.model), saved)
+
+
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """One local Ray for the whole session, started as the platform starts it."""

@@ -132,4 +132,6 @@ def test_a_search_over_gans_measures_their_one_pass() -> None:
         assert isinstance(job, SearchJob)
         assert (job.search.proxy.sampler, job.search.proxy.num_inference_steps) == ("generator", 1)
         assert validate_job(job.model_dump(mode="json"), "again") == job
-    assert "search.proxy.sampler: the model is a GAN" in _error(*NULLS, "model.family=gan", name="search_demo")
+    message = _error(*NULLS, "model.family=gan", name="search_demo")
+    assert "search.proxy.sampler: the model is a GAN" in message
+    assert "leave out sampler, num_inference_steps, or" in message

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lwddpm.cluster.credentials import write_private
 from lwddpm.errors import ConfigError
 from lwddpm_board.pages import render
 
@@ -103,9 +104,7 @@ def _kept_token() -> str:
         if path.exists():
             return path.read_text().strip()
         token = secrets.token_urlsafe(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
+        write_private(path, token + "\n")
         return token
     except OSError as error:
         raise ConfigError(f"{path}: cannot keep the board's token ({error}); give one in {TOKEN_VARIABLE}") from None

@@ -624,7 +624,8 @@ def one_pass(sampling: S, section: str) -> S:
     Raises:
         ValueError: names them.
     """
-    given = {name: getattr(sampling, name) for name in sampling.model_fields_set}
+    fields = type(sampling).model_fields  # in their order: a set's differs from process to process
+    given = {name: getattr(sampling, name) for name in fields if name in sampling.model_fields_set}
     wrong = families.not_for_one_pass(given)
     if wrong:
         raise ValueError(

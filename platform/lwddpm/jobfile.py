@@ -131,6 +131,14 @@ def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
     values[last] = value
 
 
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted keys: what `set_value` puts in."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _lines(node: yaml.Node | None, prefix: str = "") -> list[tuple[str, int]]:
     if not isinstance(node, yaml.MappingNode):
         return []

@@ -10,30 +10,10 @@ import torch
 from lwddpm.cluster import bench as module
 from lwddpm.cluster.bench import Bench
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluationConfig, SamplingConfig, TrainJob, WorkersConfig
+from lwddpm.config import EvaluationConfig, SamplingConfig, WorkersConfig
 from lwddpm.data.store import Dataset
-from lwddpm.models.build import build_model, count_parameters
-from lwddpm.training.checkpoint import SavedModel, save_model
 
 CONFIG = EvaluationConfig(metrics=("fd_lite0", "ssim_pairs"), num_samples=4, num_reference=8, num_inference_steps=2)
-
-
-@pytest.fixture
-def model_dir(tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, tmp_path: Path) -> Path:
-    job = tiny_job()
-    saved = SavedModel(
-        model=job.model,
-        diffusion=job.diffusion,
-        image_size=16,
-        dataset_version=tiny_dataset.version,
-        dataset_simulated=True,
-        training_digest=job.training_digest(),
-        step=1,
-        epoch=1.0,
-        parameters=count_parameters(job.model, 16),
-    )
-    torch.manual_seed(0)
-    return save_model(tmp_path / "model", build_model(job.model, 16), saved)
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import mlflow
 import pytest
 
 from lwddpm.config import TrackingConfig, TrainJob
-from lwddpm.data.store import Dataset
-from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
 
 
 @pytest.fixture(scope="session")
@@ -34,23 +30,6 @@ def open_run(store: str) -> Iterator[str]:
     yield run_id
     if client.get_run(run_id).info.status == "RUNNING":
         client.set_terminated(run_id)
-
-
-@pytest.fixture
-def model_dir(job: TrainJob, tiny_dataset: Dataset, tmp_path: Path) -> Path:
-    """An untrained network, saved as the training loop saves one."""
-    saved = SavedModel(
-        model=job.model,
-        diffusion=job.diffusion,
-        image_size=16,
-        dataset_version=tiny_dataset.version,
-        dataset_simulated=True,
-        training_digest=job.training_digest(),
-        step=8,
-        epoch=1.0,
-        parameters=count_parameters(job.model),
-    )
-    return save_model(tmp_path / "model", build_model(job.model), saved)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.evaluation.protocol import evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.disk import whole_file, write_whole
 
 
 class Bench:
@@ -50,14 +51,14 @@ class Bench:
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
         reconstruct = reconstruction(model_dir, config, self.session)
         result = evaluate(images, self.dataset, config, extract=self.features, reconstruct=reconstruct)
-        _save_text(path, result.model_dump_json())
+        write_whole(path, result.model_dump_json())
         return result
 
     def adopt(self, model_dir: Path, config: EvaluationConfig, images: np.ndarray, result: EvaluationResult) -> None:
         """Take over what an evaluation of the same settings has made already."""
         _save_array(self._path("samples", self._sampling_key(model_dir, config), "npy"), images)
         path = self._path("measurements", self._measurement_key(model_dir, config), "json")
-        _save_text(path, result.model_dump_json())
+        write_whole(path, result.model_dump_json())
 
     def knows(self, model_dir: Path, config: EvaluationConfig) -> bool:
         """Whether `measure` would find its result."""
@@ -74,7 +75,9 @@ class Bench:
         return features
 
     def _path(self, kind: str, key: str, ending: str) -> Path:
-        return self._folder / kind / f"{key}.{ending}"
+        folder = self._folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{key}.{ending}"
 
     def _sampling_key(self, model_dir: Path, sampling: SamplingConfig) -> str:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
@@ -94,14 +97,5 @@ def _digest(*parts: Any) -> str:
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.npy")
-    np.save(partial, array)
-    partial.replace(path)
-
-
-def _save_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with whole_file(path) as partial, partial.open("wb") as stream:
+        np.save(stream, array)

@@ -21,9 +21,9 @@ import torch
 from lwddpm import families
 from lwddpm.cluster.bench import Bench
 from lwddpm.cluster.compare_measure import Measurer, model_of, snr_curves
-from lwddpm.cluster.compare_plan import Plan, Planned, as_system, flattened, make_plan, protocol_of
+from lwddpm.cluster.compare_plan import Plan, Planned, as_system, make_plan, protocol_of
 from lwddpm.cluster.pipeline import check_dataset, prepare, run_evaluation, run_training, summary_of
-from lwddpm.cluster.rundir import clear, compare_folder, occupied, read_json, write_json
+from lwddpm.cluster.rundir import clear, compare_folder, keep_run, kept_run, occupied, read_json, write_json
 from lwddpm.cluster.session import Session, usable_cpus
 from lwddpm.config import CompareJob, EvaluateJob, Metric, System
 from lwddpm.data.store import Dataset
@@ -31,6 +31,7 @@ from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WEIGHTS_SHA256
 from lwddpm.evaluation.protocol import NETWORKS, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.jobfile import flattened
 from lwddpm.progress import say
 from lwddpm.report import data as report_data
 from lwddpm.report import page, table
@@ -77,10 +78,9 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
             return done
         if fresh:
             clear(folder)
-        earlier = read_json(folder / "run.json") or {}
-        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
+        run_id = kept_run(folder, uri)
         with tracked_run(job, uri, run_id, job.digest()) as parent:
-            write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
+            keep_run(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             session.rest()
             plan = make_plan(job, dataset.num("train"))

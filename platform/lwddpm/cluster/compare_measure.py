@@ -189,7 +189,6 @@ class Measurer:
                         write_json(file, kept)
                     current[system].append(kept[key])
                     progress.advance_to(number * len(systems) + index + 1, system)
-        found = {system: current[system] for system in systems}
         names = ("images_per_s", "peak_memory_mib", "seconds_per_64")
         return [
             Cost(
@@ -197,12 +196,12 @@ class Measurer:
                 **{
                     name: tuple(
                         value.get(name, base[name])
-                        for value, base in zip(values, found.get("ddpm", values), strict=True)
+                        for value, base in zip(values, current.get("ddpm", values), strict=True)
                     )
                     for name in names
                 },
             )
-            for system, values in found.items()
+            for system, values in current.items()
         ]
 
     def _measure(self, what: str, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:

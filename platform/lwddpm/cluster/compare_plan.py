@@ -6,7 +6,7 @@ from typing import Any
 
 from lwddpm import families
 from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, System, TrainJob
-from lwddpm.jobfile import set_value, validate_job
+from lwddpm.jobfile import flattened, set_value, validate_job
 from lwddpm.training.schedule import Schedule
 
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
@@ -112,14 +112,6 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
         if key.startswith("evaluation.")
     }
     return EvaluationConfig.model_validate(job.protocol.model_dump() | overrides | own)
-
-
-def flattened(overrides: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Overrides as dotted keys; in a job file they may be nested too."""
-    flat: dict[str, Any] = {}
-    for key, value in overrides.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _train_job(

@@ -25,6 +25,7 @@ from lwddpm.config import SamplingConfig, TrainJob, WorkersConfig
 from lwddpm.data.store import open_dataset
 from lwddpm.training.allocator import ENVIRONMENT, tune_allocator
 from lwddpm.training.loop import train
+from lwddpm.training.reporter import SilentReporter
 
 NUM_SAMPLES = 64
 _WARM_UP_STEPS = 4
@@ -48,20 +49,14 @@ class CostTask:
     device: str
 
 
-class _Throughput:
-    """A reporter that keeps what is reported of speed and memory."""
+class _Throughput(SilentReporter):
+    """Keeps what is reported of speed."""
 
     def __init__(self) -> None:
         self.images_per_s: list[float] = []
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
         self.images_per_s += [v["train/images_per_s"] for v in rows.values() if "train/images_per_s" in v]
-
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        """Not looked at."""
-
-    def checkpoint(self, step: int, path: Path) -> None:
-        """Not needed."""
 
 
 def measure_cost(

@@ -1,12 +1,13 @@
 """Ray's job server: submit a job there, look at jobs, stop them."""
 
+import asyncio
 import logging
 import os
 import re
 import shlex
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -42,17 +43,7 @@ class Submission:
         return self.state in ("STOPPED", "SUCCEEDED", "FAILED")
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "name": self.name,
-            "kind": self.kind,
-            "digest": self.digest,
-            "state": self.state,
-            "message": self.message,
-            "started": self.started.isoformat() if self.started else None,
-            "seconds": self.seconds,
-            "exit_code": self.exit_code,
-        }
+        return asdict(self) | {"started": self.started.isoformat() if self.started else None}
 
 
 class JobServer:
@@ -160,27 +151,29 @@ class JobServer:
         known = ", ".join(found.id for found in jobs[:5]) or "none"
         raise ConfigError(f"{reference}: no such job at {self.address}; newest there: {known}")
 
+    def _state(self, submission_id: str) -> Submission:
+        """One job, without asking for all."""
+        return _submission(self.client.get_job_info(submission_id))
+
     def logs(self, submission_id: str) -> str:
         return str(self.client.get_job_logs(submission_id))
 
     def follow(self, submission_id: str) -> Iterator[str]:
         """The log as it grows, until the job ends."""
-        shown = 0
-        while True:
-            ended = self.find(submission_id).ended
-            text = self.logs(submission_id)
-            if len(text) > shown:
-                yield text[shown:]
-                shown = len(text)
-            if ended:
-                return
-            time.sleep(_POLL_S)
+        texts = self.client.tail_job_logs(submission_id)
+
+        async def following() -> str | None:
+            return await anext(texts, None)
+
+        with asyncio.Runner() as loop:
+            while (text := loop.run(following())) is not None:
+                yield text
 
     def run_of(self, submission_id: str, timeout_s: float = 0) -> dict[str, str] | None:
         """`run_id` and `url` of the job's MLflow run, waiting for it to be opened; None where there is none."""
         deadline = time.monotonic() + timeout_s
         while True:
-            ended = self.find(submission_id).ended
+            ended = self._state(submission_id).ended
             if line := _RUN_LINE.search(self.logs(submission_id)):
                 return line.groupdict()
             if ended or time.monotonic() > deadline:
@@ -194,7 +187,7 @@ class JobServer:
             JobError: it did not come in time.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (found := self.find(submission_id)).ended:
+        while not (found := self._state(submission_id)).ended:
             if deadline is not None and time.monotonic() > deadline:
                 raise JobError(f"{submission_id} has not ended within {timeout_s:.0f} s; look at its logs")
             time.sleep(_POLL_S)

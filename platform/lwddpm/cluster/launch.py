@@ -93,7 +93,7 @@ def _start_monitoring(head: Head) -> None:
         service.stop(head.processes.pop(name))
     head.monitoring = {}
     for program in monitoring_commands(head.folder, (head.ray_folder / "session_latest").resolve()):
-        say(f"starting {program.name}")
+        say(f"starting {program.name}{f' ({program.note})' if program.note else ''}")
         log = head.log(program.name)
         head.processes[program.name] = service.start(
             program.name, program.argv, os.environ | program.env, head.folder, log

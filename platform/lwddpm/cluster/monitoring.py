@@ -3,7 +3,6 @@
 Nothing is downloaded and nothing is written outside the head's state folder. Both listen on this machine only.
 """
 
-import os
 import secrets
 import shutil
 import socket
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from lwddpm.cluster.credentials import write_private
 from lwddpm.jobfile import shipped
 
 PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000
@@ -101,8 +101,7 @@ def _grafana(executable: Path, state: Path, session_dir: Path, prometheus_url: s
     state.mkdir(parents=True, exist_ok=True)
     password = state / "admin_password"
     if not password.exists():
-        with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(16))
+        write_private(password, secrets.token_urlsafe(16))
     folder = shipped("dashboards") / "grafana"
     subcommand = () if executable.name == "grafana-server" else ("server",)
     argv = (str(executable), *subcommand, "--homepath", str(_grafana_home(executable)))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lwddpm.cluster.measure import measure
 from lwddpm.cluster.metrics import JobMetrics
-from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, write_json
+from lwddpm.cluster.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
 from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
@@ -62,13 +62,12 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
             return done
         if fresh:
             clear(folder)
-        earlier = read_json(folder / "run.json") or {}
-        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
+        run_id = kept_run(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
             JobMetrics(job.name, run.run_id) as session.metrics,
         ):
-            write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(uri)})
+            keep_run(folder, run.run_id, uri)
             if dataset is None:
                 dataset = prepare(job.data, session, fresh)
             session.rest()

@@ -19,6 +19,7 @@ from typing import Any
 
 from lwddpm.config import CompareJob, SearchJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.tracking.store import public
 from lwddpm.training.disk import write_whole
 
 
@@ -94,3 +95,14 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write whole or not at all."""
     write_whole(path, json.dumps(value, indent=2))
+
+
+def kept_run(folder: Path, uri: str) -> str | None:
+    """Id of the MLflow run that an earlier attempt wrote to, or None; a run of another store does not count."""
+    earlier = read_json(folder / "run.json") or {}
+    return earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
+
+
+def keep_run(folder: Path, run_id: str, uri: str) -> None:
+    """Have the next attempt write to this run."""
+    write_json(folder / "run.json", {"run_id": run_id, "tracking_uri": public(uri)})

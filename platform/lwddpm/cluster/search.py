@@ -17,7 +17,7 @@ from ray.util.queue import Queue as RayQueue
 
 from lwddpm.cluster.metrics import JobMetrics
 from lwddpm.cluster.pipeline import check_dataset, prepare, summary_of, train_evaluate_register
-from lwddpm.cluster.rundir import clear, occupied, read_json, run_folder, search_folder, write_json
+from lwddpm.cluster.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, search_folder, write_json
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import Rows, StopRequest
@@ -73,13 +73,12 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         if fresh:
             record.delete_study(storage, job.name)
             clear(folder)
-        earlier = read_json(folder / "run.json") or {}
-        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
+        run_id = kept_run(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder) as parent,
             JobMetrics(job.name, parent.run_id) as session.metrics,
         ):
-            write_json(folder / "run.json", {"run_id": parent.run_id, "tracking_uri": public(uri)})
+            keep_run(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             budget = Budget.of(job, dataset.num("train"))
             space = load_space(job.search.space, job)
@@ -297,10 +296,9 @@ class _Ledger:
             return
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = read_json(folder / "run.json") or {}
-        run_id = earlier.get("run_id") if earlier.get("tracking_uri") == public(self._parent.uri) else None
+        run_id = kept_run(folder, self._parent.uri)
         run = child_run(self._parent, job, run_id, job.digest(), folder)
-        write_json(folder / "run.json", {"run_id": run.run_id, "tracking_uri": public(run.uri)})
+        keep_run(folder, run.run_id, run.uri)
         trial.set_user_attr(record.RUN_ID, run.run_id)
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder

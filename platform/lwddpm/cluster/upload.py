@@ -13,7 +13,7 @@ import yaml
 import lwddpm
 from lwddpm.config import AnyJob, SearchJob
 from lwddpm.errors import ConfigError
-from lwddpm.jobfile import find_file, shipped
+from lwddpm.jobfile import find_file, flattened, shipped
 
 # An allowlist: what else lies in the checkout stays here.
 _SUFFIXES = (".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".svg", ".toml", ".yaml", ".yml")
@@ -74,13 +74,11 @@ def _check_size(folder: Path) -> None:
         )
 
 
-def _refuse_passwords(settings: dict[str, object], prefix: str = "") -> None:
+def _refuse_passwords(settings: dict[str, Any]) -> None:
     """A job's settings can be read by whoever may list jobs or runs."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            _refuse_passwords(value, f"{prefix}{key}.")
-        elif isinstance(value, str) and "://" in value and urlparse(value).password is not None:
+    for key, value in flattened(settings).items():
+        if isinstance(value, str) and "://" in value and urlparse(value).password is not None:
             raise ConfigError(
-                f"{prefix}{key}: must hold no password, since a submitted job can be read by others; put it into the "
+                f"{key}: must hold no password, since a submitted job can be read by others; put it into the "
                 "environment of the cluster's nodes (docs/cluster.md)"
             )

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -28,6 +27,7 @@ from mlflow.tracking import MlflowClient
 from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
+from lwddpm.jobfile import flattened
 from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
@@ -103,7 +103,7 @@ class TrackedRun:
         """Log a job's settings, once: MLflow lets no parameter change."""
         settings = job.model_dump(mode="json")
         settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
-        flat = [Param(key, str(value)) for key, value in _flatten(settings).items()]
+        flat = [Param(key, str(value)) for key, value in flattened(settings).items()]
         self.client.log_batch(self.run_id, params=flat, tags=[RunTag(notes.NOTE, notes.run_note(job))])
         self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
 
@@ -286,13 +286,6 @@ def _status(client: MlflowClient, run_id: str) -> str:
             return ""
         raise  # a store that does not answer is no reason to begin a second run
     return str(info.status) if info.lifecycle_stage == "active" else ""
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _environment() -> dict[str, str]:

@@ -34,8 +34,9 @@ def complete_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write the yielded file; it gets its name `path` when the block ends without an error.
 
     Raises:
         JobError: as `complete_folder`.
@@ -43,11 +44,21 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
-            partial.write_text(text)
+            yield partial
             _force(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises:
+        JobError: as `complete_folder`.
+    """
+    with whole_file(path) as partial:
+        partial.write_text(text)
 
 
 def remove_leftovers(folder: Path) -> None:
