@@ -191,15 +191,16 @@ def training(make: Callable[..., Training]) -> Iterator[Callable[..., Training]]
 
 
 @pytest.fixture(scope="session")
-def calm(make: Callable[..., Training]) -> Callable[[int], Training]:
-    """The undisturbed training with so many workers."""
-    done: dict[int, Training] = {}
+def calm(make: Callable[..., Training]) -> Callable[..., Training]:
+    """The undisturbed training with so many workers; further arguments are overrides."""
+    done: dict[tuple[int, tuple[str, ...]], Training] = {}
 
-    def get(workers: int) -> Training:
-        if workers not in done:
-            done[workers] = make(f"workers.count={workers}")
-            done[workers].finish()
-        return done[workers]
+    def get(workers: int, *overrides: str) -> Training:
+        key = workers, overrides
+        if key not in done:
+            done[key] = make(f"workers.count={workers}", *overrides)
+            done[key].finish()
+        return done[key]
 
     return get
 

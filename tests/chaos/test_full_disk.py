@@ -18,7 +18,7 @@ def _fill_the_disk(pid: int) -> None:
 
 @pytest.mark.parametrize("moment", ["before the first checkpoint", "while writing one"])
 def test_the_job_ends_with_one_message_and_the_same_command_continues(
-    moment: str, training: Callable[..., Any], calm: Callable[[int], Any], ended_alike: Callable[..., None]
+    moment: str, training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None]
 ) -> None:
     hurt = training()
     driver = hurt.start()

@@ -14,7 +14,7 @@ def _again(training: Any, condition: Callable[[], object], what: str) -> None:
 
 
 def test_the_driver_is_killed_at_every_stage(
-    training: Callable[..., Any], calm: Callable[[int], Any], ended_alike: Callable[..., None]
+    training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None]
 ) -> None:
     """With one worker it is also the process that trains. Every start is the same command."""
     hurt = training()
@@ -34,7 +34,7 @@ def test_the_driver_is_killed_at_every_stage(
 
 
 def test_training_workers_are_killed(
-    training: Callable[..., Any], calm: Callable[[int], Any], ended_alike: Callable[..., None]
+    training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None]
 ) -> None:
     """One of two, then whichever is there while a checkpoint is being written; the driver lives and ends the job."""
     hurt = training("workers.count=2")

@@ -8,7 +8,7 @@ OUTAGE_S = 30
 
 
 def test_an_outage_stops_no_training_and_loses_nothing(
-    training: Callable[..., Any], calm: Callable[[int], Any], ended_alike: Callable[..., None], tracking_server: Any
+    training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None], tracking_server: Any
 ) -> None:
     undisturbed = calm(1)
     tracking_server.start()
