@@ -162,8 +162,9 @@ class Head:
             f"--dashboard-host={self.host}",
             f"--dashboard-port={options.dashboard_port}",
             f"--temp-dir={self.ray_folder}",
-            # with its default another Ray on this machine would leave this one unable to start jobs, without a word
-            f"--dashboard-agent-listen-port={_free_port()}",
+            # Any free one. A port that something else has taken leaves Ray unable to start jobs, without a word; the
+            # default would be that of another Ray on this machine.
+            "--dashboard-agent-listen-port=0",
             *(f"{flag}={count}" for flag, count in counts.items() if count is not None),
         ]
 
@@ -187,13 +188,6 @@ def _answers(url: str, token: str | None = None) -> bool:
             return bool(answer.status == 200)
     except (OSError, urllib.error.URLError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _own_address() -> str:
