@@ -68,6 +68,12 @@ def tiny_overrides() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
+def tiny_gan_overrides() -> tuple[str, ...]:
+    """Further ones for a GAN; `model.family` is to be given."""
+    return TINY_GAN
+
+
+@pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a prepared dataset of 60 phantoms, 16x16: the one that `tiny_job` trains on."""
     path = str(tmp_path_factory.mktemp("data") / "phantoms")

@@ -153,14 +153,20 @@ def prometheus(tmp_path: Path) -> Iterator[tuple[_Prometheus, Path]]:
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_every_panel_has_data_from_real_jobs(
-    prometheus: tuple[_Prometheus, Path], tiny_overrides: tuple[str, ...], tiny_data: str, tmp_path: Path
+    prometheus: tuple[_Prometheus, Path],
+    tiny_overrides: tuple[str, ...],
+    tiny_gan_overrides: tuple[str, ...],
+    tiny_data: str,
+    tmp_path: Path,
 ) -> None:
     server, temp_dir = prometheus
     store, storage = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db"
     (tmp_path / "space.yaml").write_text("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
     tiny = [*tiny_overrides, f"data.path={tiny_data}", f"output={tmp_path / 'runs'}", f"tracking.uri={store}"]
     tiny += ["training.checkpoint_every_epochs=5"]
-    train = [*tiny, "workers.count=2", "training.max_steps=100", "evaluation=null"]
+    two = ["workers.count=2", "training.max_steps=100", "evaluation=null"]
+    train = [*tiny, *two]
+    gan = [*tiny, *tiny_gan_overrides, *two, "model.family=lsgan", "name=lsgan"]
     search = [o for o in tiny if "snapshot" not in o]
     search += [f"search.space={tmp_path / 'space.yaml'}", f"search.storage={storage}", "search.num_trials=2"]
     search += ["search.objectives=[val/loss]", "search.max_steps=60", "search.grace_steps=20", "search.finish=none"]
@@ -168,15 +174,20 @@ def test_every_panel_has_data_from_real_jobs(
     evaluate = [o for o in tiny if o.startswith(("data.", "evaluation.", "tracking."))]
     evaluate += ["model_uri=models:/lw-ddpm-demo@candidate"]
     start = time.time()
-    arguments = [str(temp_dir), *(json.dumps(overrides) for overrides in (train, search, evaluate))]
+    jobs = [("demo", train), ("demo", gan), ("search_demo", search), ("evaluate", evaluate)]
     environment = os.environ | {"RAY_metrics_report_interval_ms": "1000"}
     environment.pop("RAY_ADDRESS", None)
     script = str(Path(__file__).parent / "cluster" / "exporting.py")
     driver = subprocess.run(
-        [sys.executable, script, *arguments], env=environment, capture_output=True, text=True, timeout=500, cwd=tmp_path
+        [sys.executable, script, str(temp_dir), json.dumps(jobs)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        cwd=tmp_path,
     )
     assert driver.returncode == 0, driver.stderr
-    trained, searched, _ = json.loads(driver.stdout.splitlines()[-1])
+    trained, _, searched, _ = json.loads(driver.stdout.splitlines()[-1])
     end = time.time()
 
     empty = []
@@ -192,7 +203,7 @@ def test_every_panel_has_data_from_real_jobs(
         label: set(server.get(f"label/{label}/values", **{"match[]": f'{{__name__=~"{PREFIX}.+"}}'}))
         for label in LABELS
     }
-    assert found["job_name"] == {"demo", "search-demo", "evaluate", "on-a-gpu"}
+    assert found["job_name"] == {"demo", "lsgan", "search-demo", "evaluate", "on-a-gpu"}
     assert {"0", "1"} <= found["trial"]
     run_id = trained["run_id"]
     assert run_id[:8] in found["run"]

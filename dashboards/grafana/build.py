@@ -146,6 +146,27 @@ TRAINING = {
         Panel("Gradient norm", "Before clipping.", latest("train_grad_norm"), kind="log lines"),
         Panel("Learning rate", "At the newest report.", latest("train_lr"), unit="sci"),
     ],
+    "Samples and GANs": [
+        Panel(
+            "Diversity of the samples",
+            "Median distance of a snapshot's slice to its nearest other, relative to real ones; below 0.1: collapsed.",
+            latest("train_diversity"),
+            width=24,
+        ),
+        Panel(
+            "Losses of both sides",
+            "Of GANs only.",
+            f"{latest('train_loss')} and {latest('train_loss_discriminator')}",
+            f"{LEGEND} generator",
+            also=(latest("train_loss_discriminator"), f"{LEGEND} discriminator"),
+        ),
+        Panel(
+            "Gradient norm of the discriminator",
+            "Before clipping; of GANs only.",
+            latest("train_grad_norm_discriminator"),
+            kind="log lines",
+        ),
+    ],
     "Speed": [
         Panel(
             "Throughput",

@@ -51,6 +51,7 @@ class Summary:
     kind: str
     study: str
     trial: str
+    parent: str
     started: int | None
     seconds: float | None
     metrics: dict[str, float] = field(repr=False)
@@ -68,6 +69,7 @@ class Summary:
             kind=tags.get("lwddpm.kind", "–"),
             study=tags.get("lwddpm.search") or tags.get("lwddpm.study", ""),
             trial=tags.get("lwddpm.trial", ""),
+            parent=tags.get("mlflow.parentRunId", ""),
             started=info.start_time,
             seconds=ended,
             metrics=dict(run.data.metrics),
@@ -81,7 +83,7 @@ def experiments(client: MlflowClient) -> list[str]:
     return [found.experiment_id for found in client.search_experiments() if found.name != READER_EXPERIMENT]
 
 
-def run_query(name: str, status: str, kind: str, parent: str, trials: bool) -> str:
+def run_query(name: str, status: str, kind: str, parent: str, nested: bool) -> str:
     """MLflow's filter for the list. What visitors type stands within quotes and so holds none."""
     parts = []
     if name:
@@ -92,7 +94,7 @@ def run_query(name: str, status: str, kind: str, parent: str, trials: bool) -> s
         parts.append(f"tags.`lwddpm.kind` = '{kind}'")
     if parent:
         parts.append(f"tags.`mlflow.parentRunId` = '{parent}'")
-    elif not trials:
+    elif not nested:
         parts.append("tags.`mlflow.parentRunId` IS NULL")
     return " and ".join(parts)
 
@@ -105,13 +107,13 @@ def runs_page(
     status: Annotated[str, Query(pattern=f"^({'|'.join(STATUSES)})?$")] = "",
     kind: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})?$")] = "",
     parent: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
-    trials: bool = False,
+    nested: bool = False,
     after: Annotated[str, Query(max_length=300)] = "",
 ) -> Response:
-    query = run_query(name, status, kind, parent, trials)
+    query = run_query(name, status, kind, parent, nested)
     ids = experiments(stores.client)
     found = stores.client.search_runs(ids, query, max_results=PAGE, page_token=after or None) if ids else []
-    chosen = {"name": name, "status": status, "kind": kind, "parent": parent, "trials": trials}
+    chosen = {"name": name, "status": status, "kind": kind, "parent": parent, "nested": nested}
     if not found and not after and not any(chosen.values()):
         return render(request, "empty.html", view="runs", why="MLflow holds no runs yet")
     rows = [Summary.of(run) for run in found]

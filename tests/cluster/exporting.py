@@ -1,6 +1,6 @@
-"""A driver whose jobs export: a two-worker training, a search and an evaluation on a head of its own.
+"""A driver whose jobs export: two-worker trainings, a search and an evaluation on a head of its own.
 
-Arguments: folder for Ray's session; JSON lists of overrides of the three jobs. Prints the jobs' results as JSON.
+Arguments: folder for Ray's session; a JSON list of jobs, [name, overrides] each. Prints the jobs' results as JSON.
 """
 
 import json
@@ -17,7 +17,7 @@ from lwddpm.jobfile import load_job
 GPU = "GPU-00000000-0000-0000-0000-000000000000"
 
 
-def main(temp_dir: str, train: str, search: str, evaluate: str) -> None:
+def main(temp_dir: str, jobs: str) -> None:
     context = ray.init(
         address="local", num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False, _temp_dir=temp_dir
     )
@@ -26,8 +26,7 @@ def main(temp_dir: str, train: str, search: str, evaluate: str) -> None:
     readings = [Gauge(name, tag_keys=("GpuUuid",)) for name in ("node_gpus_utilization", "node_gram_used")]
     with JobMetrics("on-a-gpu", "0123456789abcdef") as on_a_gpu:
         on_a_gpu.worker_started(0, 1, None, GPU, {"GPU": 1.0})
-        jobs = {"demo": train, "search_demo": search, "evaluate": evaluate}
-        results = [run_job(load_job(name, json.loads(overrides)), address=address) for name, overrides in jobs.items()]
+        results = [run_job(load_job(name, overrides), address=address) for name, overrides in json.loads(jobs)]
         for _ in range(4):
             for gauge in readings:
                 gauge.set(50, tags={"GpuUuid": GPU})
