@@ -1,0 +1,64 @@
+"""Section `data`."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
+
+PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
+
+
+class DataConfig(Section):
+    """Where slices come from and how they become a dataset."""
+
+    source: str = Field(description="folder of images in class/ sub-folders, or 'phantom' (simulated)")
+    path: str | None = Field(None, description="where the prepared dataset lies; default: datasets/<derived>")
+    image_size: Annotated[int, Field(ge=16, le=1024)] = 128
+    fit: Literal["pad", "stretch"] = Field("pad", description="how a non-square image becomes square")
+    crop_background: bool = Field(False, description="crop the dark border around the head first")
+    splits: tuple[Fraction, Fraction, Fraction] = Field((0.8, 0.1, 0.1), description="train, validation, test")
+    subject_pattern: str | None = Field(None, description="regex on the relative path; group 1 is the subject_id")
+    max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
+    max_pixels: PositiveInt = Field(64_000_000, description="larger images are rejected unread")
+    phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
+    seed: Seed = Field(0, description="decides the splits and the phantoms")
+
+    @field_validator("splits")
+    @classmethod
+    def _splits_sum_to_one(cls, splits: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(splits) - 1) > 1e-6 or splits[0] <= 0:
+            raise ValueError(f"train, validation, test must sum to 1 with train > 0, got {list(splits)}")
+        return splits
+
+    @field_validator("subject_pattern")
+    @classmethod
+    def _pattern_has_a_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError(f"needs one group around the subject, such as '(sub-[0-9]+)', got {pattern!r}")
+        return pattern
+
+    @property
+    def dataset_path(self) -> str:
+        """`path`, or a default that changes with every setting that changes the dataset."""
+        if self.path is not None:
+            return self.path
+        source = self.source if self.source == PHANTOM else str(Path(self.source).absolute())
+        stem = re.sub(r"[^a-z0-9]+", "-", Path(source).name.lower()).strip("-") or "dataset"
+        settings = json.dumps([source, self.content_settings()], sort_keys=True)
+        return f"datasets/{stem}-{self.image_size}px-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
+
+    def content_settings(self) -> dict[str, Any]:
+        """The settings that decide what is prepared from a given source, as JSON values."""
+        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels"}
+        unused = only_folders if self.source == PHANTOM else {"phantom_count"}
+        return self.model_dump(mode="json", exclude={"source", "path", "max_rejected_fraction"} | unused)
