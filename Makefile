@@ -24,8 +24,9 @@ demo: $(INSTALLED)
 	$(BIN)/lwddpm run jobs/demo.yaml
 	$(BIN)/lwddpm sample models:/lw-ddpm-demo@candidate --count 64 --out samples
 
+# Tests that start Ray wait for it most of their time; the others run beside them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(INSTALLED)
 	$(BIN)/ruff check platform tests benchmarks jobs dashboards

@@ -61,6 +61,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two processes share the tests, one takes all that start Ray, in turn, and the other goes file by file."""
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def tiny_overrides() -> tuple[str, ...]:
     """Overrides of the demo job for the smallest job that has every part."""
@@ -81,6 +88,16 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> str:
     assert isinstance(job, TrainJob)
     prepare_dataset(job.data, serial_map)
     return path
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store without runs, to be copied: creating its tables takes seconds."""
+    from lwddpm.tracking.store import connect
+
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{file}")
+    return file
 
 
 @pytest.fixture

@@ -157,9 +157,11 @@ def test_every_panel_has_data_from_real_jobs(
     tiny_overrides: tuple[str, ...],
     tiny_gan_overrides: tuple[str, ...],
     tiny_data: str,
+    empty_store: Path,
     tmp_path: Path,
 ) -> None:
     server, temp_dir = prometheus
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
     store, storage = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db"
     (tmp_path / "space.yaml").write_text("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
     tiny = [*tiny_overrides, f"data.path={tiny_data}", f"output={tmp_path / 'runs'}", f"tracking.uri={store}"]
@@ -174,7 +176,7 @@ def test_every_panel_has_data_from_real_jobs(
     evaluate = [o for o in tiny if o.startswith(("data.", "evaluation.", "tracking."))]
     evaluate += ["model_uri=models:/lw-ddpm-demo@candidate"]
     start = time.time()
-    jobs = [("demo", train), ("demo", gan), ("search_demo", search), ("evaluate", evaluate)]
+    jobs = [("demo", gan), ("demo", train), ("search_demo", search), ("evaluate", evaluate)]
     environment = os.environ | {"RAY_metrics_report_interval_ms": "1000"}
     environment.pop("RAY_ADDRESS", None)
     script = str(Path(__file__).parent / "cluster" / "exporting.py")
@@ -187,7 +189,7 @@ def test_every_panel_has_data_from_real_jobs(
         cwd=tmp_path,
     )
     assert driver.returncode == 0, driver.stderr
-    trained, _, searched, _ = json.loads(driver.stdout.splitlines()[-1])
+    _, trained, searched, _ = json.loads(driver.stdout.splitlines()[-1])
     end = time.time()
 
     empty = []

@@ -147,14 +147,6 @@ class Training:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Creating MLflow's tables takes seconds: once, then copied."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{file}")
-    return file
-
-
-@pytest.fixture(scope="session")
 def make(
     tiny_data: str, tiny_overrides: tuple[str, ...], empty_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Training]]:

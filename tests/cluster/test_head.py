@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 LWDDPM = str(Path(sys.executable).with_name("lwddpm"))
-STEPS = 1500
+STEPS = 800
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
@@ -160,7 +160,7 @@ def test_what_only_the_cluster_can_know_is_wrong_is_exit_2(head: RunningHead) ->
 
 
 def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overrides: tuple[str, ...]) -> None:
-    further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=20", "workers.use_gpu=false")
+    further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=5", "workers.use_gpu=false")
     settings = [part for override in (*tiny_overrides, *further) for part in ("--set", override)]
     begun = head.json("submit", "demo", *settings)
     assert begun["submitted"]

@@ -112,7 +112,7 @@ def test_several_objectives_two_workers_and_infeasible_models(build: Build, tmp_
         "workers.count=2",
         "search.objectives=[val/loss, parameters]",
         "search.sampler=random",
-        "search.num_trials=4",
+        "search.num_trials=2",
         "search.max_steps=4",
         "search.finish=none",
         "seed=1",
