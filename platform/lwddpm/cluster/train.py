@@ -20,6 +20,7 @@ from ray.util.queue import Queue as RayQueue
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from lwddpm import errors
+from lwddpm.cluster.network import GroupConfig
 from lwddpm.cluster.session import Session
 from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset, open_dataset
@@ -143,6 +144,7 @@ def run_workers(
     trainer = TorchTrainer(
         _work,
         train_loop_config=payload,
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=_num_workers(workers, session),
             elastic_resize_monitor_interval_s=RESIZE_EVERY_S,
