@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check chaos bench clean
+.PHONY: demo test test-with-ray test-without-ray check chaos bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -24,9 +24,14 @@ demo: $(INSTALLED)
 	$(BIN)/lwddpm run jobs/demo.yaml
 	$(BIN)/lwddpm sample models:/lw-ddpm-demo@candidate --count 64 --out samples
 
-# Tests that start Ray wait for it most of their time; the others run beside them.
+# Tests that start Ray wait for it most of their time, so the others run beside them.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@echo "two halves of the tests side by side; each is printed when it has ended, the second after about 15 minutes"
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+		test-with-ray test-without-ray
+
+test-with-ray test-without-ray: $(INSTALLED)
+	$(BIN)/python -m pytest -m "$(if $(filter %-without-ray,$@),not cluster,cluster) and not chaos"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check platform tests benchmarks jobs dashboards

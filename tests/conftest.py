@@ -61,15 +61,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where two processes share the tests, one takes all that start Ray, in turn, and the other goes file by file."""
-    for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else str(item.path)
-        if item.path.parent.name == "dashboards":
-            group = "dashboards"  # they share a world that takes long to make
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def tiny_overrides() -> tuple[str, ...]:
     """Overrides of the demo job for the smallest job that has every part."""
