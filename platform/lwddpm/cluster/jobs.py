@@ -1,16 +1,12 @@
-"""One function for each kind of job: takes a validated job, returns a summary that is also the `--json` output."""
+"""One function for each kind of job: takes a validated job, returns a summary that is also the `--json` output.
+
+Each kind is imported when it runs: all together take seconds, in which wrong input would not be said yet.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from lwddpm.cluster.compare import check_compare, run_compare
-from lwddpm.cluster.generate import generate_images
-from lwddpm.cluster.metrics import JobMetrics
-from lwddpm.cluster.pipeline import fitting, models_folder, prepare, run_evaluation, run_training, summary_of
 from lwddpm.cluster.rundir import check_writable, write_json
-from lwddpm.cluster.search import check_search, run_search
 from lwddpm.cluster.session import Session
 from lwddpm.config import (
     AnyJob,
@@ -24,11 +20,8 @@ from lwddpm.config import (
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
-from lwddpm.evaluation import figures
 from lwddpm.offline import offline
-from lwddpm.tracking import registry
 from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.disk import complete_folder
 
 
@@ -48,14 +41,24 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
     with offline(job.offline, named_hosts(job.tracking)), Session(job.workers, address) as session:
         match job:
             case PrepareJob():
+                from lwddpm.cluster.pipeline import prepare, summary_of
+
                 return {"dataset": summary_of(prepare(job.data, session, fresh))}
             case TrainJob():
+                from lwddpm.cluster.pipeline import run_training
+
                 return run_training(job, session, fresh)
             case SearchJob():
+                from lwddpm.cluster.search import run_search
+
                 return run_search(job, session, fresh)
             case CompareJob():
+                from lwddpm.cluster.compare import run_compare
+
                 return run_compare(job, session, fresh)
             case EvaluateJob():
+                from lwddpm.cluster.pipeline import run_evaluation
+
                 return run_evaluation(job, session, fresh)
             case SampleJob():
                 return _sample(job, session)
@@ -75,8 +78,12 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
     if isinstance(job, TrainingJob):
         check_writable(Path(job.output), "output")
         if isinstance(job, SearchJob):
+            from lwddpm.cluster.search import check_search
+
             check_search(job)
         elif isinstance(job, CompareJob):
+            from lwddpm.cluster.compare import check_compare
+
             check_compare(job)
         weights = job.evaluation.inception_weights if job.evaluation else None
     elif isinstance(job, SampleJob):
@@ -99,6 +106,15 @@ def _check_out(out: Path) -> None:
 
 
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
+    from PIL import Image
+
+    from lwddpm.cluster.generate import generate_images
+    from lwddpm.cluster.metrics import JobMetrics
+    from lwddpm.cluster.pipeline import fitting, models_folder
+    from lwddpm.evaluation import figures
+    from lwddpm.tracking import registry
+    from lwddpm.training.checkpoint import read_saved_model
+
     connect(tracking_uri(job.tracking))
     model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
     saved = read_saved_model(model_dir)
