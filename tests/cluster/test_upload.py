@@ -48,7 +48,7 @@ def test_too_much_is_refused_with_the_ten_largest_files(monkeypatch: pytest.Monk
     sizes = [float(line.split()[0]) for line in listed]
     assert len(sizes) == 10
     assert sizes == sorted(sizes, reverse=True)
-    assert "platform/lwddpm/errors.py" in str(refusal.value)
+    assert "platform/lwddpm/cluster/search.py" in str(refusal.value)
 
 
 def test_a_password_in_a_job_is_refused_and_not_repeated() -> None:
