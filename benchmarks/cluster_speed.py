@@ -9,6 +9,7 @@ workers: seconds from nothing to a training group of 1, 2, 4, 8 and 16 workers t
 ended, and the slope: seconds for each worker more. Ray is told of 16 CPUs; the real ones are shared.
 
 evaluation: the evaluation of one model with 1, 2 and 4 workers of one thread: seconds, and whether all metrics agree.
+Ray is told of 4 CPUs.
 """
 
 import argparse
@@ -106,18 +107,23 @@ def _trivial() -> None:
 
 def evaluation() -> dict[str, float]:
     """Seconds of an evaluation by number of workers; raises where a metric differs."""
+    import ray
+
     found: dict[int, tuple[float, dict[str, float]]] = {}
+    context = ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    address = context.address_info["gcs_address"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = ("data.path=data", f"tracking.uri=sqlite:///{folder}/mlflow.db")
-        _run("demo", folder, *TINY, *places, "evaluation=null")
+        _run("demo", folder, *TINY, *places, "evaluation=null", address=address)
         for count in (1, 2, 4):
             measured = ("evaluation.metrics=[fd_lite0,ssim_pairs,ssim_nearest]", "evaluation.num_samples=60")
             steps = ("evaluation.num_inference_steps=50", "evaluation.batch_size=2")
             group = (f"workers.count={count}", "workers.cpus_per_worker=1")
             start = time.perf_counter()
-            result = _run("evaluate", folder, *places, *measured, *steps, *group, *MODEL)
+            result = _run("evaluate", folder, *places, *measured, *steps, *group, *MODEL, address=address)
             found[count] = (time.perf_counter() - start, result["metrics"])
+    ray.shutdown()
     reference = found[1][1]
     for count, (_, metrics) in found.items():
         worst = max(abs(metrics[key] - value) / max(1e-6, abs(value)) for key, value in reference.items())
@@ -133,8 +139,9 @@ MODEL = (
 )
 
 
-def _run(job: str, folder: Path, *overrides: str) -> Any:
-    return lwddpm("run", job, *(part for override in overrides for part in ("--set", override)), folder=folder)
+def _run(job: str, folder: Path, *overrides: str, address: str) -> Any:
+    settings = (part for override in overrides for part in ("--set", override))
+    return lwddpm("run", job, "--address", address, *settings, folder=folder)
 
 
 def main() -> None:
