@@ -5,6 +5,8 @@ import os
 # As the command line sets it, and before torch is imported anywhere: compute threads that do not spin for long.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Ray gives its workers a niceness of 15, with which they starve beside other tests.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

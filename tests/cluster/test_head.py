@@ -19,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 LWDDPM = str(Path(sys.executable).with_name("lwddpm"))
-STEPS = 800
+STEPS = 600
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
@@ -65,7 +65,7 @@ class RunningHead:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
     home = tmp_path_factory.mktemp("home")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
-    environment = kept | {"HOME": str(home), "OMP_NUM_THREADS": "1"}
+    environment = kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
     ports = {flag: _free_port() for flag in ("--ray-port", "--dashboard-port", "--mlflow-port")}
     flags = [f"{flag}={port}" for flag, port in ports.items()]
     head = RunningHead(home, environment, ports, {})
