@@ -25,7 +25,7 @@ from mlflow.tracking import MlflowClient
 from lwddpm.jobfile import load_job
 from lwddpm.tracking.store import connect
 
-PAGES = ("runs", "runs?trials=true&status=FINISHED", "registry", "searches", "datasets", "generate")
+PAGES = ("runs", "runs?nested=true&status=FINISHED", "registry", "searches", "datasets", "generate")
 MODEL = "lw-ddpm"
 
 

@@ -186,7 +186,7 @@ def _timed() -> Iterator[dict[int, float]]:
 
     watch(StudySearcher, "suggest", lambda self, args, result: result["number"] if isinstance(result, dict) else None)
     watch(StudySearcher, "on_trial_complete", lambda self, args, result: self._trials[args[0]].number)
-    for method in ("metrics", "images", "rung", "end"):  # `begin` happens within `suggest`
+    for method in ("metrics", "rung", "end"):  # `begin` happens within `suggest`
         watch(_Ledger, method, lambda self, args, result: args[0])
     try:
         yield seconds
