@@ -28,6 +28,7 @@ from lwddpm.cluster.rundir import read_json
 from lwddpm.cluster.service import Process
 
 USER = "admin"
+QUEUE_TIMEOUT_S = 7 * 24 * 3600  # for a job to find room on the head; Ray gives up after a quarter of an hour
 STOP_TIMEOUT_S = 120  # for a stopped job to save its checkpoint and end its run; Ray gives 3 s
 
 
@@ -143,6 +144,7 @@ class Head:
                 | {
                     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
                     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
+                    "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
                     "LWDDPM_STORAGE": str(self.storage),
                     # jobs are started as `python`: this one
                     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

@@ -20,6 +20,8 @@ from lwddpm.errors import ConfigError, JobError
 _POLL_S = 1.0
 _NO_AGENT = "No available agent"  # what the server says until the part of it that starts jobs is up
 _AGENT_WITHIN_S = 120.0
+# Ray starts whatever is submitted at once. With these a driver waits until the head, where it runs, has memory for it.
+_ONE_DRIVER = {"entrypoint_memory": 768 * 2**20, "entrypoint_resources": {"node:__internal_head__": 0.001}}
 _RUN_LINE = re.compile(r"^MLflow run (?P<run_id>\w+) \((?P<url>\S+)\)$", re.MULTILINE)
 _NAME, _DIGEST, _KIND = "lwddpm.name", "lwddpm.digest", "lwddpm.kind"
 
@@ -108,7 +110,7 @@ class JobServer:
         metadata = {_NAME: job.name, _DIGEST: digest, _KIND: job.kind}
         with staged(job) as folder:
             try:
-                self._start(verb, folder, commit, submission_id=submission_id, metadata=metadata)
+                self._start(verb, folder, commit, submission_id=submission_id, metadata=metadata, **_ONE_DRIVER)
             except RuntimeError as error:
                 if not any(found.id == submission_id for found in self.jobs()):
                     raise JobError(f"the job server refused the job: {error}") from None

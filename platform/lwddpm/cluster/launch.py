@@ -78,8 +78,8 @@ def down() -> dict[str, Any]:
     if "ray" in stopped:
         try:
             jobs = JobServer(head.ray_url).stop_all()
-        except ConfigError as error:  # it hangs, say: it goes all the same
-            say(f"its jobs could not be asked to stop: {error}")
+        except (ConfigError, JobError) as error:  # it hangs, say: it goes all the same
+            say(f"not all of its jobs have stopped: {error}")
     for name in reversed(stopped):
         say(f"stopping {name}")
         service.stop(head.processes[name])
