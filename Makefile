@@ -26,12 +26,15 @@ demo: $(INSTALLED)
 
 # Tests that start Ray wait for it most of their time, so the others run beside them.
 test: $(INSTALLED)
-	@echo "two halves of the tests side by side; each is printed when it has ended, the second after about 15 minutes"
+	@echo "two halves of the tests side by side; each is printed when it has ended, the second after 15 to 20 minutes"
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
 		test-with-ray test-without-ray
 
-test-with-ray test-without-ray: $(INSTALLED)
-	$(BIN)/python -m pytest -m "$(if $(filter %-without-ray,$@),not cluster,cluster) and not chaos"
+test-with-ray: $(INSTALLED)
+	$(BIN)/python -m pytest -m "cluster and not chaos"
+
+test-without-ray: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not cluster and not chaos"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check platform tests benchmarks jobs dashboards

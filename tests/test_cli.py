@@ -103,7 +103,7 @@ def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: lis
 @pytest.mark.cluster
 @pytest.mark.parametrize(
     ("number", "workers", "steps"),
-    [(signal.SIGINT, 1, 300), (signal.SIGTERM, 2, 200)],
+    [(signal.SIGINT, 1, 300), (signal.SIGTERM, 1, 300), (signal.SIGTERM, 2, 200)],
 )
 def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     number: signal.Signals, workers: int, steps: int, tiny: list[str], tmp_path: Path
