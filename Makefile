@@ -3,14 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-with-ray test-without-ray check chaos bench clean
+.PHONY: demo test test-with-ray test-without-ray check chaos gpu bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    the whole path on the embedded dataset: prepare, train, evaluate, register"
-	@echo "make test    all tests but the chaos suite"
+	@echo "make test    all tests but chaos and gpu"
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
+	@echo "make gpu     training, sampling and jobs on a GPU, compared with a CPU"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -31,19 +32,22 @@ test: $(INSTALLED)
 		test-with-ray test-without-ray
 
 test-with-ray: $(INSTALLED)
-	$(BIN)/python -m pytest -m "cluster and not chaos"
+	$(BIN)/python -m pytest -m "cluster and not chaos and not gpu"
 
 test-without-ray: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not cluster and not chaos"
+	$(BIN)/python -m pytest -m "not cluster and not chaos and not gpu"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check platform tests benchmarks jobs dashboards
 	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos"
+	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos and not gpu"
 
 chaos: $(INSTALLED)
 	$(BIN)/python -m pytest tests/chaos -m chaos
+
+gpu: $(INSTALLED)
+	$(BIN)/python -m pytest tests/gpu -m gpu
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))

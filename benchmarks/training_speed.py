@@ -1,11 +1,13 @@
 """A training step of the platform's network against those of two public libraries, as ratios in one run.
 
     python benchmarks/training_speed.py [--json] [--rounds 3] [--threads 2] [--image-size 128] [--batch-size 4]
+                                        [--device cuda]
 
-Each network trains as it comes. LW-DDPM: the paper's network with the number format, memory layout, allocator settings
-and fused Adam that the platform chooses by itself. denoising-diffusion-pytorch's Unet and diffusers' UNet2DModel:
-float32, their default memory format and attention, torch's default Adam; four levels as in the paper, with widths
-chosen so that the parameter counts match within 3 %. A step is forward, backward and Adam on a batch of noise.
+Each network trains as it comes. LW-DDPM: the paper's network with the number format, memory layout, allocator settings,
+fused Adam and, on a GPU, compilation that the platform chooses by itself for the paper's training.
+denoising-diffusion-pytorch's Unet and diffusers' UNet2DModel: float32, their default memory format and attention,
+torch's default Adam; four levels as in the paper, with widths chosen so that the parameter counts match within 3 %. A
+step is forward, backward and Adam on a batch of noise.
 
 Each network has a process of its own, since the allocator settings act on a whole process. The processes take turns,
 one turn of about two seconds or one step each a round, so that a disturbance of the machine meets all of them. Figures
@@ -27,15 +29,18 @@ PLATFORM, *OTHERS = NETWORKS = ("lwddpm", "denoising-diffusion-pytorch", "diffus
 MAX_SIZE_DIFFERENCE = 0.03
 WARMUP_ROUNDS = 1
 TURN_S = 2.0
+PAPERS_STEPS = 20_000  # long enough for compiling to pay on a GPU
 
 
-def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[], None], int]:
+def make_step(name: str, image_size: int, batch_size: int, device_name: str) -> tuple[Callable[[], None], int]:
     """One training step of a network, and its number of parameters."""
     import torch
 
+    device = torch.device(device_name)
     network: torch.nn.Module
     autocast: Callable[[], Any] = nullcontext
-    x, timesteps = torch.randn(batch_size, 1, image_size, image_size), torch.randint(0, 1000, (batch_size,))
+    x = torch.randn(batch_size, 1, image_size, image_size, device=device)
+    timesteps = torch.randint(0, 1000, (batch_size,), device=device)
     if name == PLATFORM:
         from lwddpm.config import ModelConfig, TrainingConfig
         from lwddpm.models.build import build_model
@@ -44,8 +49,10 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
 
         tune_allocator()
         config = ModelConfig()
-        precision = choose_precision(TrainingConfig(), config, torch.device("cpu"))
+        precision = choose_precision(TrainingConfig(), config, device, PAPERS_STEPS)
         network, x, autocast = precision.place(build_model(config)), precision.place_input(x), precision.autocast
+        if precision.compile:
+            network.compile()
     elif name == "diffusers":
         from diffusers import UNet2DModel
 
@@ -54,6 +61,7 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
         from denoising_diffusion_pytorch import Unet
 
         network = Unet(dim=60, init_dim=64, dim_mults=(1, 2, 3, 4), channels=1)
+    network.to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=5e-4, fused=name == PLATFORM or None)
 
     def step() -> None:
@@ -63,16 +71,18 @@ def make_step(name: str, image_size: int, batch_size: int) -> tuple[Callable[[],
         torch.nn.functional.smooth_l1_loss(prediction.float(), x).backward()
         optimizer.step()
         optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
     return step, sum(parameter.numel() for parameter in network.parameters())
 
 
-def serve_steps(connection: Connection, name: str, image_size: int, batch_size: int, threads: int) -> None:
+def serve_steps(connection: Connection, name: str, image_size: int, batch_size: int, threads: int, device: str) -> None:
     """Body of a network's process: a turn for each request, answered with the wall time of each step in seconds."""
     import torch
 
     torch.set_num_threads(threads)
-    step, num_parameters = make_step(name, image_size, batch_size)
+    step, num_parameters = make_step(name, image_size, batch_size, device)
     connection.send(num_parameters)
     while connection.recv():
         times = [time.perf_counter()]
@@ -82,7 +92,7 @@ def serve_steps(connection: Connection, name: str, image_size: int, batch_size: 
         connection.send([end - start for start, end in itertools.pairwise(times)])
 
 
-def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict[str, Any]:
+def measure(rounds: int, threads: int, image_size: int, batch_size: int, device: str) -> dict[str, Any]:
     """Median step of every network, and how many times slower than the platform's each other one is.
 
     Raises:
@@ -92,7 +102,7 @@ def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict
     connections = {}
     for name in NETWORKS:
         connections[name], remote = context.Pipe()
-        arguments = (remote, name, image_size, batch_size, threads)
+        arguments = (remote, name, image_size, batch_size, threads, device)
         context.Process(target=serve_steps, args=arguments, daemon=True).start()
     parameters = {name: connection.recv() for name, connection in connections.items()}
     for name in OTHERS:
@@ -112,6 +122,7 @@ def measure(rounds: int, threads: int, image_size: int, batch_size: int) -> dict
     return {
         "image_size": image_size,
         "batch_size": batch_size,
+        "device": device,
         "threads": threads,
         "rounds": rounds,
         "parameters": parameters,
@@ -126,17 +137,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--image-size", type=int, default=128)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
-    result = measure(arguments.rounds, arguments.threads, arguments.image_size, arguments.batch_size)
+    shape = (arguments.image_size, arguments.batch_size)
+    result = measure(arguments.rounds, arguments.threads, *shape, arguments.device)
     if arguments.json:
         print(json.dumps(result))
         return
     size = f"{result['image_size']} x {result['image_size']}"
-    print(f"Training step, {size}, batch {result['batch_size']}, {result['threads']} threads (median)")
+    where = f"{result['threads']} threads" if result["device"] == "cpu" else "GPU"
+    print(f"Training step, {size}, batch {result['batch_size']}, {where} (median)")
     for name in NETWORKS:
         ratio = f"{result['speedup'][name]:.2f} x the platform's" if name in OTHERS else ""
-        print(f"  {name:28} {result['parameters'][name]:>12,} parameters {result['step_s'][name]:8.3f} s  {ratio}")
+        print(f"  {name:28} {result['parameters'][name]:>12,} parameters {result['step_s'][name]:8.4f} s  {ratio}")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ def test_a_job_is_immutable() -> None:
         ("data.subject_pattern=abc", ["one group"]),
         ("kind=trian", ["kind", "did you mean train?"]),
         ("workers.use_gpu=perhaps", ["boolean", "'auto'", "'perhaps'"]),
+        ("workers={count: 2, gpus_per_worker: 0.5}", ["workers.gpus_per_worker", "NCCL", "must be 1", "got 0.5"]),
         ("training.lr.x=1", ["training.lr.x", "lr is a single value"]),
         ("training", ["dotted.key=value"]),
         ("training.lr=.nan", ["finite"]),

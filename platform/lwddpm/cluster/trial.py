@@ -102,7 +102,8 @@ class Trial(tune.Trainable):
         last = rung == settings.rungs[-1]
         names = (settings.pruned_on, *(settings.job.search.objectives if last else ()))
         model_dir = folder / ("model" if outcome.finished else "paused")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # a trial with a worker group of its own may wait for it on a node without GPUs
+        device = torch.device("cuda" if session.use_gpu and torch.cuda.is_available() else "cpu")
         known = {"val/loss": watch.validation_loss, "peak_memory_mib": watch.peak_memory_mib}
         found = {name: value for name, value in known.items() if name in names}
         found |= measure(

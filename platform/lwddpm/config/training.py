@@ -64,6 +64,15 @@ class WorkersConfig(Section):
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1, description="less than 1: trials share a GPU")
     max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
 
+    @model_validator(mode="after")
+    def _workers_share_no_gpu(self) -> "WorkersConfig":
+        if self.max_count > 1 and self.gpus_per_worker < 1 and self.use_gpu is not False:
+            raise ValueError(
+                f"workers.gpus_per_worker: workers of one group cannot share a GPU (NCCL), so it must be 1 for "
+                f"{self.max_count} workers, got {self.gpus_per_worker:g}; leave it out, or set workers.count: 1"
+            )
+        return self
+
     @property
     def elastic(self) -> bool:
         return isinstance(self.count, WorkerRange)
