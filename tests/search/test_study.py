@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -41,7 +42,7 @@ def _ask(study: optuna.Study, sampler: str, num: int, objectives: int = 1) -> li
     proposals = []
     for _ in range(num):
         number = len(study.get_trials(deepcopy=False))
-        study.sampler = record.sampler_for(sampler, 3, number, objectives)
+        study.sampler = record.sampler_for(sampler, 3, number)
         trial = study.ask()
         params = record.suggest(trial, SPACE)
         value = abs(params["training.lr"] - 1e-3) + params["model.se_reduction"] / 1000
@@ -60,6 +61,15 @@ def test_a_search_cut_in_two_proposes_what_one_in_a_piece_does(
     second = _ask(record.open_study(url, "cut", definition), sampler, 11, objectives)
     assert first + second == whole
     assert len({tuple(proposal.values()) for proposal in whole[:10]}) == 10, "first draws repeat"
+
+
+def test_tpe_has_learnt_after_a_dozen_trials(url: str) -> None:
+    distances = {}
+    for sampler in ("tpe", "random"):
+        study = record.open_study(url, sampler, replace(DEFINITION, sampler=sampler))
+        late = _ask(study, sampler, 24)[12:]
+        distances[sampler] = np.median([abs(params["training.lr"] - 1e-3) for params in late])
+    assert distances["tpe"] < 0.5 * distances["random"]
 
 
 def test_what_a_study_compares_cannot_change(url: str) -> None:
