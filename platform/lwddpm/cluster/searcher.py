@@ -48,7 +48,8 @@ class StudySearcher(Searcher):
             if self._interrupted:
                 trial = self._interrupted.popleft()
             elif self._num_proposed < search.num_trials:
-                self._study.sampler = record.sampler_for(search.sampler, self._settings.job.seed, self._num_proposed)
+                seed, objectives = self._settings.job.seed, len(search.objectives)
+                self._study.sampler = record.sampler_for(search.sampler, seed, self._num_proposed, objectives)
                 trial = self._study.ask()
                 self._num_proposed += 1
             elif self._trials:

@@ -33,8 +33,7 @@ _NETWORK_FILE_SYSTEMS = (
     "fuse.gluster", "fuse.s3", "fuse.gcsfuse", "virtiofs",
 )  # fmt: skip
 _EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
-# That TPE draws at random before it models anything. Half of Optuna's default: searches here have tens of trials, and
-# with 10 fewer of them reach what random search finds within a third of its steps (docs/search.md).
+# That TPE draws at random before it models anything: half of Optuna's default, since searches here have tens of trials
 _STARTUP_TRIALS = 5
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -235,7 +234,7 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
         raise ConfigError(f"search.storage: {public(url)} cannot be used: {str(error).splitlines()[0]}") from None
 
 
-def sampler_for(name: str, seed: int, number: int) -> BaseSampler:
+def sampler_for(name: str, seed: int, number: int, objectives: int) -> BaseSampler:
     """The sampler that proposes trial `number`.
 
     Made anew for every proposal, from (seed, number): so a search that was killed goes on as an undisturbed one
@@ -254,7 +253,9 @@ def sampler_for(name: str, seed: int, number: int) -> BaseSampler:
             )
         case "nsga2":
             return optuna.samplers.NSGAIISampler(seed=own, population_size=20)
-    return optuna.samplers.TPESampler(seed=own, n_startup_trials=_STARTUP_TRIALS, constant_liar=True)
+    return optuna.samplers.TPESampler(
+        seed=own, n_startup_trials=_STARTUP_TRIALS, multivariate=objectives == 1, constant_liar=True
+    )
 
 
 def suggest(trial: optuna.Trial, distributions: Mapping[str, BaseDistribution]) -> dict[str, Any]:
