@@ -119,6 +119,25 @@ def tiny_gan(tiny_job: Callable[..., TrainJob]) -> Callable[..., TrainJob]:
 
 
 @pytest.fixture
+def search_overrides(tiny_data: str, tmp_path: Path) -> Callable[[str], list[str]]:
+    """Overrides of jobs/search_demo.yaml for the smallest search, given the text of its search space."""
+
+    def overrides(space: str) -> list[str]:
+        (tmp_path / "space.yaml").write_text(space)
+        places = {
+            "data.path": tiny_data,
+            "output": tmp_path / "runs",
+            "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
+            "search.storage": f"sqlite:///{tmp_path}/optuna.db",
+            "search.space": tmp_path / "space.yaml",
+        }
+        tiny = [override for override in TINY if "snapshot" not in override]
+        return [*tiny, *(f"{key}={value}" for key, value in places.items())]
+
+    return overrides
+
+
+@pytest.fixture
 def tiny_dataset(tiny_data: str) -> Dataset:
     from lwddpm.data.store import open_dataset
 

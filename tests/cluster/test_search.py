@@ -27,18 +27,9 @@ Build = Callable[..., SearchJob]
 
 
 @pytest.fixture
-def overrides(tiny_overrides: tuple[str, ...], tiny_data: str, tmp_path: Path) -> list[str]:
-    (tmp_path / "space.yaml").write_text(SPACE)
-    places = {
-        "data.path": tiny_data,
-        "output": tmp_path / "runs",
-        "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-        "search.storage": f"sqlite:///{tmp_path}/optuna.db",
-        "search.space": tmp_path / "space.yaml",
-    }
+def overrides(search_overrides: Callable[[str], list[str]]) -> list[str]:
     settings = ["search.num_trials=4", "search.objectives=[val/loss]", "search.max_steps=6", "search.grace_steps=2"]
-    tiny = [override for override in tiny_overrides if "snapshot" not in override]
-    return [*tiny, *settings, *(f"{key}={value}" for key, value in places.items())]
+    return [*search_overrides(SPACE), *settings]
 
 
 @pytest.fixture

@@ -42,21 +42,12 @@ def test_in_this_process_and_on_a_ray_worker_a_job_is_the_same(tiny_job: Build) 
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_trials_share_a_gpu(tiny_data: str, tiny_overrides: tuple[str, ...], tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
-    places = {
-        "data.path": tiny_data,
-        "output": tmp_path / "runs",
-        "tracking.uri": f"sqlite:///{tmp_path}/mlflow.db",
-        "search.storage": f"sqlite:///{tmp_path}/optuna.db",
-        "search.space": tmp_path / "space.yaml",
-    }
+def test_trials_share_a_gpu(search_overrides: Callable[[str], list[str]]) -> None:
+    space = "training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n"
     search = ["search.num_trials=6", "search.max_steps=8", "search.grace_steps=2", "search.proxy.num_samples=6"]
     objectives = ["search.objectives=[val/loss,peak_memory_mib]", "search.prune_on=val/loss"]
     share = [ON_GPU, "workers.gpus_per_worker=0.25"]
-    tiny = [override for override in tiny_overrides if "snapshot" not in override]
-    settings = [f"{key}={value}" for key, value in places.items()]
-    job = load_job("search_demo", [*tiny, *search, *objectives, *share, *settings])
+    job = load_job("search_demo", [*search_overrides(space), *search, *objectives, *share])
     assert isinstance(job, SearchJob)
     result = run_job(job)
     assert set(result["search"]["counts"]) <= {"complete", "pruned"}
