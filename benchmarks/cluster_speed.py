@@ -53,7 +53,7 @@ def submissions(count: int) -> dict[str, float]:
         address = lwddpm("up", folder=folder)["ray"]
         try:
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / ".ray" / "auth_token")}
-            from lwddpm.cluster.jobserver import JobServer
+            from lwddpm.head.jobserver import JobServer
             from lwddpm.jobfile import validate_job
 
             server, start = JobServer(address), time.perf_counter()

@@ -146,8 +146,8 @@ def bookkeeping(trials: int) -> dict[str, float]:
     """Ninth deciles of the driver's seconds for each trial, around trial 50 and around the last."""
     import ray
 
-    from lwddpm.cluster.jobs import run_job
     from lwddpm.jobfile import load_job
+    from lwddpm.kinds.jobs import run_job
 
     with tempfile.TemporaryDirectory() as name, _timed() as seconds:
         ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -163,8 +163,8 @@ def bookkeeping(trials: int) -> dict[str, float]:
 @contextmanager
 def _timed() -> Iterator[dict[int, float]]:
     """Seconds by trial number that the searcher and the ledger take while the block runs."""
-    from lwddpm.cluster.search import _Ledger
     from lwddpm.cluster.searcher import StudySearcher
+    from lwddpm.kinds.search.run import _Ledger
 
     seconds: dict[int, float] = collections.defaultdict(float)
     kept = {}

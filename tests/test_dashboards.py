@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lwddpm.cluster import monitoring
-from lwddpm.cluster.metrics import COUNTERS, GAUGES, LABELS, PREFIX
+from lwddpm.cluster.exported import COUNTERS, GAUGES, LABELS, PREFIX
+from lwddpm.head import monitoring
 from lwddpm.search.study import find_study, records
 from lwddpm.tracking.store import connect
 

@@ -14,9 +14,10 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
-    {"families"},
+    {"families", "offline", "progress"},
+    {"files"},
     {"config"},
-    {"jobfile", "offline", "progress"},
+    {"jobfile"},
     {"data"},
     {"models"},
     {"diffusion"},
@@ -26,16 +27,18 @@ ORDER = [
     {"tracking"},
     {"search"},
     {"cluster"},
+    {"kinds", "head"},
     {"cli"},
     {"__main__"},
 ]
-INDEPENDENT = ({"data", "models", "diffusion"},)
+INDEPENDENT = ({"data", "models", "diffusion"}, {"kinds", "head"})
 FORBIDDEN = {
     **{
         part: {"ray", "mlflow", "optuna"}
         for part in (
             "errors",
             "families",
+            "files",
             "config",
             "jobfile",
             "data",

@@ -33,7 +33,7 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from lwddpm.cluster.metrics import LABELS, PREFIX
+from lwddpm.cluster.exported import LABELS, PREFIX
 
 HERE = Path(__file__).resolve().parent
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")

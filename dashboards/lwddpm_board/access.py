@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lwddpm.cluster.credentials import write_private
 from lwddpm.errors import ConfigError
+from lwddpm.head.credentials import write_private
 from lwddpm_board.pages import render
 
 TOKEN_VARIABLE = "LWDDPM_BOARD_TOKEN"

@@ -10,9 +10,9 @@ import time
 import ray
 from ray.util.metrics import Gauge
 
-from lwddpm.cluster.jobs import run_job
-from lwddpm.cluster.metrics import JobMetrics
+from lwddpm.cluster.exported import JobMetrics
 from lwddpm.jobfile import load_job
+from lwddpm.kinds.jobs import run_job
 
 GPU = "GPU-00000000-0000-0000-0000-000000000000"
 

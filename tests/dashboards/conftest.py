@@ -22,12 +22,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 from PIL import Image
 
-from lwddpm.cluster.jobs import run_job
 from lwddpm.config import TrainJob
 from lwddpm.data.phantom import LABELS, simulate
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.evaluation.figures import tile
 from lwddpm.jobfile import load_job
+from lwddpm.kinds.jobs import run_job
 from lwddpm.search import study as record
 from lwddpm.tracking.store import connect
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from lwddpm.cluster.cost import measure_cost
-from lwddpm.cluster.doctor import examine
-from lwddpm.cluster.jobs import run_job
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, SearchJob, TrainJob
+from lwddpm.head.doctor import examine
 from lwddpm.jobfile import load_job
+from lwddpm.kinds.compare.cost import measure_cost
+from lwddpm.kinds.jobs import run_job
 from lwddpm.search.study import find_study
 from lwddpm.tracking.store import connect
 

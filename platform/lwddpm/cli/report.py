@@ -29,7 +29,7 @@ def report(
     """
 
     def verb() -> dict[str, Any]:
-        from lwddpm.tracking.reports import redraw
+        from lwddpm.kinds.compare.redraw import redraw
 
         return redraw(run, out, tracking_uri)
 

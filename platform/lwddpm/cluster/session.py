@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import ray
 import torch
 
-from lwddpm.cluster.metrics import JobMetrics
+from lwddpm.cluster.exported import JobMetrics
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.offline import carried, is_offline

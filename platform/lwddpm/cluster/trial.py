@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from ray import tune
 
-from lwddpm.cluster.rundir import read_json, run_folder, write_json
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import Rows, run_workers
 from lwddpm.config import SearchJob, TrainJob
@@ -22,6 +21,7 @@ from lwddpm.errors import LwddpmError
 from lwddpm.search.objectives import measure
 from lwddpm.search.space import trial_job
 from lwddpm.tracking.outbox import Outbox
+from lwddpm.tracking.rundir import read_json, run_folder, write_json
 from lwddpm.training.loop import GRID_SAMPLES
 
 

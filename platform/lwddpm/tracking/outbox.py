@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.errors import JobError
 from lwddpm.evaluation.figures import tile
-from lwddpm.training.disk import write_whole
+from lwddpm.files import write_whole
 
 _LAST = 10**12 - 1  # stands for the step of a run's end: it is sent after everything else
 

@@ -21,9 +21,9 @@ from requests import RequestException
 
 from lwddpm.config import RegistryConfig
 from lwddpm.errors import CheckpointError, ConfigError
+from lwddpm.files import complete_folder
 from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
-from lwddpm.training.disk import complete_folder
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
-A folder appears under its name only when it is complete (`training.disk`). What is read may come from anywhere: nothing
+A folder appears under its name only when it is complete (`files`). What is read may come from anywhere: nothing
 in it is run, and nothing is allocated before the size of a file fits the network that its config describes.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
+from lwddpm.files import complete_folder
 from lwddpm.models.build import build_model
-from lwddpm.training.disk import complete_folder
 
 _Json = TypeVar("_Json", bound=BaseModel)
 _STATE = "state.json"

@@ -16,6 +16,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.evaluation.collapse import diversity
+from lwddpm.files import remove_leftovers
 from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
 from lwddpm.training.checkpoint import (
@@ -27,7 +28,6 @@ from lwddpm.training.checkpoint import (
     save_model,
 )
 from lwddpm.training.denoising import DenoisingStep
-from lwddpm.training.disk import remove_leftovers
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep

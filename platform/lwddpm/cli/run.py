@@ -1,0 +1,143 @@
+"""`lwddpm run`, `sample` and `doctor`: what computes here."""
+
+from typing import Annotated, Any
+
+import typer
+
+from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, TrackingOption, app, enter, finish
+
+DirectoryOption = Annotated[
+    str | None, typer.Option("--directory", "-C", metavar="DIR", help="Working folder, where relative paths start.")
+]
+
+
+@app.command()
+def run(
+    job: JobArgument,
+    overrides: OverrideOption = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over instead of continuing or reusing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate, show config and needs; start nothing.")] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="ADDR", help="Ray cluster; default RAY_ADDRESS, else embedded.")
+    ] = None,
+    directory: DirectoryOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a job: prepare, train, search, compare, evaluate or sample, as its `kind` says.
+
+    The same command continues an interrupted job from its last checkpoint, and does nothing when the job is done.
+    Ctrl-C saves a checkpoint first.
+
+        lwddpm run jobs/demo.yaml
+
+        lwddpm run jobs/kaggle_small.yaml --set data.source=PATH
+
+        lwddpm run jobs/paper.yaml --set data.source=PATH --dry-run
+    """
+    from lwddpm.jobfile import load_job
+    from lwddpm.training.allocator import tune_allocator
+
+    tune_allocator()
+
+    def verb() -> dict[str, Any]:
+        loaded = load_job(job, overrides or [])
+        if directory is not None:
+            enter(directory)
+        if dry_run:
+            from lwddpm.kinds.dry_run import plan
+
+            return plan(loaded, address)
+        from lwddpm.kinds.jobs import run_job
+
+        return run_job(loaded, fresh=fresh, address=address)
+
+    finish(verb, as_json, "plan" if dry_run else "summary")
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
+    ],
+    count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddpm, ddim (default), dpmsolver++ or sde-dpmsolver++. None for GANs.")
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
+    ] = None,
+    eta: Annotated[float | None, typer.Option(help="DDIM only: 0 (default) deterministic, 1 as noisy as DDPM.")] = None,
+    seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and samples.json.")
+    ] = "samples",
+    workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw synthetic slices from a registered or saved model.
+
+    A diffusion model denoises, in `--steps` steps of a `--sampler`; a GAN draws in one pass and takes neither.
+
+        lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
+    """
+    from lwddpm.jobfile import validate_job
+
+    def verb() -> dict[str, Any]:
+        sampling = {
+            "sampler": sampler,
+            "num_inference_steps": steps,
+            "eta": eta,
+            "batch_size": batch_size,
+            "seed": seed,
+        }
+        job = {
+            "kind": "sample",
+            "name": "sample",
+            "model_uri": model,
+            "count": count,
+            "out": out,
+            "sampling": sampling,
+            "workers": {"count": workers},
+            "tracking": {"uri": tracking_uri},
+        }
+        from lwddpm.kinds.jobs import run_job
+
+        return run_job(validate_job(job, "sample"))
+
+    finish(verb, as_json, "summary")
+
+
+@app.command()
+def doctor(
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="ADDR", help="Cluster to check, from each of its nodes: http://HOST:8265."),
+    ] = None,
+    directory: DirectoryOption = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Check what works here: Ray, MLflow, GPU, memory, metric weights; says what to do about what does not.
+
+    With --address the checks run on that cluster, and each of its nodes is asked for its package versions, whether it
+    shares the storage and reaches the tracking server, and its GPUs.
+
+    Exit code 1 if anything that every job needs is broken.
+    """
+
+    def verb() -> dict[str, Any]:
+        if address is not None and address.startswith("http"):
+            from lwddpm.head.credentials import offer_token
+
+            offer_token()  # before Ray is imported
+        from lwddpm.head.doctor import examine
+
+        if directory is not None:
+            enter(directory)
+        return examine(address, tracking_uri)
+
+    if not finish(verb, as_json, "checkup")["healthy"]:
+        raise typer.Exit(1)

@@ -1,0 +1,290 @@
+"""What a comparison measures of its trained networks: rows of the table, ablations, curves, histograms, pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lwddpm import families
+from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric, Sampler, System
+from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
+from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
+from lwddpm.evaluation.noise import noise_histograms
+from lwddpm.evaluation.protocol import num_evaluated, reference_statistics
+from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.evaluation.sample_size import frechet_by_size
+from lwddpm.kinds.compare.cost import measure_cost
+from lwddpm.kinds.compare.kept import Bench
+from lwddpm.kinds.compare.plan import Plan, Planned, PlannedVariant, protocol_of
+from lwddpm.progress import bar, say
+from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
+from lwddpm.report.table import SSIM
+from lwddpm.tracking.rundir import read_json, run_folder, write_json
+from lwddpm.training.checkpoint import load_model, read_saved_model
+
+SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
+SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices a picture
+HISTOGRAM_SLICES = 64
+STRIP_ROWS, STRIP_FRAMES = 4, 8
+HELD_OUT = "real held-out slices"
+
+
+class Measurer:
+    """Makes all measurements of one comparison.
+
+    Args:
+        distance: the Fréchet distance to use where only one is wanted.
+    """
+
+    def __init__(self, job: CompareJob, plan: Plan, bench: Bench, distance: Metric) -> None:
+        self.job, self.plan, self.bench, self.distance = job, plan, bench, distance
+        self.dataset, self.session = bench.dataset, bench.session
+        assert job.diffusion is not None
+        self.diffusion = job.diffusion
+        self.images = Images()
+        self.warnings: dict[str, tuple[str, ...]] = {}  # by training
+
+    def systems(self) -> Iterator[Measurement]:
+        """Every system with every training and sampling seed, by the protocol."""
+        for system, trainings in self.plan.systems.items():
+            for training in trainings:
+                for seed in self.job.compare.sampling_seeds:
+                    config = protocol_of(self.job, system, seed)
+                    result = self._measure(f"{system}, sampling seed {seed}", model_of(training), config)
+                    self.warnings.setdefault(training.label, result.warnings)
+                    yield _measurement("system", system, system, training.seed, config, result)
+            self.images[f"samples/{system}"] = self._samples(trainings[0], system, SHOWN)
+
+    def variants(self) -> Iterator[Measurement]:
+        """Every row of every ablation, by the proxy."""
+        for variant in self.plan.variants:
+            for seed in self.job.compare.sampling_seeds:
+                config = self._proxy(seed)
+                model_dir = model_of(variant.training)
+                what = f"{variant.system}, {variant.ablation} {variant.label}, sampling seed {seed}"
+                result = self._measure(what, model_dir, config)
+                yield _measurement(
+                    variant.ablation, variant.label, variant.system, variant.training.seed, config, result
+                )
+            self._picture(variant)
+
+    def _picture(self, variant: PlannedVariant) -> None:
+        images = self.bench.samples(
+            model_of(variant.training), self._proxy(self.job.compare.sampling_seeds[0]), SHOWN_IN_A_ROW
+        )
+        self.images.setdefault(f"{variant.ablation}/{variant.system}/{variant.label}", images)
+
+    def steps(self) -> Iterator[Measurement]:
+        """LW-DDPM, or the first diffusion model, sampled by several samplers with few and many steps."""
+        system = next((s for s in ("lw_ddpm", "ddpm") if s in self.plan.systems), None)
+        if system is None:
+            return
+        training = self.plan.systems[system][0]
+        for sampler in SWEPT:
+            for steps in self.job.compare.inference_steps:
+                if steps <= self.diffusion.num_train_timesteps:
+                    changes = {"sampler": sampler, "num_inference_steps": steps, "eta": 0.0}
+                    config = self._proxy(self.job.compare.sampling_seeds[0]).model_copy(update=changes)
+                    result = self._measure(f"{sampler}, {steps} steps", model_of(training), config)
+                    yield _measurement("steps", sampler, system, training.seed, config, result, x=steps)
+
+    def epochs(self) -> Iterator[Measurement]:
+        """Every system at the snapshots of its training and at its end, n as in the proxy."""
+        for system, (training, *_) in self.plan.systems.items():
+            proxy = self._proxy(self.job.compare.sampling_seeds[0])
+            changes = {name: getattr(proxy, name) for name in ("metrics", "num_samples", "num_reference")}
+            config = protocol_of(self.job, system, proxy.seed).model_copy(update=changes)
+            for epoch, model_dir in snapshots_of(training):
+                result = self._measure(f"{system}, epoch {epoch:g}", model_dir, config)
+                yield _measurement("epochs", system, system, training.seed, config, result, x=epoch)
+                images = self.bench.samples(model_dir, config, SHOWN_IN_A_ROW)
+                self.images[f"epochs/{system}/{epoch:g}"] = images
+
+    def sample_sizes(self) -> Iterator[SampleSize]:
+        """Fréchet distances of few and many slices, generated and real."""
+        features: dict[str, torch.Tensor] = {}
+        for system in ("lw_ddpm", "ddpm"):
+            for training in self.plan.systems.get(system, [])[:1]:
+                configs = [protocol_of(self.job, system, seed) for seed in self.job.compare.sampling_seeds]
+                count = num_evaluated(self.dataset, configs[0])
+                pools = [self.bench.samples(model_of(training), config, count) for config in configs]
+                features[system] = torch.cat([self.bench.features(self.distance, pool) for pool in pools])
+        held_out = np.concatenate([self.dataset.images(split) for split in ("validation", "test")])
+        features[HELD_OUT] = self.bench.features(self.distance, held_out)
+        reference = reference_statistics(self.distance, self.dataset, self.job.protocol, self.bench.features)
+        for label, found in features.items():
+            for n, values in frechet_by_size(found, reference, self.job.compare.sample_sizes).items():
+                yield SampleSize(label=label, n=n, values=tuple(values))
+
+    def noise(self) -> Iterator[NoiseHistogram]:
+        """Predicted against true noise at the timesteps that each diffusion system visits."""
+        held_out = np.concatenate([self.dataset.images(split) for split in ("validation", "test")])
+        images = _spread(held_out, HISTOGRAM_SLICES)
+        for system, (training, *_) in self.plan.systems.items():
+            if system in families.ADVERSARIAL:
+                continue
+            model, saved = load_model(model_of(training), self._device)
+            assert saved.diffusion is not None
+            steps = protocol_of(self.job, system, 0).num_inference_steps
+            visited = visited_timesteps(saved.diffusion.num_train_timesteps, steps).tolist()
+            process = DiffusionProcess(saved.diffusion).to(self._device)
+            found = noise_histograms(model, process, images, visited)
+            yield NoiseHistogram(
+                system=system,
+                timesteps=steps,
+                edges=tuple(found.edges.tolist()),
+                true=tuple(map(tuple, found.true.tolist())),
+                predicted=tuple(map(tuple, found.predicted.tolist())),
+            )
+
+    def strips(self) -> dict[str, tuple[int, ...]]:
+        """Noising and denoising, frame by frame; returns the noising steps in each frame."""
+        real = _spread(self.dataset.images("test" if self.dataset.num("test") >= SHOWN else "train"), SHOWN)
+        self.images["real"] = real
+        frames, steps = forward_strip(real[:STRIP_ROWS], self.diffusion)
+        self.images["forward"] = frames
+        labels: dict[str, tuple[int, ...]] = {"forward": steps}
+        system = next((s for s in ("lw_ddpm", "ddpm") if s in self.plan.systems), None)
+        if system is not None:
+            config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
+            model, saved = load_model(model_of(self.plan.systems[system][0]), self._device)
+            assert saved.diffusion is not None
+            num = min(STRIP_FRAMES, config.num_inference_steps + 1)
+            shown, left = denoising_trajectory(
+                model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
+            )
+            self.images["reverse"], labels["reverse"] = shown.numpy(), tuple(left.tolist())
+        for name, label in enumerate(self.dataset.labels_names):
+            of_class = np.flatnonzero(self.dataset.labels("train") == name)
+            if len(of_class):
+                self.images[f"class/{label}"] = self.dataset.images("train")[_spread(of_class, SHOWN_IN_A_ROW)]
+        return labels
+
+    def costs(self, folder: Path) -> list[Cost]:
+        """Rounds in turn, so that what else the machine does falls on all systems alike; kept after each."""
+        file = folder / "costs.json"
+        kept: dict[str, dict[str, float]] = read_json(file) or {}
+        systems = list(self.plan.systems)
+        rounds = self.job.compare.cost_rounds
+        current: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
+        with bar("measuring costs", rounds * len(systems)) as progress:
+            for number in range(rounds):
+                for index, system in enumerate(systems):
+                    training = self.plan.systems[system][0]
+                    sampling = protocol_of(self.job, system, 0)
+                    key = f"{system} {number} {training.job.training_digest()} {sampling.digest()}"
+                    if key not in kept:
+                        # ddim is not trained: what ddpm's training cost is its cost too
+                        kept[key] = measure_cost(
+                            training.job,
+                            self.dataset.path,
+                            model_of(training),
+                            sampling,
+                            0 if system == "ddim" else self.job.compare.cost_steps,
+                            self.session,
+                        )
+                        write_json(file, kept)
+                    current[system].append(kept[key])
+                    progress.advance_to(number * len(systems) + index + 1, system)
+        names = ("images_per_s", "peak_memory_mib", "seconds_per_64")
+        return [
+            Cost(
+                system=system,
+                **{
+                    name: tuple(
+                        value.get(name, base[name])
+                        for value, base in zip(values, current.get("ddpm", values), strict=True)
+                    )
+                    for name in names
+                },
+            )
+            for system, values in current.items()
+        ]
+
+    def _measure(self, what: str, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
+        if not self.bench.knows(model_dir, config):
+            say(f"measuring {what}")
+        return self.bench.measure(model_dir, config)
+
+    def _samples(self, training: Planned, system: System, count: int) -> np.ndarray:
+        config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
+        return self.bench.samples(model_of(training), config, count)
+
+    def _proxy(self, seed: int) -> EvaluationConfig:
+        metrics = tuple(name for name in (self.distance, SSIM) if name in self.job.protocol.metrics)
+        return self.job.proxy.model_copy(update={"seed": seed, "metrics": metrics})
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self.session.in_process and self.session.use_gpu else "cpu"
+
+
+def model_of(training: Planned) -> Path:
+    """Folder of the final model."""
+    return run_folder(training.job) / "model"
+
+
+def snapshots_of(training: Planned) -> list[tuple[float, Path]]:
+    """(epoch, model folder) of the planned snapshots that were kept and of the end, rising."""
+    folders = [*(run_folder(training.job) / "snapshots").glob("epoch_*"), model_of(training)]
+    return sorted((read_saved_model(folder).epoch, folder) for folder in folders)
+
+
+def forward_strip(images: np.ndarray, diffusion: DiffusionConfig) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Slices uint8 [N, S, S] becoming noise.
+
+    Returns:
+        Frames uint8 [N, F, S, S], and the number of noising steps in each, from 0 to all.
+    """
+    process = DiffusionProcess(diffusion)
+    counts = np.linspace(0, diffusion.num_train_timesteps, STRIP_FRAMES).round().astype(int)
+    x_0 = from_uint8(torch.from_numpy(np.ascontiguousarray(images))[:, None])
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
+    frames = [
+        x_0 if count == 0 else process.q_sample(x_0, torch.full((len(x_0),), int(count) - 1), noise) for count in counts
+    ]
+    return torch.stack([to_uint8(frame[:, 0]) for frame in frames], dim=1).numpy(), tuple(counts.tolist())
+
+
+def snr_curves(diffusion: DiffusionConfig) -> dict[str, tuple[float, ...]]:
+    """Signal-to-noise ratio at every timestep, for the schedules of the paper's Figure 9."""
+    curves = {}
+    for name in ("linear", "cosine"):
+        abar = (1 - noise_schedule(name, diffusion.num_train_timesteps)).cumprod(0)
+        curves[name] = tuple((abar / (1 - abar)).tolist())
+    return curves
+
+
+def _spread(items: Any, count: int) -> Any:
+    """`count` rows, evenly spread: rows of a dataset are ordered by source."""
+    return np.ascontiguousarray(items[np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)])
+
+
+def _measurement(
+    group: str,
+    label: str,
+    system: str,
+    training_seed: int,
+    config: EvaluationConfig,
+    result: EvaluationResult,
+    x: float | None = None,
+) -> Measurement:
+    generated = [record for record in result.records if record.name != "ssim_reconstruction"]
+    denoises = system not in families.ADVERSARIAL
+    return Measurement(
+        group=group,
+        label=label,
+        system=system,
+        x=x,
+        training_seed=training_seed,
+        sampling_seed=config.seed,
+        n=generated[0].n if generated else 0,
+        num_reference=next((r.num_reference for r in generated if r.reference == "train" and r.num_reference), 0),
+        sampler=config.sampler if denoises else None,
+        inference_steps=config.num_inference_steps if denoises else None,
+        values={record.name: record.value for record in result.records},
+        floors={record.name: record.floor for record in result.records if record.floor is not None},
+    )

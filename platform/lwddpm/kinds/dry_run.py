@@ -1,0 +1,81 @@
+"""`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from lwddpm.config import AnyJob, CompareJob, DataConfig, SearchJob, TrainingJob, TrainJob
+from lwddpm.data.prepare import open_source
+from lwddpm.data.store import read_manifest
+from lwddpm.kinds.compare.plan import make_plan
+from lwddpm.kinds.jobs import check_job
+from lwddpm.search.budget import Budget
+from lwddpm.search.space import load_space
+from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
+from lwddpm.training.estimate import estimate
+from lwddpm.training.schedule import Schedule
+
+
+def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
+    """Validate wholly and describe.
+
+    Returns:
+        `config` (resolved), `digest`; for training jobs also `parameters`, `memory_mib_per_worker`,
+        `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`;
+        for a comparison also `trainings`: parameters and steps of each, by label;
+        for a search also `search`: `space`, `trials`, `rungs` (steps at which one is measured), `steps_at_most`.
+
+    Raises:
+        ConfigError, DataError: as the real run would.
+    """
+    check_job(job, address)
+    described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
+    if isinstance(job, TrainingJob):
+        needs = estimate(job)
+        num_train, known = _train_slices(job.data)
+        schedule = Schedule.of(job.training, num_train, job.batches_per_step)
+        described |= {
+            "parameters": needs.parameters,
+            "memory_mib_per_worker": needs.memory_mib,
+            "tflop_per_step_and_worker": needs.step_tflop,
+            "train_slices": num_train,
+            "train_slices_known": known,
+            "steps_per_epoch": schedule.steps_per_epoch,
+            "steps": schedule.num_steps,
+            "run_dir": str(_folder(job)),
+        }
+        if isinstance(job, SearchJob):
+            rungs, trials = Budget.of(job, num_train).rungs, job.search.num_trials
+            described["search"] = {
+                "space": load_space(job.search.space, job).describe(),
+                "trials": trials,
+                "rungs": rungs,
+                "steps_at_most": trials * rungs[-1],
+            }
+        elif isinstance(job, CompareJob):
+            described["trainings"] = {
+                planned.label: {
+                    "parameters": estimate(planned.job).parameters,
+                    "steps": Schedule.of(planned.job.training, num_train, planned.job.batches_per_step).num_steps,
+                }
+                for planned in make_plan(job, num_train).trainings.values()
+            }
+    return described
+
+
+def _folder(job: TrainingJob) -> Path:
+    match job:
+        case SearchJob():
+            return search_folder(job)
+        case CompareJob():
+            return compare_folder(job)
+        case _:
+            assert isinstance(job, TrainJob)
+            return run_folder(job)
+
+
+def _train_slices(data: DataConfig) -> tuple[int, bool]:
+    """Size of the training split: exact once prepared, before that expected from the number of files."""
+    manifest = read_manifest(data.dataset_path)
+    if manifest is not None:
+        return manifest.splits["train"].num, True
+    return round(len(open_source(data).scan()[0]) * data.splits[0]), False

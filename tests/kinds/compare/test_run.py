@@ -1,0 +1,126 @@
+"""A whole comparison on the smallest dataset: killed, continued without retraining, drawn again from the store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lwddpm.errors import ConfigError
+from lwddpm.jobfile import load_job
+from lwddpm.kinds.compare.redraw import redraw
+from lwddpm.kinds.jobs import run_job
+from lwddpm.report import data as report_data
+from lwddpm.tracking.store import connect
+
+pytestmark = pytest.mark.cluster
+SMALL = (
+    "data.phantom_count=60",
+    "data.image_size=16",
+    "model.dim=8",
+    "model.dim_mults=[1,2]",
+    "training.max_steps=8",
+    "training.batch_size=8",
+    "training.warmup_steps=0",
+    "training.log_every_steps=3",
+    "training.checkpoint_every_epochs=0.5",
+    "training.validation_samples=6",
+    "evaluation.metrics=[fd_lite0,ssim_nearest]",
+    "evaluation.num_samples=6",
+    "evaluation.num_reference=24",
+    "evaluation.num_inference_steps=4",
+    "compare.systems=[ddpm,ddim,gan]",
+    "compare.ddim_steps=2",
+    "compare.sampling_seeds=[0,1]",
+    "compare.ablations={loss: {systems: [ddpm], variants: [{diffusion.loss: smooth_l1}, {diffusion.loss: l1}]}, "
+    "attention: null, schedule: null, prediction_type: null}",
+    "compare.ablation_overrides={}",
+    "compare.proxy.num_samples=4",
+    "compare.proxy.num_reference=24",
+    "compare.proxy.num_inference_steps=2",
+    "compare.inference_steps=[2,4]",
+    "compare.snapshot_epochs=[1,2]",
+    "compare.sample_sizes=[4]",
+    "compare.cost_rounds=1",
+    "compare.cost_steps=4",
+)
+
+
+@pytest.fixture
+def overrides(tiny_data: str, tmp_path: Path) -> list[str]:
+    places = (f"data.path={tiny_data}", "output=runs", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    return [*SMALL, *places]
+
+
+def _killed_in_the_second_training(overrides: list[str], folder: Path) -> None:
+    """Start the command line and kill it, as a full machine does."""
+    flags = [part for override in overrides for part in ("--set", override)]
+    command = [str(Path(sys.executable).with_name("lwddpm")), "run", "compare_demo", *flags]
+    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        try:
+            deadline = time.monotonic() + 280
+            while not list(folder.glob("runs/compare-demo-gan-*/run.json")):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+def _trained(folder: Path) -> dict[str, Any]:
+    (result,) = folder.glob("runs/compare-demo-ddpm-????????/result.json")
+    weights = result.with_name("model") / "model.safetensors"
+    return {"result": json.loads(result.read_text()), "written": weights.stat().st_mtime_ns}
+
+
+@pytest.mark.timeout(600)
+def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
+    overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _killed_in_the_second_training(overrides, tmp_path)
+    before = _trained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    job = load_job("compare_demo", overrides)
+    result = run_job(job)
+    assert _trained(tmp_path) == before, "a finished system was trained again"
+
+    client = connect(f"sqlite:///{tmp_path}/mlflow.db")
+    parent = client.get_run(result["run_id"])
+    query = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+    children = {run.info.run_name: run for run in client.search_runs([parent.info.experiment_id], query)}
+    assert children.keys() == {f"compare-demo-{name}" for name in ("ddpm", "ddim", "gan", "ddpm-loss-l1")}
+    assert {run.info.status for run in (parent, *children.values())} == {"FINISHED"}
+    assert children["compare-demo-ddpm"].info.run_id == before["result"]["run_id"]
+    logged = [m.step for m in client.get_metric_history(before["result"]["run_id"], "train/loss")]
+    assert logged == list(range(1, 9))
+    assert {"ddpm/fd_lite0", "ddim/seconds_per_64", "gan/parameters"} <= parent.data.metrics.keys()
+    names = {model.name for model in client.search_registered_models()}
+    assert names == {"compare-demo-ddpm", "compare-demo-gan"}
+
+    folder = Path(result["report"]).parent
+    report = report_data.load(folder).report
+    assert {s.name for s in report.systems} == {"ddpm", "ddim", "gan"}
+    measured = [(m.group, m.label, m.sampling_seed, m.x) for m in report.measurements]
+    assert len(set(measured)) == len(measured)
+    counts = {group: len(report.group(group)) for group in ("system", "loss", "steps", "epochs")}
+    assert counts == {"system": 3 * 2, "loss": 2 * 2, "steps": 3 * 2, "epochs": 3 * 2}
+    costs = {cost.system: cost for cost in report.costs}
+    assert costs["ddim"].images_per_s == costs["ddpm"].images_per_s
+    assert all(min(cost.peak_memory_mib + cost.seconds_per_64) > 0 for cost in costs.values())
+
+    # the same command finds everything done; the store alone is enough to draw the report again
+    assert run_job(job) == result
+    again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
+    assert again["statements"] == result["statements"]
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    with pytest.raises(ConfigError, match="no comparison of this folder, run id or job name"):
+        redraw("nothing", tracking_uri=str(job.tracking.uri))

@@ -1,0 +1,204 @@
+"""Whole jobs through the front door, on the smallest dataset: in this process, and on Ray workers."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from lwddpm.cluster.exported import JobMetrics
+from lwddpm.config import TrainJob
+from lwddpm.errors import ConfigError, DataError, JobError
+from lwddpm.jobfile import load_job
+from lwddpm.kinds.jobs import run_job
+from lwddpm.tracking.registry import fetch_model
+from lwddpm.tracking.rundir import occupied, run_folder
+from lwddpm.tracking.store import connect
+from lwddpm.training.checkpoint import latest_checkpoint, load_model
+
+Build = Callable[..., TrainJob]
+pytestmark = pytest.mark.cluster
+
+
+def _run(tracking_uri: str, run_id: str) -> mlflow.entities.Run:
+    return connect(tracking_uri).get_run(run_id)
+
+
+def _losses(job: TrainJob, run_id: str) -> dict[int, float]:
+    assert job.tracking.uri is not None
+    history = connect(job.tracking.uri).get_metric_history(run_id, "train/loss")
+    assert len({m.step for m in history}) == len(history), "a step was logged twice"
+    return {m.step: m.value for m in history}
+
+
+@pytest.fixture
+def finished(tiny_job: Build) -> tuple[TrainJob, dict[str, object]]:
+    job = tiny_job()
+    return job, run_job(job)
+
+
+def test_a_job_ends_with_a_registered_evaluated_model(finished: tuple[TrainJob, dict[str, object]]) -> None:
+    job, result = finished
+    assert job.tracking.uri is not None
+    assert set(result["metrics"]) == {"eval/ssim_pairs", "eval/ssim_pairs_floor", "eval/ssim_reconstruction"}  # type: ignore[call-overload]
+    run = _run(job.tracking.uri, str(result["run_id"]))
+    assert run.info.status == "FINISHED"
+    assert result["metrics"].items() <= run.data.metrics.items()  # type: ignore[attr-defined]
+    client = connect(job.tracking.uri)
+    files = {f.path for folder in ("figures", "evaluation") for f in client.list_artifacts(run.info.run_id, folder)}
+    assert files == {
+        "figures/loss.png",
+        "figures/real_beside_synthetic.png",
+        "figures/denoising.png",
+        "evaluation/metrics.md",
+        "evaluation/metrics.json",
+    }
+    version = client.get_model_version_by_alias("lw-ddpm-demo", "candidate")
+    assert version.run_id == run.info.run_id
+    assert version.tags["lwddpm.dataset_version"] == result["dataset"]["version"]  # type: ignore[index]
+    _, saved = load_model(fetch_model("models:/lw-ddpm-demo@candidate"))
+    assert saved.step == 8
+
+
+def test_run_again_it_does_nothing_and_fresh_starts_over(finished: tuple[TrainJob, dict[str, object]]) -> None:
+    job, result = finished
+    again = run_job(job)
+    assert again == json.loads(json.dumps(result))
+    started_over = run_job(job, fresh=True)
+    assert started_over["run_id"] != result["run_id"]
+    assert started_over["metrics"] == result["metrics"]  # the same seeds give the same model
+    assert started_over["model"]["version"] == 2
+
+
+def test_another_evaluation_reuses_the_training(finished: tuple[TrainJob, dict[str, object]]) -> None:
+    job, result = finished
+    changed = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"seed": 5})})  # type: ignore[union-attr]
+    weights = run_folder(job) / "model" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    second = run_job(changed)
+    assert weights.stat().st_mtime_ns == before
+    assert second["run_id"] == result["run_id"]
+    assert second["metrics"] != result["metrics"]
+
+
+def test_samples_are_the_same_however_they_are_drawn(
+    finished: tuple[TrainJob, dict[str, object]], tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    job, _ = finished
+    uris = {"model_uri": "models:/lw-ddpm-demo@candidate", "tracking.uri": str(job.tracking.uri)}
+    common = [f"{key}={value}" for key, value in uris.items()] + ["sampling.num_inference_steps=3", "count=5"]
+    for name, size in (("a", 5), ("b", 2)):
+        sample = load_job("sample", [*common, f"out={tmp_path / name}", f"sampling.batch_size={size}"])
+        assert run_job(sample)["count"] == 5
+    for index in range(5):
+        a, b = (np.asarray(Image.open(tmp_path / name / f"{index}.png")).astype(int) for name in "ab")
+        assert a.shape == (16, 16)
+        assert abs(a - b).max() <= 1
+    about = json.loads((tmp_path / "a" / "samples.json").read_text())
+    assert about["synthetic"] is True
+    assert (tmp_path / "a" / "grid.png").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ConfigError, match="new or empty folder"):
+        run_job(load_job("sample", [*common, f"out={tmp_path / 'mine'}"]))
+
+
+def test_an_evaluate_job_measures_a_registered_model(
+    finished: tuple[TrainJob, dict[str, object]], tiny_data: str
+) -> None:
+    job, result = finished
+    overrides = [f"data.path={tiny_data}", "data.phantom_count=60", "data.image_size=16"]
+    overrides += [f"tracking.uri={job.tracking.uri}", "evaluation.num_samples=6", "evaluation.sampler=ddim"]
+    overrides += ["evaluation.num_inference_steps=3", "evaluation.metrics=[ssim_pairs,ssim_reconstruction]"]
+    found = run_job(load_job("evaluate", overrides))
+    assert found["metrics"] == pytest.approx(result["metrics"])
+    assert found["run_id"] != result["run_id"]
+    with pytest.raises(ConfigError, match=r"data\.image_size: must be the model's 16, got 32"):
+        run_job(load_job("evaluate", [o for o in overrides if "image_size" not in o] + ["data.path=null"]))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_follow_the_loss_curve_of_one(tiny_job: Build) -> None:
+    one, two = tiny_job("name=one"), tiny_job("name=two", "workers.count=2")
+    first, second = run_job(one), run_job(two)
+    losses = _losses(one, str(first["run_id"]))
+    assert sorted(losses) == list(range(1, 9))
+    assert _losses(two, str(second["run_id"])) == pytest.approx(losses, rel=2e-4)
+    assert second["metrics"] == pytest.approx(first["metrics"], abs=0.02)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL one of two workers after a checkpoint: the run ends with the weights of the undisturbed one."""
+    from lwddpm.cluster import train
+
+    calm = tiny_job("name=calm", "workers.count=2", "training.max_steps=30", "evaluation=null")
+    run_job(calm)
+    disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
+    shot: list[int] = []
+
+    def shoot(shown: train._Shown, rows: dict[int, dict[str, float]]) -> None:
+        mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
+        named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
+        workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
+        if not shot and latest_checkpoint(run_folder(disturbed)) and len(workers) == 2:
+            shot.append(max(rows))
+            os.kill(workers[1].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(train._Shown, "metrics", shoot)
+    exported: list[float] = []
+    export = JobMetrics.set
+
+    def note(self: JobMetrics, name: str, value: float, **labels: str) -> None:
+        if name == "worker_restarts":
+            exported.append(value)
+        export(self, name, value, **labels)
+
+    monkeypatch.setattr(JobMetrics, "set", note)
+    result = run_job(disturbed)
+    assert shot, "no worker was killed"
+    assert exported == [0, 1]
+    assert sorted(_losses(disturbed, str(result["run_id"]))) == list(range(1, 31))
+    a, b = (load_file(run_folder(job) / "model" / "model.safetensors") for job in (calm, disturbed))
+    for key in a:
+        np.testing.assert_allclose(a[key], b[key], rtol=0, atol=1e-5)
+
+
+def test_a_diverging_run_fails_with_its_reason_and_status(tiny_job: Build) -> None:
+    job = tiny_job("training.lr=1", "training.max_grad_norm=null", "training.max_steps=200")
+    with pytest.raises(JobError, match=r"diverged at step \d+"):
+        run_job(job)
+    run_id = json.loads((run_folder(job) / "run.json").read_text())["run_id"]
+    assert _run(str(job.tracking.uri), run_id).info.status == "FAILED"
+
+
+def test_a_job_runs_once_at_a_time(tiny_job: Build) -> None:
+    job = tiny_job()
+    with occupied(run_folder(job)), pytest.raises(JobError, match="running already"):
+        run_job(job)
+
+
+def test_what_can_be_known_before_is_refused_before(tiny_job: Build, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.source"):
+        run_job(tiny_job(f"data.source={tmp_path / 'missing'}", "data.path=null"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        run_job(tiny_job(f"data.source={tmp_path / 'empty'}", "data.path=null"))
+    with pytest.raises(ConfigError, match=r"workers\.use_gpu"):
+        run_job(tiny_job("workers.use_gpu=true", "workers.count=1000", "training.batch_size=1000"))
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
+        run_job(tiny_job("tracking.uri=http://127.0.0.1:1"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="output"):
+        run_job(tiny_job(f"output={tmp_path / 'file' / 'runs'}"))
+    with pytest.raises(ConfigError, match="inception_weights"):
+        run_job(tiny_job("evaluation.inception_weights=/no/such/file"))
+    assert not (tmp_path / "runs").exists()
