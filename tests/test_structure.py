@@ -14,6 +14,7 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
+    {"version"},
     {"families", "offline", "progress"},
     {"files"},
     {"config"},
@@ -37,6 +38,7 @@ FORBIDDEN = {
         part: {"ray", "mlflow", "optuna"}
         for part in (
             "errors",
+            "version",
             "families",
             "files",
             "config",

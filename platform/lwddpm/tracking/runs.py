@@ -1,10 +1,8 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
 import getpass
-import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.reconcile import close_dead_runs, identity
 from lwddpm.tracking.store import check_answers, connect, public
+from lwddpm.version import git_commit
 
 _SYSTEM_METRICS_EVERY_S = 30
 _PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]*@")  # user:password@ of a URL on the command line
@@ -298,18 +297,6 @@ def _environment() -> dict[str, str]:
     tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
     commit = git_commit()
     return tags | ({"mlflow.source.git.commit": commit} if commit else {})
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this code comes from, or None outside one."""
-    if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
-        return os.environ["LWDDPM_COMMIT"] or None
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def log_images(run: TrackedRun, images: np.ndarray) -> None:
