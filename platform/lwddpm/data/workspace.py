@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from pyarrow import fs
 
-from lwddpm.data.location import Location, exclusive
+from lwddpm.data.location import Location
 from lwddpm.data.manifest import MANIFEST, SPLITS
 from lwddpm.errors import DataError
+from lwddpm.files import locked
 
 OURS = re.compile(rf"({'|'.join(SPLITS)})-\d+\.parquet|{re.escape(MANIFEST)}|\.preparing-.*")
 ABANDONED_S = 24 * 3600
@@ -108,7 +109,7 @@ def open_workspace(target: Location) -> Iterator[Workspace]:
         return
     folder, name = Path(target.path).parent, Path(target.path).name
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / f".{name}.lock") as held:
+    with locked(folder / f".{name}.lock") as held:
         if held:  # nobody else prepares this target now, so whatever lies there is abandoned
             for abandoned in folder.glob(f".{glob.escape(name)}.preparing-*"):
                 shutil.rmtree(abandoned, ignore_errors=True)

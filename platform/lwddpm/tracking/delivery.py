@@ -10,10 +10,11 @@ from mlflow.tracking import MlflowClient
 from requests import RequestException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from lwddpm.addresses import public
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.progress import say
 from lwddpm.tracking.outbox import Delivered, Outbox, Report
-from lwddpm.tracking.store import check_answers, public
+from lwddpm.tracking.store import check_answers
 
 BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _EVERY_S = 10.0  # a request costs tens of milliseconds of a CPU that the training wants

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.errors import JobError
 from lwddpm.evaluation.figures import tile
-from lwddpm.files import write_whole
+from lwddpm.files import remove_leftovers, write_whole
 
 _LAST = 10**12 - 1  # stands for the step of a run's end: it is sent after everything else
 
@@ -83,8 +83,7 @@ class Outbox:
         """Forget an end that has not been sent: the run goes on."""
         for path in self.folder.glob(f"{_LAST:012d}-*.json"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob(".*.partial"):  # of a process that was killed
-            path.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
 
     def waiting(self) -> list[Path]:
         """Reports not sent yet, in order of their steps."""

@@ -1,6 +1,5 @@
 """Where MLflow keeps its records, and whether it can be reached."""
 
-import ipaddress
 import logging
 import os
 import socket
@@ -10,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
-from lwddpm.data.location import exclusive
 from lwddpm.errors import ConfigError
+from lwddpm.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,14 +92,6 @@ def named_hosts(tracking: TrackingConfig) -> list[str]:
     return [host for uri in uris if (host := urlparse(uri).hostname)]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def connect(uri: str) -> "MlflowClient":
     """Point this process at the store, creating its tables where it is new (which takes seconds)."""
     import mlflow
@@ -119,19 +111,11 @@ def connect(uri: str) -> "MlflowClient":
     return client
 
 
-def public(uri: str) -> str:
-    """The URI without user and password, fit for logs and records."""
-    parsed = urlparse(uri)
-    if parsed.username is None and parsed.password is None:
-        return uri
-    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
-
-
 @contextmanager
 def _creating(uri: str) -> Iterator[None]:
     """Only one process at a time may find an SQLite file without tables: MLflow does not guard their creation."""
     if not uri.startswith("sqlite:///"):
         yield
         return
-    with exclusive(Path(f"{uri.removeprefix('sqlite:///')}.lock")):
+    with locked(Path(f"{uri.removeprefix('sqlite:///')}.lock")):
         yield
