@@ -13,6 +13,7 @@ from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.files import locked
+from lwddpm.tracking import notes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,6 +110,29 @@ def connect(uri: str) -> "MlflowClient":
         reason = str(error).splitlines()[0]
         raise ConfigError(f"tracking.uri: {public(uri)} is not a usable MLflow store ({reason}); set another") from None
     return client
+
+
+def open_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
+    import mlflow
+
+    try:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            return str(experiment.experiment_id)
+        beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
+        location = str(beside) if uri.startswith("sqlite:///") else None
+        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
+    except mlflow.MlflowException as error:
+        raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
+
+
+def run_url(client: "MlflowClient", run_id: str) -> str:
+    """The run's page on an MLflow server; for other stores their URI, which `mlflow ui` takes."""
+    uri = public(str(client.tracking_uri))
+    if not uri.startswith("http"):
+        return uri
+    return f"{uri.rstrip('/')}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 @contextmanager
