@@ -81,7 +81,7 @@ def test_missing_damaged_and_foreign_datasets(dataset, tmp_path):
     manifest = tmp_path / "data" / "dataset.json"
     text = manifest.read_text()
     manifest.write_text(text.replace('"schema_version":1', '"schema_version":99'))
-    with pytest.raises(DataError, match="schema version must be 1, got 99"):
+    with pytest.raises(DataError, match=r"schema version must be 1, got 99.*lwddpm run JOB --fresh"):
         read_manifest(dataset.path)
     manifest.write_text(text[:100])
     with pytest.raises(DataError, match="damaged"):

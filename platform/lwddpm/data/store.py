@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lwddpm.data.location import locate
-from lwddpm.data.manifest import MANIFEST, SPLITS, Manifest, SplitSummary, read_manifest
+from lwddpm.data.manifest import MANIFEST, PREPARE_AGAIN, SPLITS, Manifest, SplitSummary, read_manifest
 from lwddpm.data.shards import ROW_GROUP_BYTES
 from lwddpm.errors import DataError
 from lwddpm.files import cache_folder, locked, replacing
@@ -105,9 +105,7 @@ class Dataset:
                     rows = max(1, ROW_GROUP_BYTES // self.manifest.image_size**2)
                     yield from file.iter_batches(batch_size=rows, columns=columns)
             except (OSError, pa.ArrowException) as error:
-                raise DataError(
-                    f"{self.path}/{shard}: missing or damaged ({error}); prepare it again with --fresh"
-                ) from error
+                raise DataError(f"{self.path}/{shard}: missing or damaged ({error}); {PREPARE_AGAIN}") from error
 
     def _column(self, split: str, name: str) -> list[Any]:
         return [value for batch in self._batches(split, [name]) for value in batch.column(0).to_pylist()]
@@ -129,7 +127,7 @@ class Dataset:
                         digest.update(json.dumps(row).encode())
                         file.write(buffer)
             if digest.hexdigest() != summary.sha256:
-                raise DataError(f"{self.path}: the {split} shards are not those of dataset.json; prepare with --fresh")
+                raise DataError(f"{self.path}: the {split} shards are not those of dataset.json; {PREPARE_AGAIN}")
 
 
 def open_dataset(path: str) -> Dataset:
