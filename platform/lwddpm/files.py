@@ -42,7 +42,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
     try:
         yield partial
-        _force(partial)
+        flush_to_disk(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -73,8 +73,7 @@ def complete_folder(path: Path) -> Iterator[Path]:
         partial.chmod(0o755)
         try:
             yield partial
-            for file in partial.rglob("*"):
-                _force(file)  # a rename may reach the disk before the data: a power cut would leave an empty file
+            flush_to_disk(partial)
             if path.exists():
                 shutil.rmtree(path)
             partial.replace(path)
@@ -153,6 +152,19 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
+def flush_to_disk(path: Path) -> None:
+    """Force a file, or all that a folder holds, to the disk, before it is renamed.
+
+    A rename may reach the disk before the data: after a power cut the name would stand for an empty file.
+    """
+    for each in (path, *path.rglob("*")):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock file, which is removed afterwards; yields False, without a lock, on filesystems that have none.
@@ -211,11 +223,3 @@ def _is_still(path: Path, status: os.stat_result) -> bool:
         return os.path.samestat(status, path.stat())
     except FileNotFoundError:
         return False
-
-
-def _force(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from pyarrow import fs
 from lwddpm.data.location import Location
 from lwddpm.data.manifest import MANIFEST, SPLITS
 from lwddpm.errors import DataError
-from lwddpm.files import locked
+from lwddpm.files import flush_to_disk, locked
 
 OURS = re.compile(rf"({'|'.join(SPLITS)})-\d+\.parquet|{re.escape(MANIFEST)}|\.preparing-.*")
 ABANDONED_S = 24 * 3600
@@ -56,6 +56,7 @@ class Workspace:
         (self.dataset / MANIFEST).write_bytes(manifest.encode())
         if self.target.is_local:
             target = Path(self.target.path)
+            flush_to_disk(Path(self.dataset.path))
             if target.exists():
                 target.rename(f"{self.scratch.path}/replaced")
             Path(self.dataset.path).rename(target)
