@@ -14,7 +14,7 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
-    {"families", "offline", "progress"},
+    {"addresses", "families", "offline", "progress"},
     {"files"},
     {"config"},
     {"jobfile"},
@@ -37,6 +37,7 @@ FORBIDDEN = {
         part: {"ray", "mlflow", "optuna"}
         for part in (
             "errors",
+            "addresses",
             "families",
             "files",
             "config",

@@ -18,7 +18,7 @@ from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
 from lwddpm.tracking.registry import fetch_model
-from lwddpm.tracking.rundir import occupied, run_folder
+from lwddpm.tracking.rundir import lock_folder, run_folder
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 
@@ -182,7 +182,7 @@ def test_a_diverging_run_fails_with_its_reason_and_status(tiny_job: Build) -> No
 
 def test_a_job_runs_once_at_a_time(tiny_job: Build) -> None:
     job = tiny_job()
-    with occupied(run_folder(job)), pytest.raises(JobError, match="running already"):
+    with lock_folder(run_folder(job)), pytest.raises(JobError, match="running already"):
         run_job(job)
 
 

@@ -18,10 +18,11 @@ from lwddpm.cluster.train import Rows, run_workers
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
+from lwddpm.files import read_json, write_json
 from lwddpm.search.objectives import measure
 from lwddpm.search.space import trial_job
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.rundir import read_json, run_folder, write_json
+from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.loop import GRID_SAMPLES
 
 

@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from lwddpm.errors import ConfigError
+from lwddpm.files import write_private
 
 _SHORTEST_PASSWORD = 12  # MLflow's own rule
 _WELL_KNOWN_PASSWORDS = ("password1234", "adminadminadmin")
@@ -62,13 +63,3 @@ def ray_token(file: Path) -> str:
             "have one generated"
         )
     return token
-
-
-def write_private(file: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    partial.replace(file)

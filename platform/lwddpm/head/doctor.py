@@ -14,6 +14,7 @@ import psutil
 import ray
 import torch
 
+from lwddpm.addresses import public
 from lwddpm.cluster.session import Session
 from lwddpm.config import TrackingConfig, WorkersConfig
 from lwddpm.data.phantom import simulate
@@ -21,7 +22,7 @@ from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.features import WEIGHTS_SHA256, WeightsUnavailable, read_weights
 from lwddpm.head.jobserver import JobServer
 from lwddpm.head.nodes import differences, survey
-from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
+from lwddpm.tracking.store import check_tracking, connect, tracking_uri
 
 _GIB = 2**30
 _EXAMINED_WITHIN_S = 300.0

@@ -8,8 +8,9 @@ import urllib.parse
 from typing import Any
 
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.files import write_private
 from lwddpm.head import service
-from lwddpm.head.credentials import mlflow_password, ray_token, write_private
+from lwddpm.head.credentials import mlflow_password, ray_token
 from lwddpm.head.head import Head, HeadOptions
 from lwddpm.head.jobserver import JobServer
 from lwddpm.head.monitoring import missing_monitoring, monitoring_commands

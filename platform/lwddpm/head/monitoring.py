@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lwddpm.head.credentials import write_private
+from lwddpm.files import write_private
 from lwddpm.jobfile import shipped
 
 PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000

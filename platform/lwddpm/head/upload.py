@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import yaml
 
 import lwddpm
+from lwddpm.addresses import has_password
 from lwddpm.config import AnyJob, SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
@@ -77,7 +77,7 @@ def _check_size(folder: Path) -> None:
 def _refuse_passwords(settings: dict[str, Any]) -> None:
     """A job's settings can be read by whoever may list jobs or runs."""
     for key, value in flattened(settings).items():
-        if isinstance(value, str) and "://" in value and urlparse(value).password is not None:
+        if isinstance(value, str) and has_password(value):
             raise ConfigError(
                 f"{key}: must hold no password, since a submitted job can be read by others; put it into the "
                 "environment of the cluster's nodes (docs/cluster.md)"

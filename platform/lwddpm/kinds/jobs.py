@@ -19,9 +19,9 @@ from lwddpm.config import (
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
-from lwddpm.files import complete_folder
+from lwddpm.files import complete_folder, write_json
 from lwddpm.offline import offline
-from lwddpm.tracking.rundir import check_writable, write_json
+from lwddpm.tracking.rundir import check_writable
 from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
 
 

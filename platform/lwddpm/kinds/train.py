@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lwddpm.addresses import public
 from lwddpm.cluster.exported import JobMetrics
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
@@ -17,13 +18,14 @@ from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.evaluate import measure
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
-from lwddpm.tracking.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, write_json
+from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
-from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.schedule import Schedule
 
@@ -54,20 +56,20 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     """
     folder = run_folder(job)
     nested = dataset is not None
-    with occupied(folder):
+    with lock_folder(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
         if fresh:
-            clear(folder)
-        run_id = kept_run(folder, uri)
+            clear_folder(folder)
+        run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
             JobMetrics(job.name, run.run_id) as session.metrics,
         ):
-            keep_run(folder, run.run_id, uri)
+            write_run_id(folder, run.run_id, uri)
             if dataset is None:
                 dataset = prepare(job.data, session, fresh)
             session.rest()

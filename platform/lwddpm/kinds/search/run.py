@@ -15,6 +15,7 @@ import ray
 from ray import tune
 from ray.util.queue import Queue as RayQueue
 
+from lwddpm.addresses import public
 from lwddpm.cluster.exported import JobMetrics
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
@@ -24,6 +25,7 @@ from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WeightsUnavailable, read_weights
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.train import check_dataset, prepare, summary_of, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search import figures
@@ -31,9 +33,9 @@ from lwddpm.search import study as record
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import SearchSpace, load_space
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, search_folder, write_json
+from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
 from lwddpm.tracking.runs import TrackedRun, child_run, open_children, tracked_run
-from lwddpm.tracking.store import public, tracking_uri
+from lwddpm.tracking.store import tracking_uri
 
 _CHECKPOINT_OF_TUNE_S = "3600"  # Tune's own state is never read: the study is the record
 
@@ -65,20 +67,20 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     """
     folder = search_folder(job)
     uri, storage = tracking_uri(job.tracking), record.storage_url(job.search.storage)
-    with occupied(folder):
+    with lock_folder(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest():
             say(f"{job.name}: finished already, in {folder}; --fresh searches again, search.num_trials extends it")
             return done
         if fresh:
             record.delete_study(storage, job.name)
-            clear(folder)
-        run_id = kept_run(folder, uri)
+            clear_folder(folder)
+        run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder) as parent,
             JobMetrics(job.name, parent.run_id) as session.metrics,
         ):
-            keep_run(folder, parent.run_id, uri)
+            write_run_id(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             budget = Budget.of(job, dataset.num("train"))
             space = load_space(job.search.space, job)
@@ -296,9 +298,9 @@ class _Ledger:
             return
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        run_id = kept_run(folder, self._parent.uri)
+        run_id = read_run_id(folder, self._parent.uri)
         run = child_run(self._parent, job, run_id, job.digest(), folder)
-        keep_run(folder, run.run_id, run.uri)
+        write_run_id(folder, run.run_id, run.uri)
         trial.set_user_attr(record.RUN_ID, run.run_id)
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder
