@@ -1,22 +1,23 @@
-"""Ray for the length of one job: here, embedded; there, the cluster behind an address. Started when first needed."""
+"""Ray for the length of one job: inside this process, or a cluster behind an address. Started when first needed."""
 
 import logging
 import os
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
 import ray
 import torch
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.cluster.exported import ExportedSeries
+from lwddpm.cluster.settings import ray_settings
+from lwddpm.cluster.stop import sigterm_kept
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.offline import carried, is_offline
+from lwddpm.offline import is_offline, worker_environment
 from lwddpm.progress import bar, say
 
 T = TypeVar("T")
@@ -33,8 +34,7 @@ class Session:
     def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
         self.workers = workers
         self.address = address or os.environ.get("RAY_ADDRESS") or None
-        self.metrics = JobMetrics("", "")  # of the job, once its run is open
-        self._started_here = False
+        self._connection = ExitStack()  # empty where Ray does not run, or was started by somebody else
 
     @classmethod
     def inside_ray(cls, workers: WorkersConfig) -> "Session":
@@ -61,9 +61,7 @@ class Session:
 
     def close(self) -> None:
         """Stop or leave Ray if this session started or joined it; it starts again when needed."""
-        if self._started_here:
-            ray.shutdown()
-            self._started_here = False
+        self._connection.close()
 
     def rest(self) -> None:
         """Close where the job computes in this process: idle, Ray still takes a few per cent of the CPUs."""
@@ -89,33 +87,28 @@ class Session:
             ConfigError: the address does not answer, or the cluster is too small for the job.
         """
         if not ray.is_initialized():
-            on_sigterm = signal.getsignal(signal.SIGTERM)
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks in flight when another has failed
-            try:
-                if self.address is None:
-                    # an explicit "local": a stale address file of a dead cluster would be joined otherwise
-                    ray.init(
-                        address="local",
-                        num_cpus=usable_cpus(),
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                    )
-                else:
-                    say(f"joining the Ray cluster at {self.address}")
-                    ray.init(
-                        address=self.address,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        runtime_env={"env_vars": carried()} if is_offline() else None,
-                    )
-            except ConnectionError as error:
-                raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
-            self._started_here = True
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the driver without its clean-up
+            with ExitStack() as connection, sigterm_kept():
+                connection.enter_context(ray_settings(_environment(), logging.ERROR))
+                self._start()
+                connection.callback(ray.shutdown)
+                self._connection = connection.pop_all()
         check_resources(self.workers, ray.cluster_resources(), "the Ray cluster")
+
+    def _start(self) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address is None:
+            # an explicit "local": a stale address file of a dead cluster would be joined otherwise
+            ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, **quiet)
+            return
+        say(f"joining the Ray cluster at {self.address}")
+        try:
+            ray.init(
+                address=self.address,
+                runtime_env={"env_vars": worker_environment()} if is_offline() else None,
+                **quiet,
+            )
+        except ConnectionError as error:
+            raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
 
     @property
     def use_gpu(self) -> bool:
@@ -151,12 +144,24 @@ class Session:
         return max(1, usable[0] // workers_per_node) if usable else 1
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
-        """Apply `function` on all CPUs of the cluster; results come in the order of `items`."""
+        """Apply `function` on all CPUs of the cluster; yields the results in the order of `items`."""
         self.connect()
         return ray_map(function, items, description=description)
 
-    def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
-        """Apply a function that computes with a model: in this process, or on the job's workers."""
+    def worker_map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        description: str,
+        exported: ExportedSeries | None = None,
+    ) -> Iterator[R]:
+        """Apply a function that computes with a model: in this process, or on the job's workers.
+
+        Args:
+            description: of the progress bar.
+            exported: the job's series; the CPUs and GPUs that its tasks hold on a cluster are counted there.
+        """
         if self.in_process:
             yield from serial_map(function, items, description=description)
             return
@@ -164,7 +169,8 @@ class Session:
         resources, there = self.worker_resources, ray.cluster_resources()
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
         tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
-        with self.metrics.holding({name: amount * tasks for name, amount in resources.items()}):
+        held = {name: amount * tasks for name, amount in resources.items()}
+        with exported.holding(held) if exported else nullcontext():
             yield from ray_map(function, items, description=description, **options)
 
 
@@ -209,6 +215,15 @@ def _apply(function: Callable[[T], R], item: T) -> R:
 def _units(items: Sequence[Any]) -> int:
     """Progress counts what people count: the images in the chunks, where the items are chunks."""
     return sum(len(item) if isinstance(item, (list, tuple, range)) else 1 for item in items)
+
+
+def _environment() -> dict[str, str]:
+    """Variables that Ray reads where it is started; the user's own stay."""
+    defaults = {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task without a GPU leaves CUDA_VISIBLE_DEVICES alone
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks in flight when another has failed
+    }
+    return {name: os.environ.get(name, default) for name, default in defaults.items()}
 
 
 def usable_cpus() -> int:
