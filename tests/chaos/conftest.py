@@ -79,8 +79,8 @@ class Training:
 
     def checkpoints(self) -> list[int]:
         """Steps of the complete ones."""
-        found = self.folder.glob("runs/*/checkpoints/step_*/state.json")
-        return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
+        files = self.folder.glob("runs/*/checkpoints/step_*/state.json")
+        return sorted(int(path.parent.name.removeprefix("step_")) for path in files)
 
     def newest(self) -> int:
         return max(self.checkpoints(), default=0)
@@ -119,13 +119,13 @@ class Training:
 
     def workers(self) -> list[psutil.Process]:
         """Ray Train's, of the running driver or of the cluster that this test has started."""
-        found = []
+        workers = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
                 ours = process.environ().get("CHAOS") == self.environment["CHAOS"]
                 if ours and "RayTrainWorker" in "".join(process.cmdline()):
-                    found.append(process)
-        return found
+                    workers.append(process)
+        return workers
 
     def run(self) -> Any:
         """The only MLflow run that there may be."""
