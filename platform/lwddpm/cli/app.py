@@ -61,8 +61,13 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         typer.echo(__version__)
 
 
-def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
-    """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes."""
+def finish(verb: Callable[[], Any], as_json: bool, view: Callable[[Any], None]) -> Any:
+    """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes.
+
+    Args:
+        verb: does the work; returns what `--json` prints.
+        view: of `cli.views`, prints the same for a person.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for the result
             result = verb()
@@ -76,9 +81,7 @@ def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=str))
     else:
-        from lwddpm.cli import views
-
-        getattr(views, view)(result)
+        view(result)
     return result
 
 

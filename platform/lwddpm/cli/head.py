@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, app, finish
 
 jobs = typer.Typer(no_args_is_help=True, help="Look at the jobs of a cluster, and stop them.")
@@ -53,7 +54,7 @@ def up(
 
         return start(HeadOptions(cpus, gpus, expose, storage, ray_port, dashboard_port, mlflow_port))
 
-    finish(verb, as_json, "head")
+    finish(verb, as_json, views.head)
 
 
 @app.command()
@@ -65,7 +66,7 @@ def down(as_json: JsonFlag = False) -> None:
 
         return stop()
 
-    finish(verb, as_json, "downed")
+    finish(verb, as_json, views.downed)
 
 
 @app.command()
@@ -116,7 +117,7 @@ def submit(
             raise error
         return submission.as_dict() | {"submitted": new, "address": server.address, "run": run}
 
-    finish(verb, as_json, "submitted")
+    finish(verb, as_json, views.submitted)
 
 
 @jobs.command("list")
@@ -128,7 +129,7 @@ def jobs_list(address: AddressOption = None, as_json: JsonFlag = False) -> None:
 
         return [submission.as_dict() for submission in JobServer(address).jobs()]
 
-    finish(verb, as_json, "submissions")
+    finish(verb, as_json, views.submissions)
 
 
 @jobs.command("status")
@@ -142,7 +143,7 @@ def jobs_status(reference: IdArgument, address: AddressOption = None, as_json: J
         submission = server.find(reference)
         return submission.as_dict() | {"address": server.address, "run": server.run_of(submission.id)}
 
-    finish(verb, as_json, "submission")
+    finish(verb, as_json, views.submission)
 
 
 @jobs.command("logs")
@@ -165,7 +166,7 @@ def jobs_logs(
             typer.echo(text, nl=False, err=True)
         return {"id": submission.id, "log": ""}
 
-    finish(verb, as_json, "log")
+    finish(verb, as_json, views.log)
 
 
 @jobs.command("stop")
@@ -179,4 +180,4 @@ def jobs_stop(reference: IdArgument, address: AddressOption = None, as_json: Jso
         submission = server.stop(server.find(reference).id)
         return submission.as_dict() | {"address": server.address, "run": server.run_of(submission.id)}
 
-    finish(verb, as_json, "submission")
+    finish(verb, as_json, views.submission)

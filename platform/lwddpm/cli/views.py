@@ -1,4 +1,4 @@
-"""What a person reads at the end of a verb; machines get `--json`."""
+"""What a person reads at the end of a verb, a function for each; machines get `--json`."""
 
 import sys
 from typing import Any
