@@ -25,10 +25,14 @@ R = TypeVar("R")
 
 
 class Session:
-    """What the workers of a job run on.
+    """What the workers of a job run on: this machine, or the Ray cluster behind an address.
 
     A one-worker job without a cluster trains and samples in the driver's own process: a worker group takes ten
     seconds and more to start, and brings nothing there.
+
+    Args:
+        workers: how many, with which resources.
+        address: of a Ray cluster; default RAY_ADDRESS, else Ray is started here when it is first needed.
     """
 
     def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
@@ -38,7 +42,7 @@ class Session:
 
     @classmethod
     def inside_ray(cls, workers: WorkersConfig) -> "Session":
-        """For code that Ray runs already: one worker computes right there, several are asked of the same cluster."""
+        """For code that runs on Ray already: one worker computes in its process, several on the same cluster."""
         session = cls(workers)
         session.address = None if workers.max_count == 1 else "auto"
         return session
@@ -64,7 +68,7 @@ class Session:
         self._connection.close()
 
     def rest(self) -> None:
-        """Close where the job computes in this process: idle, Ray still takes a few per cent of the CPUs."""
+        """Close if the job computes in this process from now on: idle, Ray still takes a few per cent of the CPUs."""
         if self.in_process:
             self.close()
 
@@ -75,8 +79,8 @@ class Session:
             ConfigError: names the setting, what it asks for and what there is.
         """
         if self.address is None:
-            here = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
-            check_resources(self.workers, here, "this machine")
+            available = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
+            check_resources(self.workers, available, "this machine")
         else:
             _check_address(self.address)
 
@@ -87,6 +91,7 @@ class Session:
             ConfigError: the address does not answer, or the cluster is too small for the job.
         """
         if not ray.is_initialized():
+            self.close()  # what a lost connection has left
             with ExitStack() as connection, sigterm_kept():
                 connection.enter_context(ray_settings(_environment(), logging.ERROR))
                 self._start()
@@ -115,8 +120,8 @@ class Session:
         """Whether each worker gets a GPU."""
         if self.workers.use_gpu != "auto":
             return self.workers.use_gpu
-        there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
-        return there >= self.workers.min_count * self.workers.gpus_per_worker
+        available = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
+        return available >= self.workers.min_count * self.workers.gpus_per_worker
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -166,9 +171,9 @@ class Session:
             yield from serial_map(function, items, description=description)
             return
         self.connect()
-        resources, there = self.worker_resources, ray.cluster_resources()
+        resources, available = self.worker_resources, ray.cluster_resources()
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-        tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
+        tasks = min(len(items), *(int(available.get(name, 0) / amount) for name, amount in resources.items()))
         held = {name: amount * tasks for name, amount in resources.items()}
         with exported.holding(held) if exported else nullcontext():
             yield from ray_map(function, items, description=description, **options)
@@ -232,7 +237,7 @@ def usable_cpus() -> int:
 
 
 def _check_address(address: str) -> None:
-    """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    """Find out within seconds whether anything listens there: Ray itself would try for minutes."""
     if address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: is a job server, to which a job is sent with lwddpm submit")
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -246,13 +251,17 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: str) -> None:
+def check_resources(workers: WorkersConfig, available: Mapping[str, float], where: str) -> None:
     """Refuse a job that could never start; an elastic one needs room for its fewest workers.
+
+    Args:
+        available: CPU and GPU to how many there are.
+        where: that is, for the message.
 
     Raises:
         ConfigError: names the setting, what it asks for and what there is.
     """
-    gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    gpus, cpus = int(available.get("GPU", 0)), int(available.get("CPU", 0))
     if workers.use_gpu is True and workers.min_count * workers.gpus_per_worker > gpus:
         share = "one GPU" if workers.gpus_per_worker == 1 else f"{workers.gpus_per_worker:g} of a GPU"
         raise ConfigError(
