@@ -1,4 +1,4 @@
-"""The two secrets of a head, Ray's token and MLflow's password: made here, kept in files for their owner alone."""
+"""The two secrets of a head, Ray's token and MLflow's password: made here, in files that only their owner can read."""
 
 import os
 import secrets
@@ -13,9 +13,10 @@ _SHORTEST_TOKEN = 32
 
 
 def offer_token() -> None:
-    """Have job server clients of this process show the user's token, where there is one. Before Ray is imported.
+    """Have job server clients of this process show the user's token, where there is one; call before importing Ray.
 
-    Not for drivers: one in token mode loses its actors on a cluster without tokens, and Ray itself makes token files.
+    Not for drivers: in token mode one loses its actors on a cluster that runs without tokens, while the token file may
+    be there only because Ray itself has made it.
     """
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if named or (Path.home() / ".ray" / "auth_token").exists():
@@ -23,7 +24,7 @@ def offer_token() -> None:
 
 
 def mlflow_password(file: Path) -> str:
-    """MLflow's password: given, else the one of an earlier `up`, else a new one.
+    """MLflow's password: from MLFLOW_AUTH_ADMIN_PASSWORD, else that of an earlier `up`, else a new one.
 
     Raises:
         ConfigError: it is short or well known.

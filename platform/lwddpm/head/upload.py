@@ -1,4 +1,4 @@
-"""What a submitted job takes along: the platform's code, the shipped files and the job. Never data, runs or weights."""
+"""What is uploaded with a submitted job: the platform's code, the shipped files, the job. No data, runs or weights."""
 
 import shutil
 import tempfile
@@ -15,7 +15,7 @@ from lwddpm.config import AnyJob, SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
 
-# An allowlist: what else lies in the checkout stays here.
+# Only these are uploaded, whatever else lies in the checkout.
 _SUFFIXES = (".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".svg", ".toml", ".yaml", ".yml")
 LIMIT_MIB = 10.0  # Ray's job server takes 100
 JOB_FILE = "job.yaml"

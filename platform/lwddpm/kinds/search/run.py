@@ -16,10 +16,11 @@ from ray import tune
 from ray.util.queue import Queue as RayQueue
 
 from lwddpm.addresses import public
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.cluster.exported import ExportedSeries
+from lwddpm.cluster.listener import Rows
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import Rows, StopRequest
+from lwddpm.cluster.stop import StopRequest
 from lwddpm.cluster.trial import Trial, TrialSettings
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
@@ -78,7 +79,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder) as parent,
-            JobMetrics(job.name, parent.run_id) as session.metrics,
+            ExportedSeries(job.name, parent.run_id) as exported,
         ):
             write_run_id(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
@@ -89,7 +90,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             parent.dataset(dataset)
             _close_trials(study, parent, folder)
             try:
-                _run_trials(job, study, space, budget, dataset, folder, parent, session)
+                _run_trials(job, study, space, budget, dataset, folder, parent, session, exported)
             finally:
                 _log_study(study, parent)
             session.rest()
@@ -156,6 +157,7 @@ def _run_trials(
     folder: Path,
     parent: TrackedRun,
     session: Session,
+    exported: ExportedSeries,
 ) -> None:
     """Bring the study to `num_trials` trials; does nothing where it has them."""
     trials = study.get_trials(deepcopy=False)
@@ -180,7 +182,7 @@ def _run_trials(
         events=events,
     )
     with TrialTable(job.search.num_trials, budget.max_steps, job.search.pruned_on) as table:
-        ledger = _Ledger(study, parent, table, settings, session)
+        ledger = _Ledger(study, parent, table, settings, session, exported)
         searcher = StudySearcher(study, space, settings, ledger.notify(events))
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Trial, settings=settings), resources),
@@ -269,10 +271,16 @@ class _Ledger:
     """The driver's books: one MLflow run and one set of exported series for each trial, and the live table."""
 
     def __init__(
-        self, study: optuna.Study, parent: TrackedRun, table: TrialTable, settings: TrialSettings, session: Session
+        self,
+        study: optuna.Study,
+        parent: TrackedRun,
+        table: TrialTable,
+        settings: TrialSettings,
+        session: Session,
+        exported: ExportedSeries,
     ) -> None:
         self._study, self._parent, self._table, self._settings = study, parent, table, settings
-        self._search, self._trials = session.metrics, dict[int, JobMetrics]()
+        self._search, self._trials = exported, dict[int, ExportedSeries]()
         workers, use_gpu = settings.job.workers, session.use_gpu
         self._held_by_one = {
             "CPU": workers.max_count * settings.cpus_per_worker,
@@ -305,7 +313,7 @@ class _Ledger:
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder
         self._runs[trial.number] = run
-        self._trials[trial.number] = JobMetrics(self._settings.job.name, run.run_id, str(trial.number))
+        self._trials[trial.number] = ExportedSeries(self._settings.job.name, run.run_id, str(trial.number))
         self._trials[trial.number].open()
         self._count()
         self._table.begin(trial.number, values)
@@ -393,10 +401,10 @@ def _finish(
             check_dataset(trial, dataset)
             with (
                 tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run,
-                JobMetrics(job.name, run.run_id, str(found.number)) as session.metrics,
+                ExportedSeries(job.name, run.run_id, str(found.number)) as exported,
             ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
-                finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
+                finished = train_evaluate_register(trial, dataset, run_dir, run, session, exported, tags)
                 run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished
