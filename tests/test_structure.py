@@ -14,8 +14,7 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
-    {"version"},
-    {"families", "offline", "progress"},
+    {"addresses", "families", "offline", "progress", "version"},
     {"files"},
     {"config"},
     {"jobfile"},
@@ -38,9 +37,10 @@ FORBIDDEN = {
         part: {"ray", "mlflow", "optuna"}
         for part in (
             "errors",
-            "version",
+            "addresses",
             "families",
             "files",
+            "version",
             "config",
             "jobfile",
             "data",

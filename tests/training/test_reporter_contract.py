@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwddpm.cluster.train import WorkerReporter
+from lwddpm.cluster.listener import WorkerReporter
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.kinds.compare import cost

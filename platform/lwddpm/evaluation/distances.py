@@ -5,7 +5,6 @@ customary the square is what is reported. torchmetrics computes it, here always 
 ones are off by more than a percent when there are fewer images than features.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from lwddpm.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ def cached_statistics(path: Path, features: Callable[[], Tensor]) -> FeatureStat
         return FeatureStatistics(stored["sum"], stored["outer"], int(stored["num"]))
     except (FileNotFoundError, SafetensorError, KeyError):
         statistics = FeatureStatistics.of(features())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-        part = Path(folder) / path.name
+    with whole_file(path) as partial:
         tensors = {"sum": statistics.sum, "outer": statistics.outer, "num": torch.tensor(statistics.num)}
-        save_file(tensors, part)
-        part.replace(path)
+        save_file(tensors, partial)
     return statistics

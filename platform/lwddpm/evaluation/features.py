@@ -8,7 +8,6 @@ import hashlib
 import http.client
 import io
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lwddpm.errors import LwddpmError
+from lwddpm.files import replacing
 from lwddpm.offline import is_offline
 
 WEIGHTS_SHA256 = {
@@ -147,15 +147,12 @@ def _download_inception(path: Path, expected: str) -> None:
         f"where there is a connection fetch {url}, then copy it to {path} or name it in evaluation.inception_weights"
     )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
-            part = Path(folder) / path.name
+        with replacing(path) as part:
             with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response, part.open("wb") as file:
                 shutil.copyfileobj(response, file)
             actual = hashlib.sha256(part.read_bytes()).hexdigest()
             if actual != expected:
                 raise WeightsUnavailable(f"fid: {url} must have sha256 {expected}, got {actual}; {remedy}")
-            part.replace(path)
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()

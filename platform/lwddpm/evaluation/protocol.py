@@ -5,7 +5,6 @@ ones, n of them. It is what a perfect generator would score; a Fréchet distance
 its bias at small n is larger than most differences between models.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from lwddpm.evaluation.distances import FeatureStatistics, cached_statistics, fr
 from lwddpm.evaluation.features import WEIGHTS_SHA256, Extractor, WeightsUnavailable, load_extractor
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
 from lwddpm.evaluation.similarity import ssim, ssim_nearest, ssim_pairs
+from lwddpm.files import cache_folder
 
 NUM_PAIRS = 1000
 NUM_RECONSTRUCTED = 64
@@ -180,8 +180,7 @@ def _real_statistics(
 
 def _statistics_file(name: str, split: str, num: int, dataset: Dataset) -> Path:
     """Named by everything that the statistics depend on."""
-    root = Path(os.environ.get("LWDDPM_CACHE") or Path.home() / ".cache" / "lwddpm")
-    folder = root / "features" / f"{dataset.version}-{dataset.manifest.image_size}px"
+    folder = cache_folder() / "features" / f"{dataset.version}-{dataset.manifest.image_size}px"
     return folder / f"{name}-{WEIGHTS_SHA256[name][:16]}-{split}-{num}.safetensors"
 
 

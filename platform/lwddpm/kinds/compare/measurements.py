@@ -16,13 +16,14 @@ from lwddpm.evaluation.noise import noise_histograms
 from lwddpm.evaluation.protocol import num_evaluated, reference_statistics
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.sample_size import frechet_by_size
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.compare.cost import measure_cost
 from lwddpm.kinds.compare.kept import Bench
 from lwddpm.kinds.compare.plan import Plan, Planned, PlannedVariant, protocol_of
 from lwddpm.progress import bar, say
 from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
 from lwddpm.report.table import SSIM
-from lwddpm.tracking.rundir import read_json, run_folder, write_json
+from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.checkpoint import load_model, read_saved_model
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
