@@ -17,7 +17,7 @@ ROW = {"train/loss": 0.5, "train/images_per_s": 9.0, "train/peak_memory_mib": 70
 
 
 def _training(workers: int) -> Listener:
-    session = Session(WorkersConfig(count=workers))
+    session = Session(WorkersConfig(count=workers, cpus_per_worker=1, use_gpu=False))
     return train.TrainingProgress(Bar("training", 100, None), session, ExportedSeries("job", "run"))
 
 

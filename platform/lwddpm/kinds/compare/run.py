@@ -38,12 +38,12 @@ from lwddpm.report import data as report_data
 from lwddpm.report import page, table
 from lwddpm.report.data import Curves, Missing, Report, ReportData
 from lwddpm.report.statements import judge
-from lwddpm.version import git_commit
 from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.version import git_commit
 
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")
 _CURVE_POINTS = 400
