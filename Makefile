@@ -39,8 +39,8 @@ test-without-ray: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not cluster and not chaos and not gpu"
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs dashboards
-	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards docs
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos and not gpu"

@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 
 
 def cache_file(dataset: Dataset, extractor: str, content: str) -> Path:
-    """Named by everything that features of a dataset depend on: its version and size, the weights, the code.
+    """Path of a result, named by all that a dataset's features depend on: its version and size, the weights, the code.
 
     Args:
         extractor: `fid` or `fd_lite0`.
