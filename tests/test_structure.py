@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lwddpm import __version__
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (ROOT / "platform" / "lwddpm", ROOT / "dashboards" / "lwddpm_board")
 PROGRAMS = Path(sys.executable).parent
@@ -72,14 +74,22 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-DOCUMENTS = [path for folder in (".", "docs", "dashboards") for path in sorted((ROOT / folder).glob("*.md"))]
+FOLDERS = (".", "docs", "dashboards", "dashboards/grafana", "search_spaces")
+DOCUMENTS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_in_the_documents_resolve(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_last_release_is_the_version_everywhere() -> None:
+    releases = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[:2] == ["Unreleased", __version__]
+    for file in ("Dockerfile", "jobs/kubernetes/values.yaml"):
+        assert set(re.findall(r"lwddpm:(\d[\d.]*)", (ROOT / file).read_text())) == {__version__}, file
 
 
 def test_every_shipped_job_says_what_it_is_for() -> None:
