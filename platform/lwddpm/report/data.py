@@ -116,7 +116,7 @@ class NoiseHistogram(Record):
 
     Attributes:
         edges: of the bins, rising; what lies outside is in the outer bins.
-        true, predicted: counts, [slices][bins].
+        true, predicted: counts [slices, bins].
     """
 
     system: str

@@ -12,8 +12,9 @@ from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric,
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
+from lwddpm.evaluation.metrics import reference_statistics
 from lwddpm.evaluation.noise import noise_histograms
-from lwddpm.evaluation.protocol import num_evaluated, reference_statistics
+from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.sample_size import frechet_by_size
 from lwddpm.files import read_json, write_json

@@ -24,8 +24,8 @@ from lwddpm.cluster.session import Session, usable_cpus
 from lwddpm.config import CompareJob, EvaluateJob, Metric, System
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.evaluation.features import WEIGHTS_SHA256
-from lwddpm.evaluation.protocol import NETWORKS, num_evaluated
+from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
+from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.files import read_json, write_json
 from lwddpm.jobfile import flattened
