@@ -1,12 +1,14 @@
 """Ray for the length of one job: here, embedded; there, the cluster behind an address. Started when first needed."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,6 +20,7 @@ from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.offline import carried, is_offline
 from lwddpm.progress import bar, say
+from lwddpm.training.allocator import ENVIRONMENT
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -166,6 +169,25 @@ class Session:
         tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
         with self.metrics.holding({name: amount * tasks for name, amount in resources.items()}):
             yield from ray_map(function, items, description=description, **options)
+
+    def fresh_process(self, function: Callable[[T], R], argument: T) -> R:
+        """Call a module's function in a process that has done nothing else, with one worker's resources."""
+        if self.in_process:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                return pool.submit(function, argument).result()
+        self.connect()
+        resources = self.worker_resources
+        task = ray.remote(
+            num_cpus=resources["CPU"],
+            num_gpus=resources.get("GPU", 0),
+            max_calls=1,  # the process ends with its first task
+            runtime_env={"env_vars": ENVIRONMENT},
+        )(_apply)
+        try:
+            result: R = ray.get(task.remote(function, argument))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        return result
 
 
 def serial_map(function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:

@@ -3,13 +3,15 @@
 from collections import Counter
 from typing import Any, NamedTuple
 
+from lwddpm.evaluation.result import Unavailable
 from lwddpm.report import published, table
-from lwddpm.report.data import Missing, Report, ReportData
+from lwddpm.report.data import ComparisonReport, ReportData
 from lwddpm.report.drawings import drawings
-from lwddpm.report.intervals import Comparison, Estimate
+from lwddpm.report.intervals import Difference, MeanInterval
 from lwddpm.report.published import NAMES
 from lwddpm.report.statements import Evidence, judge
 from lwddpm.report.style import display_name
+from lwddpm.wording import decimals_of, listed, measured, number
 
 DAGGER = "†"
 TIE = "="
@@ -38,8 +40,8 @@ class Table(NamedTuple):
 def view(data: ReportData) -> dict[str, Any]:
     """Everything that the templates place."""
     report = data.report
-    judged = judge(report)
-    counts: Counter[str] = Counter(found.verdict for found in judged)
+    judgements = judge(report)
+    counts: Counter[str] = Counter(judgement.verdict for judgement in judgements)
     return {
         "name": report.name,
         "title": f"{report.name}: {len(report.systems)} systems beside the paper's Table 1",
@@ -54,12 +56,12 @@ def view(data: ReportData) -> dict[str, Any]:
         "differences": [(row.name, row.differences) for row in table.rows(report)],
         "statements": [
             {
-                "text": found.statement.text,
-                "source": found.statement.source,
-                "verdict": found.verdict,
-                "evidence": [_evidence(evidence, report) for evidence in found.evidence],
+                "text": judgement.statement.text,
+                "source": judgement.statement.source,
+                "verdict": judgement.verdict,
+                "evidence": [_evidence(evidence, report) for evidence in judgement.evidence],
             }
-            for found in judged
+            for judgement in judgements
         ],
         "scope": _scope(report),
         "ablations": [_ablation(report, name, title) for name, title in ABLATIONS if report.group(name)],
@@ -67,7 +69,7 @@ def view(data: ReportData) -> dict[str, Any]:
         "protocol": _protocol(report),
         "trainings": _trainings(report),
         "environment": report.environment,
-        "missing": [(m.name, _short(m)) for m in report.missing],
+        "missing": [(m.name, _reason(m)) for m in report.missing],
     }
 
 
@@ -79,31 +81,26 @@ ABLATIONS = (
 )
 
 
-def number(value: float) -> str:
-    """Three digits that count, and no more than one decimal from ten on."""
-    size = abs(value)
-    return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+def with_interval(mean: MeanInterval) -> str:
+    """Mean ± half of the interval, both with the decimals of the mean."""
+    half = "" if mean.half_width is None else f" ± {measured(mean.half_width, decimals_of(mean.mean))}"
+    return measured(mean.mean) + half
 
 
-def with_interval(found: Estimate) -> str:
-    """Mean ± half of the interval, both with the digits of the mean."""
-    half, mean = found.half_width, number(found.mean)
-    return mean if half is None else f"{mean} ± {half:,.{len(mean.partition('.')[2])}f}"
+def interval(difference: Difference) -> str:
+    """A difference and its interval, all with the decimals that fit the widest of them."""
+    value, low, high, _ = difference
+    if low is None or high is None:
+        return measured(value)
+    decimals = decimals_of(max(abs(low), abs(high)))
+    return f"{measured(value, decimals)} ({measured(low, decimals)} to {measured(high, decimals)})"
 
 
-def interval(found: Comparison) -> str:
-    """A difference and its interval, all with the digits that fit the widest of them."""
-    if found.low is None or found.high is None:
-        return number(found.value)
-    decimals = len(number(max(abs(found.low), abs(found.high))).partition(".")[2])
-    return f"{found.value:,.{decimals}f} ({found.low:,.{decimals}f} to {found.high:,.{decimals}f})"
+def times(ratio: Difference) -> str:
+    return f"{number(ratio.value, 3)} x" if ratio.value < 10 else f"{measured(ratio.value, 1)} x"
 
 
-def times(found: Comparison) -> str:
-    return f"{found.value:.3g} x" if found.value < 10 else f"{found.value:.1f} x"
-
-
-def _summary(report: Report, counts: Counter[str]) -> list[str]:
+def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
     rows = [row for row in table.rows(report) if row.distance]
     lines = []
     if rows:
@@ -114,8 +111,8 @@ def _summary(report: Report, counts: Counter[str]) -> list[str]:
         floor = best.distance.floor if best.distance else None
         lines.append(
             f"Lowest {name}: {best.name} with {value}"
-            + (f", which the noise cannot tell from {_and(tied)}" if tied else "")
-            + (f"; as many real held-out slices score {number(floor)}." if floor is not None else ".")
+            + (f", which the noise cannot tell from {listed(tied)}" if tied else "")
+            + (f"; as many real held-out slices score {measured(floor)}." if floor is not None else ".")
         )
     total = sum(counts.values())
     lines.append(
@@ -126,38 +123,38 @@ def _summary(report: Report, counts: Counter[str]) -> list[str]:
     return lines
 
 
-def _caveats(report: Report) -> list[str]:
-    found = []
+def _caveats(report: ComparisonReport) -> list[str]:
+    caveats = []
     if report.simulated:
-        found.append("The slices are simulated: nothing here says anything about real MRI.")
+        caveats.append("The slices are simulated: nothing here says anything about real MRI.")
     reasons = list(dict.fromkeys(reason for row in table.rows(report) for reason in row.differences))
     if reasons:
-        found.append(f"Scaled down, or otherwise not as in the paper: {'; '.join(reasons)}.")
+        caveats.append(f"Scaled down, or otherwise not as in the paper: {'; '.join(reasons)}.")
     if report.distance != "fid":
-        why = next((_short(m) for m in report.missing if m.name == "fid"), "it was not asked for")
-        found.append(
+        why = next((_reason(m) for m in report.missing if m.name == "fid"), "it was not asked for")
+        caveats.append(
             f"FID was not computed: {why}. In its place stands a Fréchet distance of {report.extractor} features: "
             "another scale, which ranks the systems of this run, and cannot be set beside any FID."
         )
     trainings = {m.training_seed for m in report.group("system")}
     if len(trainings) == 1:
-        found.append(
+        caveats.append(
             "Every network was trained once. Intervals cover the noise of sampling and not that of training, so that "
             "small differences may turn round with another seed (compare.seeds repeats the trainings)."
         )
     seeds = {m.sampling_seed for m in report.group("system")}
     if len(seeds) == 1 and len(trainings) == 1:
-        found.append("There was one seed: no interval could be computed, and no quality statement can be decided.")
-    found += [f"{training.label}: {warning}" for training in report.trainings for warning in training.warnings]
-    return found
+        caveats.append("There was one seed: no interval could be computed, and no quality statement can be decided.")
+    caveats += [f"{training.label}: {warning}" for training in report.trainings for warning in training.warnings]
+    return caveats
 
 
-def _short(missing: Missing) -> str:
+def _reason(metric: Unavailable) -> str:
     """The reason without the remedy, which names addresses and places of one machine."""
-    return missing.reason.removeprefix(f"{missing.name}: ").partition("; ")[0]
+    return metric.reason.removeprefix(f"{metric.name}: ").partition("; ")[0]
 
 
-def _scope(report: Report) -> str:
+def _scope(report: ComparisonReport) -> str:
     """What the verdicts are about."""
     rule = (
         "A statement is supported if every difference that it needs lies outside the noise (95 %), contradicted if one "
@@ -171,10 +168,10 @@ def _scope(report: Report) -> str:
     return rule
 
 
-def _legend(report: Report) -> list[tuple[str, str]]:
-    measured = report.group("system")
-    n = "/".join(str(n) for n in sorted({m.n for m in measured}))
-    seeds, trainings = {m.sampling_seed for m in measured}, {m.training_seed for m in measured}
+def _legend(report: ComparisonReport) -> list[tuple[str, str]]:
+    measurements = report.group("system")
+    n = table.num_slices(measurements)
+    seeds, trainings = {m.sampling_seed for m in measurements}, {m.training_seed for m in measurements}
     repeats = f"{len(trainings)} trainings" if len(trainings) > 1 else f"{len(seeds)} sampling seeds"
     return [
         ("run", f"measured in this run, n = {n} slices; ± is half of a 95 % interval (Student's t) over {repeats}"),
@@ -184,7 +181,7 @@ def _legend(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _table_1(report: Report) -> Table:
+def _table_1(report: ComparisonReport) -> Table:
     distance = table.DISTANCE_NAMES[report.distance]
     head = (
         "system",
@@ -211,7 +208,7 @@ def _table_1(report: Report) -> Table:
                 Cell(f"{printed.ssim:.3f}", "paper"),
                 _quality(row.ssim, comparable=False),
                 Cell("-" if printed.parameters is None else f"{printed.parameters:.2f} M", "paper"),
-                Cell(f"{row.parameters / 1e6:.2f} M", "run" if exact or printed.parameters is None else "other"),
+                Cell(table.millions(row.parameters), "run" if exact or printed.parameters is None else "other"),
             )
         )
         for name, value in ((distance, row.distance), ("SSIM", row.ssim)):
@@ -220,9 +217,9 @@ def _table_1(report: Report) -> Table:
     floor_row = (
         Cell("simulated held-out slices" if report.simulated else "real held-out slices"),
         *(Cell("") for _ in range(3)),
-        Cell(number(floors[distance]), "run") if distance in floors else Cell(""),
+        Cell(measured(floors[distance]), "run") if distance in floors else Cell(""),
         Cell(""),
-        Cell(number(floors["SSIM"]), "run") if "SSIM" in floors else Cell(""),
+        Cell(measured(floors["SSIM"]), "run") if "SSIM" in floors else Cell(""),
         *(Cell("") for _ in range(2)),
     )
     notes = (
@@ -246,7 +243,7 @@ def _steps(timesteps: int | None, inference: int | None) -> str:
     return "-" if timesteps is None else f"{timesteps} / {inference}"
 
 
-def _costs(report: Report) -> Table:
+def _costs(report: ComparisonReport) -> Table:
     base = NAMES[table.BASELINE]
     head = (
         "system",
@@ -275,7 +272,7 @@ def _costs(report: Report) -> Table:
     return Table("costs", "Table 2: what it costs", head, tuple(rows), notes)
 
 
-def _ablation(report: Report, name: str, title: str) -> Table:
+def _ablation(report: ComparisonReport, name: str, title: str) -> Table:
     distance = table.DISTANCE_NAMES[report.distance]
     variants = table.ablation(report, name)
     first = display_name(variants[0].label) if variants else ""
@@ -290,63 +287,59 @@ def _ablation(report: Report, name: str, title: str) -> Table:
         )
         for v in variants
     ]
-    measured = report.group(name)
-    sampler = f"{display_name(measured[0].sampler or '')} with {measured[0].inference_steps} steps"
+    measurements = report.group(name)
+    sampler = f"{display_name(measurements[0].sampler or '')} with {measurements[0].inference_steps} steps"
     floor = next((v.distance.floor for v in variants if v.distance.floor is not None), None)
     notes = (
-        f"Equal budget; n = {measured[0].n}, {sampler}"
-        + (f"; floor {number(floor)}" if floor is not None else "")
+        f"Equal budget; n = {measurements[0].n}, {sampler}"
+        + (f"; floor {measured(floor)}" if floor is not None else "")
         + ". Values of another n or sampler, as in Table 1, must not be set beside these.",
     )
     return Table(f"ablation-{name}", title, head, tuple(rows), notes)
 
 
-def _evidence(evidence: Evidence, report: Report) -> str:
+def _evidence(evidence: Evidence, report: ComparisonReport) -> str:
     distance = "FID" if report.distance == "fid" else "FD"
     units = {"fid": distance, "ssim": "SSIM", "parameters": "parameters", "seconds": "s for 64 samples"}
     what = f"{evidence.first} minus {evidence.second}"
-    if evidence.comparison is None:
+    if evidence.difference is None:
         return f"{what}: not measured"
-    value = interval(evidence.comparison)
+    value = interval(evidence.difference)
     if evidence.quantity == "parameters":
-        value = f"{evidence.comparison.value:,.0f}"
+        value = f"{evidence.difference.value:,.0f}"
     outcome = {1: "as stated", -1: "the other way round", 0: "within the noise"}[evidence.agrees]
     return f"{what}: {value} {units[evidence.quantity]}, {outcome}"
 
 
-def _protocol(report: Report) -> list[tuple[str, str]]:
+def _protocol(report: ComparisonReport) -> list[tuple[str, str]]:
     splits = ", ".join(f"{num} {name}" for name, num in report.dataset["splits"].items())
-    measured = report.group("system")
-    reference = sorted({m.num_reference for m in measured})
+    measurements = report.group("system")
+    reference = sorted({m.num_reference for m in measurements})
     variants = [m for name, _ in ABLATIONS for m in report.group(name)]
-    found = [
+    facts = [
         ("dataset", f"{report.dataset['path']}, version {report.dataset['version'][:12]}: {splits}"),
         ("image size", f"{report.image_size} x {report.image_size} px"),
         ("distance", f"{report.extractor}, weights sha256 {report.weights_sha256[:12]}"),
-        ("slices", f"n = {measured[0].n} generated against {_and([str(r) for r in reference])} training slices"),
+        ("slices", f"n = {measurements[0].n} generated against {listed([str(r) for r in reference])} training slices"),
         ("SSIM", "mean over generated slices of the best match among the test slices"),
     ]
     if variants:
         sampler = f"{display_name(variants[0].sampler or '')} with {variants[0].inference_steps} steps"
-        found.append(("ablations", f"n = {variants[0].n}, {sampler}"))
-    return found
+        facts.append(("ablations", f"n = {variants[0].n}, {sampler}"))
+    return facts
 
 
-def _trainings(report: Report) -> Table:
+def _trainings(report: ComparisonReport) -> Table:
     head = ("training", "seed", "parameters", "steps", "epochs", "MLflow run")
     rows = tuple(
         (
             Cell(t.label),
             Cell(str(t.seed), "run"),
-            Cell(f"{t.parameters:,}", "run"),
-            Cell(f"{t.steps:,}", "run"),
-            Cell(f"{t.epochs:.3g}", "run"),
+            Cell(number(t.parameters), "run"),
+            Cell(number(t.steps), "run"),
+            Cell(number(t.epochs, 3), "run"),
             Cell(t.run_id),
         )
         for t in report.trainings
     )
     return Table("trainings", "Trainings", head, rows)
-
-
-def _and(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

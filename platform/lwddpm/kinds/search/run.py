@@ -24,7 +24,8 @@ from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WeightsUnavailable, read_weights
-from lwddpm.kinds.train import check_dataset, prepare, summary_of, train_evaluate_register
+from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.train import check_dataset, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search import figures
 from lwddpm.search import study as record
@@ -394,7 +395,7 @@ def _finish(
                 JobMetrics(job.name, run.run_id, str(found.number)) as session.metrics,
             ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
-                finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
+                finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags).summary
                 run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished
