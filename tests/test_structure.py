@@ -14,7 +14,7 @@ BOARD = ROOT / "dashboards" / "lwddpm_board"
 # a package may import itself and what stands in an earlier group
 ORDER = [
     {"errors"},
-    {"families", "offline", "progress"},
+    {"families", "offline", "progress", "wording"},
     {"files"},
     {"config"},
     {"jobfile"},

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from lwddpm.evaluation.figure_style import Theme
 from lwddpm.report import pictures, plots
 from lwddpm.report.data import Measurement, ReportData
+from lwddpm.report.results import num_slices
 from lwddpm.report.style import display_name
-from lwddpm.report.table import num_slices
 from lwddpm.wording import listed, number
 
 

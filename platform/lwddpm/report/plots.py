@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lwddpm.evaluation.figure_style import SMALL_PT, WIDTH_IN, Theme, log_scale_if_wide, new_figure
 from lwddpm.evaluation.noise import wasserstein
-from lwddpm.report import table
+from lwddpm.report import results
 from lwddpm.report.data import Measurement, NoiseHistogram, ReportData
 from lwddpm.report.intervals import mean_interval
 from lwddpm.report.published import GANS, TABLE_1
@@ -21,7 +21,7 @@ BOOTSTRAPS = 200
 
 def quality(data: ReportData, theme: Theme) -> Figure:
     """The table's quality columns with intervals and floors."""
-    rows = [row for row in table.rows(data.report) if row.distance]
+    rows = [row for row in results.rows(data.report) if row.distance]
     figure = new_figure(0.8 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, quantity, label in (
@@ -132,7 +132,7 @@ def losses(data: ReportData, theme: Theme) -> Figure:
 
 def schedules(data: ReportData, theme: Theme) -> Figure:
     """Figure 9: samples, signal-to-noise ratio and Fréchet distance with either schedule."""
-    variants = table.ablation(data.report, "schedule")
+    variants = results.ablation(data.report, "schedule")
     rows = [
         (f"{display_name(v.system)}\n{v.label}", data.images[key])
         for v in variants
@@ -154,21 +154,21 @@ def schedules(data: ReportData, theme: Theme) -> Figure:
     left.set_ylabel("signal-to-noise ratio (dB)")
     left.legend(title="schedule", title_fontsize=SMALL_PT)
     _dots(right, variants, theme)
-    right.set_xlabel(f"{_distance(data)}, n = {table.num_slices(data.report.group('schedule'))}")
+    right.set_xlabel(f"{_distance(data)}, n = {results.num_slices(data.report.group('schedule'))}")
     return figure
 
 
 def ablation(data: ReportData, name: str, theme: Theme) -> Figure:
     """One ablation: samples above, distances below."""
-    variants = table.ablation(data.report, name)
+    variants = results.ablation(data.report, name)
     figure = new_figure(0.7 + 0.34 * len(variants))
     axes = figure.subplots()
     _dots(axes, variants, theme)
-    axes.set_xlabel(f"{_distance(data)} (lower is better), n = {table.num_slices(data.report.group(name))}")
+    axes.set_xlabel(f"{_distance(data)} (lower is better), n = {results.num_slices(data.report.group(name))}")
     return figure
 
 
-def _dots(axes: Axes, variants: Sequence[table.VariantRow], theme: Theme) -> None:
+def _dots(axes: Axes, variants: Sequence[results.VariantRow], theme: Theme) -> None:
     for place, variant in enumerate(variants):
         estimate = variant.distance.estimate
         half = estimate.half_width
@@ -197,7 +197,7 @@ def steps(data: ReportData, theme: Theme) -> Figure:
     measurements = data.report.group("steps")
     figure = new_figure(2.9)
     left, right = figure.subplots(1, 2)
-    for axes, metric in ((left, data.report.distance), (right, table.SSIM)):
+    for axes, metric in ((left, data.report.distance), (right, results.SSIM)):
         for index, label in enumerate(dict.fromkeys(m.label for m in measurements)):
             points = sorted(
                 (m.x or 0, m.values[metric]) for m in measurements if m.label == label and metric in m.values
@@ -240,7 +240,7 @@ def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
     _floor_line(axes, measurements, data.report.distance, theme)
     _log_if_wide(axes)
     axes.set_xlabel("epochs of training")
-    axes.set_ylabel(f"{_distance(data)}, n = {table.num_slices(measurements)}")
+    axes.set_ylabel(f"{_distance(data)}, n = {results.num_slices(measurements)}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -304,4 +304,4 @@ def _systems(data: ReportData) -> list[str]:
 
 
 def _distance(data: ReportData) -> str:
-    return table.DISTANCE_NAMES[data.report.distance]
+    return results.DISTANCE_NAMES[data.report.distance]

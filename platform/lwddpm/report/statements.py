@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.intervals import Difference, difference
 from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
-from lwddpm.report.table import SSIM, repeats
+from lwddpm.report.results import SSIM, repeats
 
 Verdict = Literal["supports", "contradicts", "cannot decide", "not measured"]
 HIGHER_IS_BETTER = ("ssim",)

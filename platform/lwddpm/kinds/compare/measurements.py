@@ -21,7 +21,7 @@ from lwddpm.kinds.compare.cost import measure_cost
 from lwddpm.kinds.compare.plan import PlannedTraining, PlannedVariant, protocol_of
 from lwddpm.progress import bar, say
 from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
-from lwddpm.report.table import SSIM
+from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import read_json, run_folder, write_json
 from lwddpm.training.checkpoint import load_model, read_saved_model
 

@@ -25,7 +25,7 @@ from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.train import check_dataset, run_training
 from lwddpm.progress import say
 from lwddpm.report import data as report_data
-from lwddpm.report import page, table
+from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.statements import judge
 from lwddpm.tracking.rundir import clear, compare_folder, keep_run, kept_run, occupied, read_json, write_json
@@ -134,10 +134,10 @@ def _keep(comparison: Comparison, model_dir: Path, config: EvaluationConfig, eva
 def _headline(report: ComparisonReport) -> dict[str, float]:
     """The table as metrics of the comparison's run: `SYSTEM/NAME`."""
     metrics: dict[str, float] = {}
-    for row in table.rows(report):
+    for row in results.rows(report):
         values = {
             report.distance: row.distance,
-            table.SSIM: row.ssim,
+            results.SSIM: row.ssim,
             "images_per_s": row.images_per_s,
             "peak_memory_mib": row.peak_memory_mib,
             "seconds_per_64": row.seconds_per_64,

@@ -1,4 +1,4 @@
-"""Table 1: what this run measured, beside what the paper prints, and why the two cannot simply be compared."""
+"""Results by system and by variant: what this run measured, what the paper prints, and why the two may differ."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -12,13 +12,6 @@ from lwddpm.wording import number
 Direction = Literal["low", "high"]
 SSIM = "ssim_nearest"
 DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
-METRIC_NAMES = {
-    "fid": "FID",
-    "fd_lite0": "FD (EfficientNet-Lite0)",
-    "ssim_nearest": "SSIM to the nearest test slice",
-    "ssim_pairs": "SSIM of random pairs",
-    "ssim_reconstruction": "SSIM of reconstructions",
-}
 BASELINE = "ddpm"
 
 
