@@ -150,7 +150,7 @@ def columns(dataset: Dataset, split: str) -> Columns:
 @lru_cache(maxsize=16)
 def _columns(path: str, version: str, split: str) -> Columns:
     dataset = open_dataset(path)
-    names = np.array(dataset.labels_names, dtype=object)
+    names = np.array(dataset.label_names, dtype=object)
     return Columns(names[dataset.labels(split)], dataset.sources(split), dataset.groups(split))
 
 

@@ -70,7 +70,7 @@ def nearest(images: np.ndarray, path: str, tell: Callable[[int], None]) -> list[
                     "ssim": float(values[row]),
                     "mirrored": row != plain,
                     "source": sources[index],
-                    "label": dataset.labels_names[labels[index]],
+                    "label": dataset.label_names[labels[index]],
                 }
             )
         tell(len(found))

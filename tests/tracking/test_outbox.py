@@ -30,7 +30,7 @@ def test_reports_come_back_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def test_what_has_arrived_is_known_per_run(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.save_delivered(Delivered(run_id="a", steps={"train/loss": 7}))
     assert outbox.delivered("a").steps == {"train/loss": 7}
     assert outbox.delivered("b").steps == {}
@@ -38,7 +38,7 @@ def test_what_has_arrived_is_known_per_run(tmp_path: Path) -> None:
 
 
 def test_a_damaged_report_is_named(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.metrics({1: {"train/loss": 1.0}})
     (path,) = outbox.waiting()
     path.write_text("{")

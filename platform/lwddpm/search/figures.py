@@ -12,10 +12,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lwddpm.evaluation.figure_style import LIGHT, new_figure, style_axes
 from lwddpm.search.study import curve, importance, maximised, pareto_front, ranking, records
 
 _LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-_BEST, _OTHER, _PRUNED = "tab:red", "tab:blue", "tab:gray"
+_OTHER, _BEST, *_ = LIGHT.cycle
+_PRUNED = LIGHT.real
 
 
 def all_figures(study: optuna.Study) -> dict[str, Figure]:
@@ -29,7 +31,11 @@ def all_figures(study: optuna.Study) -> dict[str, Figure]:
         "study_pareto_front": pareto,
     }
     drawn = {name: draw(study) for name, draw in drawers.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for axes in (axes for figure in figures.values() for axes in figure.axes):
+        if axes.get_label() != "<colorbar>":
+            style_axes(axes)
+    return figures
 
 
 def _objective(study: optuna.Study) -> str:
@@ -37,7 +43,7 @@ def _objective(study: optuna.Study) -> str:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained", dpi=130)
+    return new_figure(height, width)
 
 
 def history(study: optuna.Study) -> Figure | None:
@@ -196,7 +202,8 @@ def importances(study: optuna.Study) -> Figure | None:
     height = 0.8 / len(found)
     for index, (objective, shares) in enumerate(found.items()):
         places = [place + index * height for place in range(len(keys))]
-        bars = axes.barh(places, [shares.get(key, 0.0) for key in keys], height, label=objective)
+        widths, color = [shares.get(key, 0.0) for key in keys], LIGHT.cycle[index % len(LIGHT.cycle)]
+        bars = axes.barh(places, widths, height, color=color, label=objective)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(keys))], keys)
     axes.set_xlim(0, 1.1)

@@ -27,7 +27,8 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WeightsUnavailable, read_weights
 from lwddpm.files import read_json, write_json
-from lwddpm.kinds.train import check_dataset, prepare, summary_of, train_evaluate_register
+from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.train import check_dataset, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search import figures
 from lwddpm.search import study as record
@@ -404,7 +405,7 @@ def _finish(
                 ExportedSeries(job.name, run.run_id, str(found.number)) as exported,
             ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
-                finished = train_evaluate_register(trial, dataset, run_dir, run, session, exported, tags)
+                finished = train_evaluate_register(trial, dataset, run_dir, run, session, exported, tags).summary
                 run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished
