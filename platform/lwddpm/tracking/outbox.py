@@ -83,7 +83,10 @@ class Outbox:
         """Forget an end that has not been sent: the run goes on."""
         for path in self.folder.glob(f"{_LAST:012d}-*.json"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob(".*.partial"):  # of a process that was killed
+
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write; only while nobody writes here."""
+        for path in self.folder.glob(".*.partial"):
             path.unlink(missing_ok=True)
 
     def waiting(self) -> list[Path]:
