@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.progress import say
-from lwddpm.search.study import storage_url
+from lwddpm.search.storage import storage_url
 from lwddpm.tracking.store import public, tracking_uri
 
 if TYPE_CHECKING:
