@@ -13,7 +13,7 @@ import pytest
 
 from lwddpm.cluster.trial import TrialSettings
 from lwddpm.cluster.tuning import run_trials, trial_resources
-from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.search.space import load_space
@@ -35,7 +35,7 @@ class Recorder:
         self.heard: list[tuple[int, str, int]] = []
         self._fails_at = fails_at
 
-    def begin(self, number: int, job: TrainJob, values: dict[str, Any]) -> str:
+    def begin(self, number: int, values: dict[str, Any]) -> str:
         time.sleep(1.0)
         self._note(number, "begin")
         return f"run-{number}"

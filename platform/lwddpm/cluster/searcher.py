@@ -65,13 +65,12 @@ class StudySearcher(Searcher):
                 break
             values = decoded(suggest(trial, self._space.distributions))
             try:
-                job = self._settings.job_of(trial.number, values)
-                reason = infeasible(job)
+                reason = infeasible(self._settings.job_of(trial.number, values))
             except ConfigError as error:
                 reason = str(error)
             if reason is None:
                 self._trials[trial_id] = self._handed_out[trial.number] = trial
-                self._send(trial, "begin", job, values)
+                self._send(trial, "begin", values)
                 return {"number": trial.number, "values": values}
             trial.set_user_attr(INFEASIBLE, True)
             trial.set_user_attr(REASON, reason)

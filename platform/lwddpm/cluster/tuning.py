@@ -19,7 +19,7 @@ from lwddpm.cluster.searcher import StudyScheduler, StudySearcher
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import Rows
 from lwddpm.cluster.trial import Trial, TrialSettings
-from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.search.space import SearchSpace
 
@@ -34,8 +34,12 @@ _ENVIRONMENT = {
 class SearchListener(Protocol):
     """Hears a search, in the thread that runs it; of each trial `begin` first."""
 
-    def begin(self, number: int, job: TrainJob, values: dict[str, Any]) -> str:
-        """A trial is handed out, for a second time if its process was lost; returns the id of its MLflow run."""
+    def begin(self, number: int, values: dict[str, Any]) -> str:
+        """A trial with these job values is handed out, for a second time if its process was lost.
+
+        Returns:
+            The id of its MLflow run.
+        """
 
     def metrics(self, number: int, rows: Rows) -> None:
         """`train.Listener.metrics` of a trial."""

@@ -47,10 +47,9 @@ def _status(search: SearchRun, run_id: str) -> str:
 def _begin(books: Books, search: SearchRun) -> tuple[optuna.Trial, str, Path]:
     """A trial of the study, its run, and its folder with a checkpoint."""
     trial = search.study.ask(search.space.distributions)
-    job = search.trial_job(trial.number, VALUES)
-    run_id = books.begin(trial.number, job, VALUES)
+    run_id = books.begin(trial.number, VALUES)
     trial.set_user_attr(RUN_ID, run_id)
-    folder = run_folder(job)
+    folder = run_folder(search.trial_job(trial.number, VALUES))
     (folder / "checkpoints").mkdir()
     return trial, run_id, folder
 
@@ -74,10 +73,10 @@ def test_runs_end_as_their_trials_do_and_only_the_best_keeps_its_checkpoints(
 def test_a_trial_that_is_handed_out_again_keeps_its_run(search: SearchRun, table: TrialTable) -> None:
     with Books(search, table, {}) as books:
         trial, run_id, folder = _begin(books, search)
-        assert books.begin(trial.number, search.trial_job(trial.number, VALUES), VALUES) == run_id
+        assert books.begin(trial.number, VALUES) == run_id
     assert _status(search, run_id) == "KILLED", "left open by an error"
     with Books(search, table, {}) as books:  # the next session
-        assert books.begin(trial.number, search.trial_job(trial.number, VALUES), VALUES) == run_id
+        assert books.begin(trial.number, VALUES) == run_id
         assert _status(search, run_id) == "RUNNING"
     assert kept_run(folder, search.run.uri) == run_id
 

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 from lwddpm.cluster.exported import JobMetrics
 from lwddpm.cluster.train import Rows
-from lwddpm.config import TrainJob
 from lwddpm.kinds.search.context import SearchRun
 from lwddpm.progress import TrialTable
 from lwddpm.search.ranking import pareto_front
@@ -49,10 +48,11 @@ class Books:
         self._series.clear()
         self._count()
 
-    def begin(self, number: int, job: TrainJob, values: dict[str, Any]) -> str:
+    def begin(self, number: int, values: dict[str, Any]) -> str:
         if number in self._runs:  # handed out again after its process was lost
             return self._runs[number].run_id
         parent, name = self._search.run, self._search.job.name
+        job = self._search.trial_job(number, values)
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
         run = child_run(parent, job, kept_run(folder, parent.uri), job.digest(), folder)
