@@ -14,7 +14,7 @@ from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.progress import say
-from lwddpm.search.study import storage_url
+from lwddpm.search.storage import storage_url
 from lwddpm.tracking.store import tracking_uri
 
 if TYPE_CHECKING:

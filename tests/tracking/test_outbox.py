@@ -44,3 +44,13 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(JobError, match=f"{path.name}: not a report"):
         outbox.read(path)
+
+
+def test_a_run_that_is_opened_late_leaves_alone_what_its_trial_is_writing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    half_written = tmp_path / ".000000000001-0000000000000000001.json.partial"
+    half_written.write_text("{")
+    outbox.reopen()
+    assert half_written.exists()
+    outbox.sweep()
+    assert not half_written.exists()

@@ -90,6 +90,9 @@ class Outbox:
         """Forget an end that has not been sent: the run goes on."""
         for path in self.folder.glob(f"{_LAST:012d}-*.json"):
             path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write; only while nobody writes here."""
         remove_leftovers(self.folder)
 
     def waiting(self) -> list[Path]:
