@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lwddpm.config import TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.training.loop import train
-from lwddpm.training.reporter import SilentReporter
+from lwddpm.training.reporter import RecordingReporter, SilentReporter
 
 
 class KillsItself(SilentReporter):
@@ -28,15 +28,6 @@ class KillsItself(SilentReporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Collects(SilentReporter):
-    def __init__(self) -> None:
-        self.values: dict[int, dict[str, float]] = {}
-
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        for step, values in rows.items():
-            self.values.setdefault(step, {}).update(values)
-
-
 def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world: str = "", port: str = "") -> None:
     job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
     if mode == "kill":
@@ -46,10 +37,12 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world
     torch.set_default_dtype(torch.float64)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     dist.init_process_group("gloo", rank=int(number), world_size=int(world))
-    reporter = Collects()
+    reporter = RecordingReporter()
     train(job, data, Path(folder), reporter, torch.device("cpu"))
     if number == "0":
         (Path(folder) / "values.json").write_text(json.dumps(reporter.values))
+    else:
+        assert vars(reporter) == vars(RecordingReporter()), "only rank 0 reports"
     dist.destroy_process_group()
 
 

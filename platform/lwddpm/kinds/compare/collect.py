@@ -20,11 +20,11 @@ from lwddpm.kinds.compare.plan import DISTANCES, PlannedTraining, protocol_of
 from lwddpm.kinds.prepare import summary_of
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.report.data import ComparisonReport, Curves, MeasuredSystem, ReportData, Training
-from lwddpm.tracking.provenance import git_commit
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.version import git_commit
 
 _CURVE_POINTS = 400
 
