@@ -2,8 +2,10 @@
 
 import os
 
-# As the command line sets it, and before torch is imported anywhere: compute threads that do not spin for long.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Before torch is imported anywhere, here and in every process that a test starts: one compute thread. On networks this
+# small a second one only waits for the first, and where other tests have the CPUs each layer waits for both.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it, for the tests that want more threads
 os.environ.setdefault("TQDM_DISABLE", "1")
 # Ray gives its workers a niceness of 15, with which they starve beside other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
@@ -37,6 +39,7 @@ TINY = (
     "evaluation.num_samples=6",
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
+    "workers.cpus_per_worker=1",  # one thread, as above
 )
 # instead of the demo's diffusion settings
 TINY_GAN = (

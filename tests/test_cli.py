@@ -111,7 +111,6 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     overrides = [
         f"training.max_steps={steps}",
         "training.checkpoint_every_epochs=1000",
-        "workers.cpus_per_worker=1",  # one thread: no step waits for a core that other tests have
         "evaluation=null",
         "registry=null",
     ]

@@ -31,7 +31,6 @@ JOB = (
     "training.log_every_steps=2",
     "training.checkpoint_every_epochs=1",
     "training.snapshot_epochs=[4]",
-    "workers.cpus_per_worker=1",  # one thread: a step does not wait for a core that something else has
     "evaluation.metrics=[ssim_pairs]",
 )
 

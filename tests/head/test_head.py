@@ -161,7 +161,6 @@ def test_what_only_the_cluster_can_know_is_wrong_is_exit_2(head: RunningHead) ->
 
 def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overrides: tuple[str, ...]) -> None:
     further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=5", "workers.use_gpu=false")
-    further += ("workers.cpus_per_worker=1",)  # one thread: no step waits for a core that other tests have
     settings = [part for override in (*tiny_overrides, *further) for part in ("--set", override)]
     begun = head.json("submit", "demo", *settings)
     assert begun["submitted"]

@@ -48,6 +48,7 @@ SMALL = (
     "compare.sample_sizes=[4]",
     "compare.cost_rounds=1",
     "compare.cost_steps=4",
+    "workers.cpus_per_worker=1",
 )
 
 

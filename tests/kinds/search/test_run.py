@@ -183,7 +183,7 @@ def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Bui
 def test_concurrency_follows_from_the_cluster(
     overrides_: tuple[str, ...], there: dict[str, float], expected: tuple[Any, ...], build: Build
 ) -> None:
-    assert trial_resources(build(*overrides_), there) == expected
+    assert trial_resources(build("workers.cpus_per_worker=null", *overrides_), there) == expected
 
 
 def test_a_trial_larger_than_the_cluster_is_refused(build: Build) -> None:
