@@ -10,6 +10,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 # Ray gives its workers a niceness of 15, with which they starve beside other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,13 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     connect(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> str:
+    """URI of an MLflow store of this test alone: the one that `tiny_job` and `search_overrides` name."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import socket
+import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,8 @@ from lwddpm.kinds.jobs import run_job
 from lwddpm.search import study as record
 from lwddpm.tracking.store import connect
 
+from ..processes import answers, clean_environment, wait_until
+
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>../../etc/passwd'
 STUDY = "tiny-search"
 MODEL = "tiny"
@@ -50,6 +50,7 @@ SETTINGS = (
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
     f"registry.name={MODEL}",
+    "workers.cpus_per_worker=1",
 )
 
 
@@ -75,8 +76,9 @@ class World:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("board")
+    shutil.copy(empty_store, folder / "mlflow.db")
     return build_world(folder)
 
 
@@ -201,9 +203,7 @@ class Board:
 def start_board(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Board:
     """`lwddpm dashboard` on a free port, answering."""
     command = [sys.executable, "-m", "lwddpm", "dashboard", "--port", "0", *arguments]
-    known = {
-        key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "LWDDPM_BOARD_TOKEN")
-    }
+    known = {key: value for key, value in clean_environment().items() if key != "LWDDPM_BOARD_TOKEN"}
     process = subprocess.Popen(
         command, cwd=folder, env=known | (environment or {}), stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -219,27 +219,14 @@ def start_board(folder: Path, *arguments: str, environment: dict[str, str] | Non
 @contextmanager
 def running(*command: str, address: str) -> Iterator[None]:
     """A server for the length of a block, from its first answer on."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    alone = clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow would start 8 more processes
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=alone)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(address, timeout=10).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{command[0]} has ended"
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+        wait_until(lambda: answers(address), process=process)
         yield
     finally:
         process.terminate()
         process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def stop(board: Board) -> str:
@@ -257,7 +244,7 @@ def board(world: World) -> Iterator[Board]:
     assert "Traceback" not in said, said
 
 
-if __name__ == "__main__":  # a world to look at: python tests/dashboards/conftest.py FOLDER
+if __name__ == "__main__":  # a world to look at: python -m tests.dashboards.conftest FOLDER
     os.environ.setdefault("LWDDPM_CACHE", f"{sys.argv[1]}/cache")
     Path(sys.argv[1]).mkdir(parents=True)
     made = build_world(Path(sys.argv[1]))

@@ -17,7 +17,8 @@ from lwddpm.search import study as record
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
 
-from .conftest import HOSTILE, MODEL, STUDY, Board, World, curve, free_port, running, start_board, stop
+from ..processes import free_port
+from .conftest import HOSTILE, MODEL, STUDY, Board, World, curve, running, start_board, stop
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REQUIRED = "LWDDPM_REQUIRE_BROWSER" in os.environ

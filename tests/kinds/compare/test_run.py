@@ -1,11 +1,8 @@
 """A whole comparison on the smallest dataset: killed, continued without retraining, drawn again from the store."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,8 @@ from lwddpm.kinds.compare.redraw import redraw
 from lwddpm.kinds.jobs import run_job
 from lwddpm.report import data as report_data
 from lwddpm.tracking.store import connect
+
+from ...processes import LWDDPM, clean_environment, flags, wait_until
 
 pytestmark = pytest.mark.cluster
 SMALL = (
@@ -60,17 +59,12 @@ def overrides(tiny_data: str, tmp_path: Path) -> list[str]:
 
 def _killed_in_the_second_training(overrides: list[str], folder: Path) -> None:
     """Start the command line and kill it, as a full machine does."""
-    flags = [part for override in overrides for part in ("--set", override)]
-    command = [str(Path(sys.executable).with_name("lwddpm")), "run", "compare_demo", *flags]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    command = [LWDDPM, "run", "compare_demo", *flags(overrides)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=log)
         try:
-            deadline = time.monotonic() + 280
-            while not list(folder.glob("runs/compare-demo-gan-*/run.json")):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            started = "runs/compare-demo-gan-*/run.json"
+            wait_until(lambda: list(folder.glob(started)), 280, process, folder / "log")
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
