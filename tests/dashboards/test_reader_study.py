@@ -14,7 +14,7 @@ from lwddpm_board import reader_study
 from lwddpm_board.reader_study import Share
 from lwddpm_board.stores import Stores
 
-from .conftest import SIZE, World
+from .world import SIZE, World
 
 pytestmark = pytest.mark.timeout(600)  # the world that it reads is trained first
 
