@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-jobs test-servers test-without-ray check chaos gpu bench clean
+.PHONY: demo test test-jobs test-servers test-without-ray check chaos gpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
 	@echo "make gpu     training, sampling and jobs on a GPU, compared with a CPU"
+	@echo "make docs    the documentation with the API of every room, in site/"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -43,9 +44,10 @@ test-without-ray: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not cluster and not chaos and not gpu"
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs dashboards
-	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards docs
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards docs
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos and not gpu"
 
 chaos: $(INSTALLED)
@@ -56,6 +58,9 @@ gpu: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv

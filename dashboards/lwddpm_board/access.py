@@ -17,13 +17,14 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lwddpm.addresses import is_loopback
 from lwddpm.errors import ConfigError
-from lwddpm.head.credentials import write_private
+from lwddpm.files import state_folder, write_private
 from lwddpm_board.pages import render
 
 TOKEN_VARIABLE = "LWDDPM_BOARD_TOKEN"
 _COOKIE = "lwddpm_board"
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 _SHORTEST_TOKEN = 16
 _LONGEST_LOGIN = 4096
 _WRONG_TOKEN_S = 0.5
@@ -64,7 +65,7 @@ class Access:
         if token is None and not is_loopback(host):
             token = _kept_token()
         here = {socket.gethostname().lower(), socket.getfqdn().lower()} if token else set()
-        return cls(token, _LOOPBACK | here | {name.lower() for name in allowed_hosts})
+        return cls(token, _LOOPBACK_NAMES | here | {name.lower() for name in allowed_hosts})
 
     def knows_host(self, header: str) -> bool:
         """Whether a Host header names this board."""
@@ -92,10 +93,6 @@ class Access:
         return hmac.new((self.token or "").encode(), b"lwddpm board session", hashlib.sha256).hexdigest()
 
 
-def is_loopback(host: str) -> bool:
-    return host in _LOOPBACK
-
-
 def _kept_token() -> str:
     """A token that only this user can read: made once, the same at every start."""
     path = token_file()
@@ -111,7 +108,7 @@ def _kept_token() -> str:
 
 
 def token_file() -> Path:
-    return Path.home() / ".lwddpm" / "board-token"
+    return state_folder() / "board-token"
 
 
 class Guard:

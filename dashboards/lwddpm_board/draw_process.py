@@ -38,7 +38,9 @@ class _Told(Session):
         super().__init__(WorkersConfig())
         self.address, self._tell = None, tell
 
-    def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
+    def worker_map(
+        self, function: Callable[[T], R], items: Sequence[T], *, description: str, exported: object = None
+    ) -> Iterator[R]:
         done = 0
         for item in items:
             yield function(item)

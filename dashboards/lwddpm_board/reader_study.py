@@ -21,7 +21,7 @@ from scipy.stats import binomtest
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.tracking.runs import open_experiment
+from lwddpm.tracking.store import open_experiment
 from lwddpm_board.runs import READER_EXPERIMENT
 from lwddpm_board.stores import Missing, Stores
 

@@ -11,10 +11,10 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 from optuna.distributions import CategoricalDistribution
 
+from lwddpm.addresses import public
 from lwddpm.errors import ConfigError
 from lwddpm.search import study as record
 from lwddpm.search.space import decoded
-from lwddpm.tracking.store import public
 from lwddpm_board.pages import render
 from lwddpm_board.runs import RunId, Store, samples
 from lwddpm_board.stores import Missing, NothingYet, Stores, Unreachable

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.progress import say
 from lwddpm.search.study import storage_url
-from lwddpm.tracking.store import public, tracking_uri
+from lwddpm.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from lwddpm_board.stores import Stores
@@ -76,7 +77,7 @@ def serve(settings: Settings) -> None:
         if who.token is not None:
             kept = os.environ.get(access.TOKEN_VARIABLE)
             say(f"token    {'as in ' + access.TOKEN_VARIABLE if kept else f'in {access.token_file()}'}")
-        if not access.is_loopback(settings.host):
+        if not is_loopback(settings.host):
             say("exposed  on the network, without encryption: put a TLS proxy in front where others share the network")
         config = uvicorn.Config(
             create_app(stores, who),

@@ -11,9 +11,10 @@ from mlflow.entities import FileInfo
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from lwddpm.addresses import public
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError, LwddpmError
-from lwddpm.tracking.store import check_tracking, connect, public
+from lwddpm.tracking.store import check_tracking, connect
 
 _CACHED_FILES, _CACHED_BYTES = 256, 2 << 20
 

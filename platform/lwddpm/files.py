@@ -1,37 +1,51 @@
-"""Files that are whole or not there, whatever dies: written beside, forced to the disk, then renamed."""
+"""Files and folders that are whole or not there, locks between processes, and the folders that belong to the user.
 
+A file is written beside its place, forced to the disk, and only then renamed: whatever dies in between, nothing
+incomplete has its name.
+"""
+
+import errno
+import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import platformdirs
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from lwddpm.errors import JobError
 
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # how a filesystem says that it has none
+
 
 @contextmanager
-def complete_folder(path: Path) -> Iterator[Path]:
-    """Write into the yielded folder; it gets its name `path` when the block ends without an error.
+def replacing(path: Path, mode: int = 0o666) -> Iterator[Path]:
+    """Write the yielded file, which exists and is empty; it gets its name `path` when the block ends without an error.
+
+    Several processes may write the same file: the last one wins. Missing folders are made.
+
+    Args:
+        path: the file.
+        mode: its permissions, less those that the process's umask takes away.
 
     Raises:
-        JobError: the disk is full, read-only or broken; nothing is left under the name.
+        OSError: as it occurred; `whole_file` says it in a `JobError`.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-        partial.chmod(0o755)
-        try:
-            yield partial
-            for file in partial.rglob("*"):
-                _force(file)  # a rename may reach the disk before the data: a power cut would leave an empty file
-            if path.exists():
-                shutil.rmtree(path)
-            partial.replace(path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    _make_parent(path)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield partial
+        flush_to_disk(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -39,32 +53,86 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Write the yielded file; it gets its name `path` when the block ends without an error.
 
     Raises:
-        JobError: as `complete_folder`.
+        JobError: the disk is full, read-only or broken; what was there before is still there.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    with writing(path), replacing(path) as partial:
+        yield partial
+
+
+@contextmanager
+def complete_folder(path: Path) -> Iterator[Path]:
+    """Write into the yielded folder; it gets its name `path`, in place of an older one, when the block ends without
+    an error.
+
+    Raises:
+        JobError: the disk is full, read-only or broken; nothing is left under the name.
+    """
     with writing(path):
+        _make_parent(path)
+        partial = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        partial.chmod(0o755)
         try:
             yield partial
-            _force(partial)
+            flush_to_disk(partial)
+            if path.exists():
+                shutil.rmtree(path)
             partial.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
     Raises:
-        JobError: as `complete_folder`.
+        JobError: as `whole_file`.
     """
     with whole_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, and never readable by others, not even for a moment.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with replacing(path, mode=0o600) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all.
+
+    Raises:
+        JobError: as `whole_file`.
+    """
+    write_whole(path, json.dumps(value, indent=2))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, or None where there is no such file.
+
+    Raises:
+        JobError: the file holds something else; nothing of ours leaves it like that.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:  # not JSON, or not even text
+        raise JobError(f"{path}: must be a JSON file, but is damaged ({error}); restore it, or remove it") from None
+    if not isinstance(value, dict):
+        raise JobError(f"{path}: must hold a JSON object, got {type(value).__name__}; restore it, or remove it")
+    return value
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process had begun to write; only for whoever alone writes there."""
     for path in folder.glob(".*-*"):
         shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.partial"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -84,9 +152,74 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _force(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def flush_to_disk(path: Path) -> None:
+    """Force a file, or all that a folder holds, to the disk, before it is renamed.
+
+    A rename may reach the disk before the data: after a power cut the name would stand for an empty file.
+    """
+    for each in (path, *path.rglob("*")):
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file, which is removed afterwards; yields False, without a lock, on filesystems that have none.
+
+    The kernel frees the lock when its holder ends, however it ends, so there are no stale locks.
+
+    Args:
+        path: the lock file, in a folder that exists.
+        wait: for another holder to end.
+
+    Raises:
+        BlockingIOError: another process or thread holds it, and `wait` is False.
+    """
+    held: list[os.stat_result] = []
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=lambda descriptor: held.append(os.fstat(descriptor)))
+    while True:
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(path)) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            yield False
+            return
+        if _is_still(path, held[-1]):
+            break
+        lock.release()  # the previous holder has removed the file: its lock protects nothing
     try:
-        os.fsync(descriptor)
+        yield True
     finally:
-        os.close(descriptor)
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def cache_folder() -> Path:
+    """Where to keep what can be made again: LWDDPM_CACHE, else the system's folder for it (~/.cache/lwddpm on Linux).
+
+    It may not exist yet.
+    """
+    return Path(os.environ.get("LWDDPM_CACHE") or platformdirs.user_cache_path("lwddpm"))
+
+
+def state_folder() -> Path:
+    """Where to keep what must outlive a process: ~/.lwddpm on every system, which shell scripts read as well."""
+    return Path.home() / ".lwddpm"
+
+
+def _make_parent(path: Path) -> None:
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _is_still(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(status, path.stat())
+    except FileNotFoundError:
+        return False

@@ -13,8 +13,8 @@ from rich.table import Table
 
 _LINE_EVERY_S = 10.0
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-# Told (stage, done, total) beside the person at the terminal; only the newest listens.
-listeners: list[Callable[[str, int, int], None]] = []
+# Called with (stage, done, total) as bars advance; only the newest one is.
+observers: list[Callable[[str, int, int], None]] = []
 
 
 def say(message: str) -> None:
@@ -34,8 +34,8 @@ class Bar:
     def advance_to(self, completed: int, note: str = "") -> None:
         """Set the absolute progress, with an optional remark such as the current loss."""
         self._completed = completed
-        if listeners:
-            listeners[-1](self.description, completed, self.total)
+        if observers:
+            observers[-1](self.description, completed, self.total)
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=completed, note=note)
         elif time.monotonic() - self._last_line >= _LINE_EVERY_S:

@@ -1,4 +1,4 @@
-"""A small training, ways to hurt it at a given moment, and the judge: it must end as the undisturbed one did."""
+"""A small training, ways to disturb it at a given moment, and a check that it ends as an undisturbed one does."""
 
 import contextlib
 import json
@@ -77,8 +77,8 @@ class Training:
 
     def checkpoints(self) -> list[int]:
         """Steps of the complete ones."""
-        found = self.folder.glob("runs/*/checkpoints/step_*/state.json")
-        return sorted(int(path.parent.name.removeprefix("step_")) for path in found)
+        files = self.folder.glob("runs/*/checkpoints/step_*/state.json")
+        return sorted(int(path.parent.name.removeprefix("step_")) for path in files)
 
     def newest(self) -> int:
         return max(self.checkpoints(), default=0)
@@ -117,13 +117,13 @@ class Training:
 
     def workers(self) -> list[psutil.Process]:
         """Ray Train's, of the running driver or of the cluster that this test has started."""
-        found = []
+        workers = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
                 ours = process.environ().get("CHAOS") == self.environment["CHAOS"]
                 if ours and "RayTrainWorker" in "".join(process.cmdline()):
-                    found.append(process)
-        return found
+                    workers.append(process)
+        return workers
 
     def run(self) -> Any:
         """The only MLflow run that there may be."""
@@ -180,8 +180,8 @@ def training(make: Callable[..., Training]) -> Iterator[Callable[..., Training]]
 
 
 @pytest.fixture(scope="session")
-def calm(make: Callable[..., Training]) -> Callable[..., Training]:
-    """The undisturbed training with so many workers; further arguments are overrides."""
+def reference(make: Callable[..., Training]) -> Callable[..., Training]:
+    """An undisturbed training with this many workers, run once; further arguments are overrides."""
     done: dict[tuple[int, tuple[str, ...]], Training] = {}
 
     def get(workers: int, *overrides: str) -> Training:
@@ -195,26 +195,26 @@ def calm(make: Callable[..., Training]) -> Callable[..., Training]:
 
 
 @pytest.fixture
-def ended_alike() -> Callable[[Training, Training], None]:
-    """The judge."""
+def assert_same_outcome() -> Callable[[Training, Training], None]:
+    """Compares the weights, losses, MLflow run and registered version of two trainings."""
 
-    def judge(training: Training, undisturbed: Training) -> None:
-        run_dir, calm_dir = training.run_dir, undisturbed.run_dir
+    def check(training: Training, expected: Training) -> None:
+        run_dir, expected_dir = training.run_dir, expected.run_dir
         assert run_dir is not None
-        assert calm_dir is not None
+        assert expected_dir is not None
         result = json.loads((run_dir / "result.json").read_text())
         assert result["step"] == STEPS
-        a, b = (load_file(folder / "model" / "model.safetensors") for folder in (run_dir, calm_dir))
+        a, b = (load_file(folder / "model" / "model.safetensors") for folder in (run_dir, expected_dir))
         assert all(torch.equal(a[name], b[name]) for name in b), "other weights"
         run = training.run()
         assert (run.info.status, run.info.run_id) == ("FINISHED", result["run_id"])
         for key in ("train/loss", "val/loss"):
-            assert training.history(key) == undisturbed.history(key), f"{key}: a step is missing, doubled or different"
+            assert training.history(key) == expected.history(key), f"{key}: a step is missing, doubled or different"
         assert not list((run_dir / "outbox").glob("[0-9]*")), "reports are left"
         assert not training.half_written()
         assert len(connect(training.uri).search_model_versions("name='lw-ddpm-demo'")) == 1
 
-    return judge
+    return check
 
 
 @pytest.fixture

@@ -18,23 +18,23 @@ def _fill_the_disk(pid: int) -> None:
 
 @pytest.mark.parametrize("moment", ["before the first checkpoint", "while writing one"])
 def test_the_job_ends_with_one_message_and_the_same_command_continues(
-    moment: str, training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None]
+    moment: str, training: Callable[..., Any], reference: Callable[..., Any], assert_same_outcome: Callable[..., None]
 ) -> None:
-    hurt = training()
-    driver = hurt.start()
+    disturbed = training()
+    driver = disturbed.start()
     if moment == "before the first checkpoint":
-        hurt.wait_for(lambda: any(hurt.folder.glob("runs/*/outbox/[0-9]*")), "the first report")
+        disturbed.wait_for(lambda: any(disturbed.folder.glob("runs/*/outbox/[0-9]*")), "the first report")
         _fill_the_disk(driver.pid)
     else:
-        hurt.wait_for(lambda: hurt.newest() >= 12, "the second checkpoint")
-        (frozen,) = hurt.stop_while_writing(lambda: [psutil.Process(driver.pid)])
+        disturbed.wait_for(lambda: disturbed.newest() >= 12, "the second checkpoint")
+        (frozen,) = disturbed.stop_while_writing(lambda: [psutil.Process(driver.pid)])
         _fill_the_disk(driver.pid)
         frozen.resume()
-    assert driver.wait(timeout=300) == 1, hurt.log
-    (message,) = [line for line in hurt.log.splitlines() if line.startswith("error:")]
+    assert driver.wait(timeout=300) == 1, disturbed.log
+    (message,) = [line for line in disturbed.log.splitlines() if line.startswith("error:")]
     assert "cannot be written" in message
     assert "File too large" in message
-    assert "Traceback" not in hurt.log
-    assert not hurt.half_written()
-    hurt.finish()
-    ended_alike(hurt, calm(1))
+    assert "Traceback" not in disturbed.log
+    assert not disturbed.half_written()
+    disturbed.finish()
+    assert_same_outcome(disturbed, reference(1))

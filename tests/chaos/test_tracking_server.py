@@ -8,22 +8,25 @@ OUTAGE_S = 30
 
 
 def test_an_outage_stops_no_training_and_loses_nothing(
-    training: Callable[..., Any], calm: Callable[..., Any], ended_alike: Callable[..., None], tracking_server: Any
+    training: Callable[..., Any],
+    reference: Callable[..., Any],
+    assert_same_outcome: Callable[..., None],
+    tracking_server: Any,
 ) -> None:
-    undisturbed = calm(1)
+    expected = reference(1)
     tracking_server.start()
-    hurt = training(uri=tracking_server.uri)
-    hurt.start()
-    hurt.wait_for(lambda: hurt.newest() >= 6, "the first checkpoint")
+    disturbed = training(uri=tracking_server.uri)
+    disturbed.start()
+    disturbed.wait_for(lambda: disturbed.newest() >= 6, "the first checkpoint")
     tracking_server.kill()
-    dead_since, reached = time.monotonic(), hurt.newest()
-    hurt.wait_for(lambda: hurt.newest() >= reached + 12, "two checkpoints during the outage")
+    dead_since, reached = time.monotonic(), disturbed.newest()
+    disturbed.wait_for(lambda: disturbed.newest() >= reached + 12, "two checkpoints during the outage")
     time.sleep(max(0.0, OUTAGE_S - (time.monotonic() - dead_since)))
     tracking_server.start()
-    hurt.wait_for(lambda: (hurt.run_dir / "evaluation.json").exists(), "the evaluation")
+    disturbed.wait_for(lambda: (disturbed.run_dir / "evaluation.json").exists(), "the evaluation")
     tracking_server.kill()
     time.sleep(5)
     tracking_server.start()
-    hurt.finish()
-    assert len(hurt.processes) == 1
-    ended_alike(hurt, undisturbed)
+    disturbed.finish()
+    assert len(disturbed.processes) == 1
+    assert_same_outcome(disturbed, expected)

@@ -10,7 +10,7 @@ import time
 import ray
 from ray.util.metrics import Gauge
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
 
@@ -24,7 +24,7 @@ def main(temp_dir: str, jobs: str) -> None:
     address = context.address_info["gcs_address"]
     # The one thing that is simulated: a GPU, as Ray's agent reads it, and a worker that says that it computes on it.
     readings = [Gauge(name, tag_keys=("GpuUuid",)) for name in ("node_gpus_utilization", "node_gram_used")]
-    with JobMetrics("on-a-gpu", "0123456789abcdef") as on_a_gpu:
+    with ExportedSeries("on-a-gpu", "0123456789abcdef") as on_a_gpu:
         on_a_gpu.worker_started(0, 1, None, GPU, {"GPU": 1.0})
         results = [run_job(load_job(name, overrides), address=address) for name, overrides in json.loads(jobs)]
         for _ in range(4):

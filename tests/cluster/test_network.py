@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import ray
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch import TorchConfig
 
 from lwddpm.cluster.network import GroupConfig
 
@@ -38,7 +38,7 @@ def test_the_interface_is_that_of_the_node_where_there_are_several(
     if given is None:
         monkeypatch.delenv("GLOO_SOCKET_IFNAME")
     monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: addresses[0])
-    monkeypatch.setattr(_TorchBackend, "on_start", lambda *arguments: None)
+    monkeypatch.setattr(TorchConfig().backend_cls, "on_start", lambda *arguments: None)
     config = GroupConfig()
     config.backend_cls().on_start(Group(*addresses), config)
     assert os.environ.get("GLOO_SOCKET_IFNAME") == expected

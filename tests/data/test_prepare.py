@@ -151,6 +151,34 @@ def test_preparing_again_is_a_no_op_until_something_changes(source, tmp_path):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("fresh_setting", ["max_pixels", "fit"])
+def test_a_dataset_from_before_a_setting_existed_is_not_taken_for_another(source, tmp_path, fresh_setting):
+    data = config(source, tmp_path / "data")
+    prepare_dataset(data, serial)
+    file = tmp_path / "data" / "dataset.json"
+    manifest = json.loads(file.read_text())
+    del manifest["settings"][fresh_setting]
+    file.write_text(json.dumps(manifest))
+    smaller = data.model_copy(update={"image_size": 16})
+    with pytest.raises(DataError, match=r"data\.image_size = 32, the job says 16; .*lwddpm run JOB --fresh"):
+        prepare_dataset(smaller, forbidden)
+    for call in (check_source, lambda same: prepare_dataset(same, forbidden)):
+        with pytest.raises(DataError, match=rf"data\.{fresh_setting} is what .* cannot be known; .*run JOB --fresh"):
+            call(data)
+    assert prepare_dataset(data, serial, fresh=True) == prepare_dataset(data, forbidden)
+
+
+def test_a_dataset_with_a_setting_from_the_future_is_not_taken_for_one_without(source, tmp_path):
+    data = config(source, tmp_path / "data")
+    prepare_dataset(data, serial)
+    file = tmp_path / "data" / "dataset.json"
+    manifest = json.loads(file.read_text())
+    manifest["settings"]["plane"] = "axial"
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match=r"data\.plane is what the job says cannot be known"):
+        check_source(data)
+
+
 def test_a_prepared_dataset_needs_its_source_no_more(source, tmp_path):
     data = config(source, tmp_path / "data")
     dataset = prepare_dataset(data, serial)

@@ -134,8 +134,8 @@ def test_the_doctor_asks_every_node_and_finds_the_one_without_a_password(head: R
     )
     try:
         wait_until(lambda: len(_nodes(head)) == 2, process=worker)
-        found = json.loads(head.call("doctor", "--address", head.up["ray"], "--json", code=1).stdout)
-        first, second = [check for check in found["checks"] if check["name"].startswith("node ")]
+        report = json.loads(head.call("doctor", "--address", head.up["ray"], "--json", code=1).stdout)
+        first, second = [check for check in report["checks"] if check["name"].startswith("node ")]
         assert (first["status"], second["status"]) == ("ok", "broken")
         assert "storage and tracking work" in first["found"]
         assert "401" in second["found"]
@@ -184,7 +184,7 @@ def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overri
     assert client.get_run(run_id).info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(run_id, "train/loss")]
     assert sorted(steps) == list(range(1, STEPS + 1))
-    assert [found["state"] for found in head.json("jobs", "list") if found["name"] == "demo"] == [
+    assert [job["state"] for job in head.json("jobs", "list") if job["name"] == "demo"] == [
         "SUCCEEDED",
         "STOPPED",
     ]

@@ -26,8 +26,8 @@ def test_the_upload_is_a_small_checkout_that_runs_the_same_job() -> None:
         code = "from lwddpm.jobfile import load_job; print(load_job('job.yaml').digest(), load_job('demo').name)"
         environment = os.environ | {"PYTHONPATH": "platform"}
         command = [sys.executable, "-c", code]
-        found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-        assert found.stdout.split() == [job.digest(), "demo"]
+        printed = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        assert printed.stdout.split() == [job.digest(), "demo"]
     assert not folder.exists()
 
 

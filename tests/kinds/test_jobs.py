@@ -13,13 +13,13 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
 from lwddpm.tracking.registry import fetch_model
-from lwddpm.tracking.rundir import occupied, run_folder
+from lwddpm.tracking.rundir import lock_folder, run_folder
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 
@@ -152,7 +152,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
     disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     shot: list[int] = []
 
-    def shoot(shown: train._Shown, rows: dict[int, dict[str, float]]) -> None:
+    def shoot(listener: train.TrainingProgress, rows: dict[int, dict[str, float]]) -> None:
         mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
         named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
         workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
@@ -160,16 +160,16 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
             shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(train._Shown, "metrics", shoot)
+    monkeypatch.setattr(train.TrainingProgress, "metrics", shoot)
     exported: list[float] = []
-    export = JobMetrics.set
+    export = ExportedSeries.set
 
-    def note(self: JobMetrics, name: str, value: float, **labels: str) -> None:
+    def note(self: ExportedSeries, name: str, value: float, **labels: str) -> None:
         if name == "worker_restarts":
             exported.append(value)
         export(self, name, value, **labels)
 
-    monkeypatch.setattr(JobMetrics, "set", note)
+    monkeypatch.setattr(ExportedSeries, "set", note)
     result = run_job(disturbed)
     assert shot, "no worker was killed"
     assert exported == [0, 1]
@@ -189,7 +189,7 @@ def test_a_diverging_run_fails_with_its_reason_and_status(tiny_job: Build) -> No
 
 def test_a_job_runs_once_at_a_time(tiny_job: Build) -> None:
     job = tiny_job()
-    with occupied(run_folder(job)), pytest.raises(JobError, match="running already"):
+    with lock_folder(run_folder(job)), pytest.raises(JobError, match="running already"):
         run_job(job)
 
 

@@ -31,7 +31,7 @@ def test_reports_come_back_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 def test_what_has_arrived_is_known_per_run(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
-    outbox.note(Delivered(run_id="a", steps={"train/loss": 7}))
+    outbox.save_delivered(Delivered(run_id="a", steps={"train/loss": 7}))
     assert outbox.delivered("a").steps == {"train/loss": 7}
     assert outbox.delivered("b").steps == {}
     assert outbox.waiting() == []

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -45,6 +46,40 @@ def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset:
         run_id=run.run_id, artifact_path="samples/epoch_0001.00.png", dst_path=str(tmp_path)
     )
     assert np.asarray(Image.open(grid)).max() >= 7
+
+
+def test_a_run_that_the_environment_names_is_somebody_elses(
+    job: TrainJob, store: str, open_run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`mlflow.start_run` would continue the run that MLFLOW_RUN_ID names, and end it."""
+    client = connect(store)
+    before = client.get_run(open_run).to_dictionary()
+    monkeypatch.setenv("MLFLOW_RUN_ID", open_run)
+    with tracked_run(job, store, None, "digest", tmp_path) as run:
+        monkeypatch.setenv("MLFLOW_RUN_ID", open_run)  # as a job within a job finds it
+        with tracked_run(job, store, None, "digest", nested=True) as inner:
+            inner.values({"eval/ssim_pairs": 0.5}, step=1)
+        Outbox(tmp_path / "outbox").metrics({1: {"train/loss": 0.5}})
+    assert len({open_run, run.run_id, inner.run_id}) == 3
+    assert client.get_run(open_run).to_dictionary() == before
+    assert client.get_run(run.run_id).data.metrics["train/loss"] == 0.5
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("path", ["/data/phantoms", "datasets/phantoms", "s3://bucket/phantoms"])
+def test_a_dataset_is_recorded_as_mlflow_itself_records_one(
+    job: TrainJob, store: str, tiny_dataset: Dataset, path: str
+) -> None:
+    from mlflow.data.dataset_source_registry import resolve_dataset_source
+    from mlflow.data.meta_dataset import MetaDataset
+
+    with tracked_run(job, store, None, "digest") as run:
+        run.dataset(replace(tiny_dataset, path=path))
+    with mlflow.start_run(experiment_id=connect(store).get_run(run.run_id).info.experiment_id) as other:
+        source = resolve_dataset_source(path)
+        mlflow.log_input(MetaDataset(source, name="phantoms", digest=tiny_dataset.version[:36]), context="training")
+    ours, theirs = (connect(store).get_run(each).inputs.dataset_inputs for each in (run.run_id, other.info.run_id))
+    assert [each.to_dictionary() for each in ours] == [each.to_dictionary() for each in theirs]
 
 
 def _fail(job: TrainJob, store: str, run_id: str | None, error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """A training process of its own, for the tests that kill it or run two of them.
 
 python worker.py JOB.json DATASET FOLDER kill STEP             dies by SIGKILL when STEP is reported
-python worker.py JOB.json DATASET FOLDER rank RANK WORLD PORT  one of WORLD ranks; rank 0 writes values.json
+python worker.py JOB.json DATASET FOLDER rank RANK WORLD PORT  one of WORLD ranks, in float64; rank 0 writes values.json
 """
 
 import json
@@ -43,6 +43,7 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world
         train(job, data, Path(folder), KillsItself(int(number)), torch.device("cpu"))
         return
     torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     dist.init_process_group("gloo", rank=int(number), world_size=int(world))
     reporter = Collects()

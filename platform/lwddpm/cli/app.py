@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import sys
 import traceback
 import warnings
@@ -12,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from lwddpm.cluster.stop import run_program
 from lwddpm.errors import ConfigError, LwddpmError
 
 app = typer.Typer(
@@ -61,8 +61,13 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         typer.echo(__version__)
 
 
-def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
-    """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes."""
+def finish(verb: Callable[[], Any], as_json: bool, view: Callable[[Any], None]) -> Any:
+    """Run a verb, print its result for a person or a machine, and turn errors into messages and exit codes.
+
+    Args:
+        verb: does the work; returns what `--json` prints.
+        view: of `cli.views`, prints the same for a person.
+    """
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries print; stdout is for the result
             result = verb()
@@ -76,9 +81,7 @@ def finish(verb: Callable[[], Any], as_json: bool, view: str) -> Any:
     if as_json:
         typer.echo(json.dumps(result, indent=2, default=str))
     else:
-        from lwddpm.cli import views
-
-        getattr(views, view)(result)
+        view(result)
     return result
 
 
@@ -105,26 +108,12 @@ def _fail(message: str, code: int, as_json: bool) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _interrupt(signum: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point of `lwddpm`."""
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's stop request ends as Ctrl-C does
     # Compute threads that sleep after a short wait: by default they spin for milliseconds, which makes steps 4 to 8
     # times slower when other programs want the cores, and gains nothing when none do.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("TQDM_DISABLE", "1")  # our own bars show progress
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
-    try:
-        app()
-    except SystemExit as end:
-        # A training thread that is not waited for (a second Ctrl-C) must not meet the interpreter's teardown.
-        train = sys.modules.get("lwddpm.cluster.train")
-        if train is not None and train.training_goes_on():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(end.code if isinstance(end.code, int) else 1)
-        raise
+    run_program(app)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import TrackingOption, app, finish
 
 
@@ -46,4 +47,4 @@ def dashboard(
         datasets=data or [],
         allowed_hosts=allowed_host or [],
     )
-    finish(lambda: serve(settings), False, "ended")
+    finish(lambda: serve(settings), False, views.ended)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, app, finish
 
 jobs = typer.Typer(no_args_is_help=True, help="Look at the jobs of a cluster, and stop them.")
@@ -53,7 +54,7 @@ def up(
 
         return start(HeadOptions(cpus, gpus, expose, storage, ray_port, dashboard_port, mlflow_port))
 
-    finish(verb, as_json, "head")
+    finish(verb, as_json, views.head)
 
 
 @app.command()
@@ -65,7 +66,7 @@ def down(as_json: JsonFlag = False) -> None:
 
         return stop()
 
-    finish(verb, as_json, "downed")
+    finish(verb, as_json, views.downed)
 
 
 @app.command()
@@ -96,27 +97,27 @@ def submit(
         from lwddpm.head.jobserver import JobServer
         from lwddpm.jobfile import load_job
         from lwddpm.progress import say
-        from lwddpm.tracking.runs import git_commit
+        from lwddpm.tracking.provenance import git_commit
 
         loaded = load_job(job, overrides or [])
         server = JobServer(address)
-        found, new = server.submit(loaded, fresh=fresh, storage=storage, commit=git_commit())
-        say(f"{found.id}: {'submitted' if new else 'is running already'}, at {server.address}")
-        run = server.run_of(found.id, timeout_s=90)
+        submission, new = server.submit(loaded, fresh=fresh, storage=storage, commit=git_commit())
+        say(f"{submission.id}: {'submitted' if new else 'is running already'}, at {server.address}")
+        run = server.run_of(submission.id, timeout_s=90)
         if run is not None:
             say(f"MLflow run {run['run_id']} ({run['url']})")
         if wait:
-            for text in server.follow(found.id):
+            for text in server.follow(submission.id):
                 typer.echo(text, nl=False, err=True)
-        found = server.find(found.id)
-        if found.state == "FAILED":
-            last = "" if wait else "".join(f"\n{line}" for line in server.logs(found.id).splitlines()[-15:])
-            error = JobError(f"{found.id} failed: {found.message}{last}")
-            error.exit_code = found.exit_code or 1
+        submission = server.find(submission.id)
+        if submission.state == "FAILED":
+            last = "" if wait else "".join(f"\n{line}" for line in server.logs(submission.id).splitlines()[-15:])
+            error = JobError(f"{submission.id} failed: {submission.message}{last}")
+            error.exit_code = submission.exit_code or 1
             raise error
-        return found.as_dict() | {"submitted": new, "address": server.address, "run": run}
+        return submission.as_dict() | {"submitted": new, "address": server.address, "run": run}
 
-    finish(verb, as_json, "submitted")
+    finish(verb, as_json, views.submitted)
 
 
 @jobs.command("list")
@@ -126,9 +127,9 @@ def jobs_list(address: AddressOption = None, as_json: JsonFlag = False) -> None:
     def verb() -> list[dict[str, Any]]:
         from lwddpm.head.jobserver import JobServer
 
-        return [found.as_dict() for found in JobServer(address).jobs()]
+        return [submission.as_dict() for submission in JobServer(address).jobs()]
 
-    finish(verb, as_json, "submissions")
+    finish(verb, as_json, views.submissions)
 
 
 @jobs.command("status")
@@ -139,10 +140,10 @@ def jobs_status(reference: IdArgument, address: AddressOption = None, as_json: J
         from lwddpm.head.jobserver import JobServer
 
         server = JobServer(address)
-        found = server.find(reference)
-        return found.as_dict() | {"address": server.address, "run": server.run_of(found.id)}
+        submission = server.find(reference)
+        return submission.as_dict() | {"address": server.address, "run": server.run_of(submission.id)}
 
-    finish(verb, as_json, "submission")
+    finish(verb, as_json, views.submission)
 
 
 @jobs.command("logs")
@@ -158,14 +159,14 @@ def jobs_logs(
         from lwddpm.head.jobserver import JobServer
 
         server = JobServer(address)
-        found = server.find(reference)
+        submission = server.find(reference)
         if not follow or as_json:
-            return {"id": found.id, "log": server.logs(found.id)}
-        for text in server.follow(found.id):
+            return {"id": submission.id, "log": server.logs(submission.id)}
+        for text in server.follow(submission.id):
             typer.echo(text, nl=False, err=True)
-        return {"id": found.id, "log": ""}
+        return {"id": submission.id, "log": ""}
 
-    finish(verb, as_json, "log")
+    finish(verb, as_json, views.log)
 
 
 @jobs.command("stop")
@@ -176,7 +177,7 @@ def jobs_stop(reference: IdArgument, address: AddressOption = None, as_json: Jso
         from lwddpm.head.jobserver import JobServer
 
         server = JobServer(address)
-        found = server.stop(server.find(reference).id)
-        return found.as_dict() | {"address": server.address, "run": server.run_of(found.id)}
+        submission = server.stop(server.find(reference).id)
+        return submission.as_dict() | {"address": server.address, "run": server.run_of(submission.id)}
 
-    finish(verb, as_json, "submission")
+    finish(verb, as_json, views.submission)

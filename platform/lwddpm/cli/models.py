@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
 
 models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
@@ -24,7 +25,7 @@ def models_list(
         registry = open_registry(tracking_uri)
         return [version.as_dict() for version in registry.list_versions(name)]
 
-    finish(verb, as_json, "versions")
+    finish(verb, as_json, views.versions)
 
 
 @models.command("show")
@@ -40,7 +41,7 @@ def models_show(
         version = registry.find_version(model)
         return version.as_dict() | {"promotions": registry.promotions(version.name)}
 
-    finish(verb, as_json, "version")
+    finish(verb, as_json, views.version)
 
 
 @models.command("promote")
@@ -57,7 +58,7 @@ def models_promote(
         record: dict[str, Any] = open_registry(tracking_uri).promote(model, reason, to)
         return record
 
-    finish(verb, as_json, "promotion")
+    finish(verb, as_json, views.promotion)
 
 
 def open_registry(uri: str | None) -> Any:

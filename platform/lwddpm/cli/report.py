@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
 
 
@@ -33,4 +34,4 @@ def report(
 
         return redraw(run, out, tracking_uri)
 
-    finish(verb, as_json, "report")
+    finish(verb, as_json, views.report)

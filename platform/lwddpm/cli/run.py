@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, TrackingOption, app, enter, finish
 
 DirectoryOption = Annotated[
@@ -51,7 +52,7 @@ def run(
 
         return run_job(loaded, fresh=fresh, address=address)
 
-    finish(verb, as_json, "plan" if dry_run else "summary")
+    finish(verb, as_json, views.plan if dry_run else views.summary)
 
 
 @app.command()
@@ -107,7 +108,7 @@ def sample(
 
         return run_job(validate_job(job, "sample"))
 
-    finish(verb, as_json, "summary")
+    finish(verb, as_json, views.summary)
 
 
 @app.command()
@@ -139,5 +140,5 @@ def doctor(
             enter(directory)
         return examine(address, tracking_uri)
 
-    if not finish(verb, as_json, "checkup")["healthy"]:
+    if not finish(verb, as_json, views.checkup)["healthy"]:
         raise typer.Exit(1)

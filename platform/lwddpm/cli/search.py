@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, app, finish
 
 search = typer.Typer(no_args_is_help=True, help="Look at hyperparameter searches.")
@@ -34,4 +35,4 @@ def search_show(
         check_storage(url)
         return describe(find_study(url, name))
 
-    finish(verb, as_json, "study")
+    finish(verb, as_json, views.study)

@@ -1,4 +1,4 @@
-"""What a person reads at the end of a verb; machines get `--json`."""
+"""What a person reads at the end of a verb, a function for each; machines get `--json`."""
 
 import sys
 from typing import Any
@@ -151,13 +151,13 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def versions(found: list[dict[str, Any]]) -> None:
+def versions(listed: list[dict[str, Any]]) -> None:
     """`models list`."""
-    if not found:
+    if not listed:
         console.print("the registry is empty: train a model first, lwddpm run demo")
         return
     table = Table("model", "version", "aliases", "created", "metrics")
-    for item in found:
+    for item in listed:
         shown = ", ".join(f"{k.removeprefix('eval/')} {v:.4g}" for k, v in item["metrics"].items() if "floor" not in k)
         table.add_row(item["name"], str(item["version"]), ", ".join(item["aliases"]), item["created"], shown)
     console.print(table)
@@ -257,13 +257,13 @@ def submission(result: dict[str, Any]) -> None:
     )
 
 
-def submissions(found: list[dict[str, Any]]) -> None:
+def submissions(jobs: list[dict[str, Any]]) -> None:
     """`jobs list`."""
-    if not found:
+    if not jobs:
         console.print("no jobs yet: lwddpm submit demo")
         return
     table = Table("job", "kind", "state", "started", "seconds")
-    for item in found:
+    for item in jobs:
         started = (item["started"] or "").partition(".")[0]
         table.add_row(item["id"], item["kind"] or "", item["state"], started, f"{item['seconds'] or 0:.0f}")
     console.print(table)

@@ -1,9 +1,9 @@
 """What Prometheus sees of a job: series that Ray's agents export as `ray_lwddpm_<name>`.
 
 Only drivers export: all that workers report passes through them anyway, so a lost worker takes no series with it and a
-step costs nothing. Where Ray does not run in the driver, nothing is exported. Ray forgets a gauge that is not set again
-within two of its export intervals (20 s unless changed); a thread sets those that are current, so that the series of a
-job or trial end when it ends, and none goes stale before.
+step costs nothing. Where Ray does not run in the driver, nothing is exported. Ray drops a gauge that is not set again
+within two of its export intervals (20 s unless changed). A thread sets the current ones every 2 s, so the series of a
+job or trial last exactly as long as it is open.
 """
 
 import threading
@@ -68,8 +68,10 @@ COUNTERS = {
 }
 
 
-class JobMetrics:
-    """The series of one job, or of one trial of it, while it is open. Entered, it follows progress bars too.
+class ExportedSeries:
+    """The series of one job, or of one trial of it, while it is open.
+
+    `open` and `close` export what is set. As a context manager it also exports how far the progress bars are.
 
     Args:
         job: name of the job; for trials, of the search.
@@ -85,23 +87,23 @@ class JobMetrics:
         self._held: Mapping[str, float] = {}
         self._counted_until = time.monotonic()
 
-    def __enter__(self) -> "JobMetrics":
+    def __enter__(self) -> "ExportedSeries":
         self.open()
-        progress.listeners.append(self._advance)
+        progress.observers.append(self._advance)
         return self
 
     def __exit__(self, *error: object) -> None:
-        progress.listeners.remove(self._advance)
+        progress.observers.remove(self._advance)
         self.close()
 
     def open(self) -> None:
         """Export from now on."""
         self._counted_until = time.monotonic()
-        _publisher().opened.append(self)
+        _publisher().series.append(self)
 
     def close(self) -> None:
         """Export no more."""
-        _publisher().opened.remove(self)
+        _publisher().series.remove(self)
         self.publish()
 
     def set(self, name: str, value: float, **labels: str) -> None:
@@ -112,41 +114,39 @@ class JobMetrics:
             self._values[name, tuple(labels.items())] = value
 
     def drop(self, *names: str) -> None:
-        """These gauges are not current any more."""
+        """End these gauges."""
         with self._lock:
             self._values = {key: value for key, value in self._values.items() if key[0] not in names}
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        """What training reports, as `Reporter.metrics`: of each number the mean over the rows."""
-        found: dict[str, list[float]] = {}
+        """What training reports, as `Reporter.metrics`: of each value the mean over the rows."""
+        reported: dict[str, list[float]] = {}
         for values in rows.values():
             for key, value in values.items():
-                found.setdefault(key.replace("/", "_", 1), []).append(value)
-        for name in found.keys() & REPORTED.keys():
-            self.set(name, sum(found[name]) / len(found[name]))
+                reported.setdefault(key.replace("/", "_", 1), []).append(value)
+        for name in reported.keys() & REPORTED.keys():
+            self.set(name, sum(reported[name]) / len(reported[name]))
 
     def worker_started(
-        self, rank: int, world: int, until: int | None, gpu: str, resources: Mapping[str, float]
+        self, rank: int, world_size: int, until: int | None, gpu: str, resources: Mapping[str, float]
     ) -> None:
-        """A worker is about to train. A second start of rank 0 towards the same step is a restart.
+        """As `Listener.worker_started`. A second start of rank 0 towards the same step is a restart.
 
         Args:
-            until: the step that the training pauses at; None: its end.
-            gpu: NVML's name of its GPU, empty on a CPU.
             resources: what each worker holds.
         """
         with self._lock:  # what this rank, or one that is no more, computed on before
-            self._values = {key: value for key, value in self._values.items() if not _of_rank(key, rank, world)}
+            self._values = {key: value for key, value in self._values.items() if not _of_rank(key, rank, world_size)}
         if rank == 0:
             self._starts[until] += 1
-            self.set("workers", world)
+            self.set("workers", world_size)
             self.set("worker_restarts", self._starts.total() - len(self._starts))
-            self.hold({name: amount * world for name, amount in resources.items()})
+            self.hold({name: amount * world_size for name, amount in resources.items()})
         if gpu:
             self.set("gpu_worker", 1, rank=str(rank), GpuUuid=gpu)
 
     def training_ended(self) -> None:
-        """What was said about training is history; progress and restarts stay."""
+        """End the gauges of training; progress and restarts stay until the job ends."""
         self.publish()
         self.drop(*REPORTED, "workers", "gpu_worker")
         self.hold({})
@@ -166,9 +166,9 @@ class JobMetrics:
             self.hold({})
 
     def publish(self) -> None:
-        """Set all that is current once more; nothing where Ray does not run.
+        """Set all current gauges once more; nothing where Ray does not run.
 
-        Called at ends too: what began and ended between two beats is seen once at least.
+        Called when series end, too, so that a short one is exported once at least.
         """
         if not ray.is_initialized():
             return
@@ -194,23 +194,23 @@ class JobMetrics:
 
 
 class _Publisher(threading.Thread):
-    """Beats for all series of this process that are open."""
+    """Publishes all open series of this process, again and again."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True, name="lwddpm-metrics")
-        self.opened: list[JobMetrics] = []
+        self.series: list[ExportedSeries] = []
 
     def run(self) -> None:
         while True:
             time.sleep(_SET_AGAIN_EVERY_S)
-            for metrics in list(self.opened):
-                metrics.publish()
+            for series in list(self.series):
+                series.publish()
 
 
-def _of_rank(key: tuple[str, tuple[tuple[str, str], ...]], rank: int, world: int) -> bool:
-    """Whether a value says what a rank computes on: this one, or one beyond the new number of workers."""
+def _of_rank(key: tuple[str, tuple[tuple[str, str], ...]], rank: int, world_size: int) -> bool:
+    """Whether a gauge says which GPU this rank computes on, or one beyond the new number of workers."""
     name, labels = key
-    return name == "gpu_worker" and (int(labels[0][1]) == rank or int(labels[0][1]) >= world)
+    return name == "gpu_worker" and (int(labels[0][1]) == rank or int(labels[0][1]) >= world_size)
 
 
 @cache

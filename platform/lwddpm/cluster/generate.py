@@ -1,4 +1,7 @@
-"""Sampling, reconstruction and feature extraction from a saved model, in chunks over the workers."""
+"""Sampling, reconstruction and feature extraction from a saved model, in chunks over the workers.
+
+`exported` is the series of the job that the CPUs and GPUs are counted for, see `Session.worker_map`.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate, reconstruct
@@ -16,31 +20,41 @@ from lwddpm.training.checkpoint import SavedModel, load_model
 _FEATURE_CHUNK = 64
 
 
-def generate_images(model_dir: Path, sampling: SamplingConfig, count: int, session: Session) -> np.ndarray:
+def generate_images(
+    model_dir: Path, sampling: SamplingConfig, count: int, session: Session, exported: ExportedSeries | None = None
+) -> np.ndarray:
     """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers."""
     function = functools.partial(_generate, session.model_device, str(model_dir), sampling)
     indices = [range(i, min(i + sampling.batch_size, count)) for i in range(0, count, sampling.batch_size)]
-    return np.concatenate(list(session.worker_map(function, indices, description="sampling")))
+    return np.concatenate(list(session.worker_map(function, indices, description="sampling", exported=exported)))
 
 
 def reconstruct_images(
-    model_dir: Path, images: np.ndarray, timestep: int, sampling: SamplingConfig, session: Session
+    model_dir: Path,
+    images: np.ndarray,
+    timestep: int,
+    sampling: SamplingConfig,
+    session: Session,
+    exported: ExportedSeries | None = None,
 ) -> np.ndarray:
-    """Noise slices uint8 [N, H, W] to `timestep` and denoise them back."""
+    """Noise slices uint8 [N, H, W] to `timestep` and denoise them back, to the same shape and type."""
     function = functools.partial(_reconstruct, session.model_device, str(model_dir), timestep, sampling)
     size = sampling.batch_size
     chunks = [list(enumerate(images[i : i + size], start=i)) for i in range(0, len(images), size)]
-    return np.concatenate(list(session.worker_map(function, chunks, description="reconstructing")))
+    return np.concatenate(list(session.worker_map(function, chunks, description="reconstructing", exported=exported)))
 
 
-def feature_extraction(session: Session, inception_weights: str | None) -> Callable[[str, np.ndarray], torch.Tensor]:
+def feature_extraction(
+    session: Session, inception_weights: str | None, exported: ExportedSeries | None = None
+) -> Callable[[str, np.ndarray], torch.Tensor]:
     """A function (extractor name, uint8 [N, H, W]) -> float32 [N, D] that computes on the workers."""
 
     def extract(name: str, images: np.ndarray) -> torch.Tensor:
         read_weights(name, inception_weights=inception_weights)  # missing weights are found here, not on every worker
         function = functools.partial(_extract, session.model_device, name, inception_weights)
         chunks = [list(images[i : i + _FEATURE_CHUNK]) for i in range(0, len(images), _FEATURE_CHUNK)]
-        return torch.cat(list(session.worker_map(function, chunks, description=f"features for {name}")))
+        described = f"features for {name}"
+        return torch.cat(list(session.worker_map(function, chunks, description=described, exported=exported)))
 
     return extract
 

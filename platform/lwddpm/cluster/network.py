@@ -1,8 +1,8 @@
 """Which network interface the workers of a group reach each other by.
 
-Gloo listens at the address that the machine's own name resolves to. Many a Linux has that name in /etc/hosts as a
-loopback address, where no other machine reaches it. Ray knows the address by which the nodes do reach each other.
-NCCL looks for its interface by itself.
+Gloo listens at the address that the machine's own name resolves to. Many Linux installations have that name in
+/etc/hosts as a loopback address, where no other machine reaches it. Ray knows the address by which the nodes do reach
+each other. NCCL finds its interface by itself.
 """
 
 import os
@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import ray
 from ray.train.torch import TorchConfig
-from ray.train.torch.config import _TorchBackend
+
+_TorchBackend: Any = TorchConfig().backend_cls  # the class itself is private to Ray, this property is not
 
 
 class GroupConfig(TorchConfig):
@@ -33,5 +34,5 @@ def use_interface_of_node() -> None:
     """Have gloo use the interface that holds the node's address, unless GLOO_SOCKET_IFNAME names another."""
     address = ray.util.get_node_ip_address()
     for name, addresses in psutil.net_if_addrs().items():
-        if address in (found.address for found in addresses):
+        if address in (entry.address for entry in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)

@@ -1,22 +1,23 @@
-"""Ray for the length of one job: here, embedded; there, the cluster behind an address. Started when first needed."""
+"""Ray for the length of one job: inside this process, or a cluster behind an address. Started when first needed."""
 
 import logging
 import os
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
 
 import ray
 import torch
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.cluster.exported import ExportedSeries
+from lwddpm.cluster.settings import ray_settings
+from lwddpm.cluster.stop import sigterm_kept
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.offline import carried, is_offline
+from lwddpm.offline import is_offline, worker_environment
 from lwddpm.progress import bar, say
 
 T = TypeVar("T")
@@ -24,21 +25,24 @@ R = TypeVar("R")
 
 
 class Session:
-    """What the workers of a job run on.
+    """What the workers of a job run on: this machine, or the Ray cluster behind an address.
 
     A one-worker job without a cluster trains and samples in the driver's own process: a worker group takes ten
     seconds and more to start, and brings nothing there.
+
+    Args:
+        workers: how many, with which resources.
+        address: of a Ray cluster; default RAY_ADDRESS, else Ray is started here when it is first needed.
     """
 
     def __init__(self, workers: WorkersConfig, address: str | None = None) -> None:
         self.workers = workers
         self.address = address or os.environ.get("RAY_ADDRESS") or None
-        self.metrics = JobMetrics("", "")  # of the job, once its run is open
-        self._started_here = False
+        self._connection = ExitStack()  # empty where Ray does not run, or was started by somebody else
 
     @classmethod
     def inside_ray(cls, workers: WorkersConfig) -> "Session":
-        """For code that Ray runs already: one worker computes right there, several are asked of the same cluster."""
+        """For code that runs on Ray already: one worker computes in its process, several on the same cluster."""
         session = cls(workers)
         session.address = None if workers.max_count == 1 else "auto"
         return session
@@ -61,12 +65,10 @@ class Session:
 
     def close(self) -> None:
         """Stop or leave Ray if this session started or joined it; it starts again when needed."""
-        if self._started_here:
-            ray.shutdown()
-            self._started_here = False
+        self._connection.close()
 
     def rest(self) -> None:
-        """Close where the job computes in this process: idle, Ray still takes a few per cent of the CPUs."""
+        """Close if the job computes in this process from now on: idle, Ray still takes a few per cent of the CPUs."""
         if self.in_process:
             self.close()
 
@@ -77,8 +79,8 @@ class Session:
             ConfigError: names the setting, what it asks for and what there is.
         """
         if self.address is None:
-            here = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
-            check_resources(self.workers, here, "this machine")
+            available = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
+            check_resources(self.workers, available, "this machine")
         else:
             _check_address(self.address)
 
@@ -89,41 +91,37 @@ class Session:
             ConfigError: the address does not answer, or the cluster is too small for the job.
         """
         if not ray.is_initialized():
-            on_sigterm = signal.getsignal(signal.SIGTERM)
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of tasks in flight when another has failed
-            try:
-                if self.address is None:
-                    # an explicit "local": a stale address file of a dead cluster would be joined otherwise
-                    ray.init(
-                        address="local",
-                        num_cpus=usable_cpus(),
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                    )
-                else:
-                    say(f"joining the Ray cluster at {self.address}")
-                    ray.init(
-                        address=self.address,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        runtime_env={"env_vars": carried()} if is_offline() else None,
-                    )
-            except ConnectionError as error:
-                raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
-            self._started_here = True
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray's handler would end the driver without its clean-up
+            self.close()  # what a lost connection has left
+            with ExitStack() as connection, sigterm_kept():
+                connection.enter_context(ray_settings(_environment(), logging.ERROR))
+                self._start()
+                connection.callback(ray.shutdown)
+                self._connection = connection.pop_all()
         check_resources(self.workers, ray.cluster_resources(), "the Ray cluster")
+
+    def _start(self) -> None:
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address is None:
+            # an explicit "local": a stale address file of a dead cluster would be joined otherwise
+            ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, **quiet)
+            return
+        say(f"joining the Ray cluster at {self.address}")
+        try:
+            ray.init(
+                address=self.address,
+                runtime_env={"env_vars": worker_environment()} if is_offline() else None,
+                **quiet,
+            )
+        except ConnectionError as error:
+            raise ConfigError(f"--address {self.address}: no Ray cluster answers there: {error}") from None
 
     @property
     def use_gpu(self) -> bool:
         """Whether each worker gets a GPU."""
         if self.workers.use_gpu != "auto":
             return self.workers.use_gpu
-        there = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
-        return there >= self.workers.min_count * self.workers.gpus_per_worker
+        available = torch.cuda.device_count() if self.in_process else ray.cluster_resources().get("GPU", 0)
+        return available >= self.workers.min_count * self.workers.gpus_per_worker
 
     @property
     def worker_resources(self) -> dict[str, float]:
@@ -151,20 +149,33 @@ class Session:
         return max(1, usable[0] // workers_per_node) if usable else 1
 
     def map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
-        """Apply `function` on all CPUs of the cluster; results come in the order of `items`."""
+        """Apply `function` on all CPUs of the cluster; yields the results in the order of `items`."""
         self.connect()
         return ray_map(function, items, description=description)
 
-    def worker_map(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:
-        """Apply a function that computes with a model: in this process, or on the job's workers."""
+    def worker_map(
+        self,
+        function: Callable[[T], R],
+        items: Sequence[T],
+        *,
+        description: str,
+        exported: ExportedSeries | None = None,
+    ) -> Iterator[R]:
+        """Apply a function that computes with a model: in this process, or on the job's workers.
+
+        Args:
+            description: of the progress bar.
+            exported: the job's series; the CPUs and GPUs that its tasks hold on a cluster are counted there.
+        """
         if self.in_process:
             yield from serial_map(function, items, description=description)
             return
         self.connect()
-        resources, there = self.worker_resources, ray.cluster_resources()
+        resources, available = self.worker_resources, ray.cluster_resources()
         options = {"num_cpus": resources["CPU"], "num_gpus": resources.get("GPU", 0)}
-        tasks = min(len(items), *(int(there.get(name, 0) / amount) for name, amount in resources.items()))
-        with self.metrics.holding({name: amount * tasks for name, amount in resources.items()}):
+        tasks = min(len(items), *(int(available.get(name, 0) / amount) for name, amount in resources.items()))
+        held = {name: amount * tasks for name, amount in resources.items()}
+        with exported.holding(held) if exported else nullcontext():
             yield from ray_map(function, items, description=description, **options)
 
 
@@ -211,13 +222,22 @@ def _units(items: Sequence[Any]) -> int:
     return sum(len(item) if isinstance(item, (list, tuple, range)) else 1 for item in items)
 
 
+def _environment() -> dict[str, str]:
+    """Variables that Ray reads where it is started; the user's own stay."""
+    defaults = {
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a task without a GPU leaves CUDA_VISIBLE_DEVICES alone
+        "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks in flight when another has failed
+    }
+    return {name: os.environ.get(name, default) for name, default in defaults.items()}
+
+
 def usable_cpus() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_address(address: str) -> None:
-    """Find out within seconds whether somebody listens: Ray itself would try for minutes."""
+    """Find out within seconds whether anything listens there: Ray itself would try for minutes."""
     if address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: is a job server, to which a job is sent with lwddpm submit")
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -231,13 +251,17 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def check_resources(workers: WorkersConfig, there: Mapping[str, float], where: str) -> None:
+def check_resources(workers: WorkersConfig, available: Mapping[str, float], where: str) -> None:
     """Refuse a job that could never start; an elastic one needs room for its fewest workers.
+
+    Args:
+        available: CPU and GPU to how many there are.
+        where: that is, for the message.
 
     Raises:
         ConfigError: names the setting, what it asks for and what there is.
     """
-    gpus, cpus = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    gpus, cpus = int(available.get("GPU", 0)), int(available.get("CPU", 0))
     if workers.use_gpu is True and workers.min_count * workers.gpus_per_worker > gpus:
         share = "one GPU" if workers.gpus_per_worker == 1 else f"{workers.gpus_per_worker:g} of a GPU"
         raise ConfigError(

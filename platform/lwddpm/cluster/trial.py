@@ -13,15 +13,17 @@ from typing import Any
 import torch
 from ray import tune
 
+from lwddpm.cluster.listener import Rows
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import Rows, run_workers
+from lwddpm.cluster.train import run_workers
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
+from lwddpm.files import read_json, write_json
 from lwddpm.search.objectives import measure
 from lwddpm.search.space import trial_job
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.rundir import read_json, run_folder, write_json
+from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.loop import GRID_SAMPLES
 
 
@@ -133,8 +135,8 @@ class _Watch:
             self.peak_memory_mib = max(self.peak_memory_mib, values.get("train/peak_memory_mib", 0.0))
         self._send("metrics", rows)
 
-    def worker_started(self, rank: int, world: int, until: int | None, gpu: str) -> None:
-        self._send("worker_started", rank, world, until, gpu)
+    def worker_started(self, rank: int, world_size: int, until: int | None, gpu: str) -> None:
+        self._send("worker_started", rank, world_size, until, gpu)
 
     def _send(self, name: str, *arguments: Any) -> None:
         if self._events is not None:

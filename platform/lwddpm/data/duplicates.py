@@ -59,7 +59,7 @@ def candidate_pairs(hashes: np.ndarray, max_distance: int = MAX_DISTANCE) -> np.
     num = len(hashes)
     entries = hashes.transpose(1, 0, 2).reshape(2 * num, -1)  # plain first, then mirrored
     bits = np.unpackbits(entries.view(np.uint8), axis=-1)
-    found = [np.empty((0, 3), np.int64)]
+    close_pairs = [np.empty((0, 3), np.int64)]
     for band in range(max_distance + 1):
         # Strided, so that no band holds only low frequencies, which all heads share.
         packed = np.ascontiguousarray(np.packbits(bits[:, band :: max_distance + 1], axis=-1))
@@ -77,8 +77,8 @@ def candidate_pairs(hashes: np.ndarray, max_distance: int = MAX_DISTANCE) -> np.
             one, two = one[compare], two[compare]
             close = np.bitwise_count(entries[one] ^ entries[two]).sum(axis=-1) <= max_distance
             one, two = one[close], two[close]
-            found.append(np.stack([one, two % num, two // num], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            close_pairs.append(np.stack([one, two % num, two // num], axis=1))
+    return np.unique(np.concatenate(close_pairs), axis=0)
 
 
 def verified_pairs(

@@ -1,10 +1,5 @@
-"""Folders on any pyarrow filesystem, and a lock between the processes that share a local one."""
+"""Files and folders on any pyarrow filesystem: local, S3, GCS."""
 
-import errno
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,33 +49,3 @@ def locate(path: str) -> Location:
             f"data.path: {path}: not a usable filesystem URI ({error}); try a local path or s3://"
         ) from None
     return Location(filesystem, inner.rstrip("/"))
-
-
-@contextmanager
-def exclusive(lock: Path) -> Iterator[bool]:
-    """Wait for a lock file and hold it; yields False on filesystems without locks.
-
-    The kernel frees the lock when its holder ends, however it ends, so there are no stale locks.
-    """
-    while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            os.close(descriptor)
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                raise
-            yield False
-            return
-        # The previous holder removes the file when it leaves: a lock on a removed file protects nothing.
-        try:
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
-                break
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
-    try:
-        yield True
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(descriptor)

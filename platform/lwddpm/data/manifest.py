@@ -5,24 +5,27 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
 MANIFEST = "dataset.json"
+PREPARE_AGAIN = "prepare it again: lwddpm run JOB --fresh"
+OTHER_DATASET = "set another data.path, or replace the dataset: lwddpm run JOB --fresh"
 
 
-class Record(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RejectedFile(Record):
+class RejectedFile(_Record):
     source: str
     reason: str
 
 
-class SplitSummary(Record):
+class SplitSummary(_Record):
     """`counts` is the number of slices by label; `sha256` covers every row's pixels and columns, in order."""
 
     num: int
@@ -31,7 +34,7 @@ class SplitSummary(Record):
     sha256: str
 
 
-class DuplicatesSummary(Record):
+class DuplicatesSummary(_Record):
     """What was grouped. All copies stay in the dataset, in one split.
 
     Attributes:
@@ -49,7 +52,7 @@ class DuplicatesSummary(Record):
     label_conflicts: tuple[tuple[str, ...], ...]
 
 
-class Manifest(Record):
+class Manifest(_Record):
     """`dataset.json`. `version` is a hash of everything that training can see, so equal versions are equal data."""
 
     schema_version: int
@@ -85,11 +88,37 @@ def read_manifest(path: str) -> Manifest | None:
         return None
     try:
         values = json.loads(content)
-        found = values.get("schema_version") if isinstance(values, dict) else None
-        if found != SCHEMA_VERSION:
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
             raise DataError(
-                f"{path}/{MANIFEST}: schema version must be {SCHEMA_VERSION}, got {found}; prepare again with --fresh"
+                f"{path}/{MANIFEST}: schema version must be {SCHEMA_VERSION}, got {version}: another version of lwddpm "
+                f"has written it; {PREPARE_AGAIN}"
             )
         return Manifest.model_validate(values)
     except (ValueError, ValidationError) as error:
-        raise DataError(f"{path}/{MANIFEST}: damaged ({error}); prepare again with --fresh") from error
+        raise DataError(f"{path}/{MANIFEST}: damaged ({error}); {PREPARE_AGAIN}") from error
+
+
+def check_settings(manifest: Manifest, data: DataConfig) -> None:
+    """Make sure that a dataset was prepared as a job asks for: the same settings, and the same values.
+
+    Another version of lwddpm may know other settings. What both know is compared; what only one knows could be
+    anything, so such a dataset is refused rather than taken for another one.
+
+    Raises:
+        DataError: names the first setting that differs, or is not known.
+    """
+    prepared, wanted = manifest.settings, data.content_settings()
+    if manifest.simulated != (data.source == PHANTOM):  # folders and phantoms have settings of their own
+        prepared, wanted = {"source": manifest.source}, {"source": data.source}
+    for key in wanted:
+        if key in prepared and prepared[key] != wanted[key]:
+            raise DataError(
+                f"data.path: {data.dataset_path}: was prepared with data.{key} = {prepared[key]}, the job says "
+                f"{wanted[key]}; {OTHER_DATASET}"
+            )
+    if unknown := sorted(prepared.keys() ^ wanted.keys()):
+        raise DataError(
+            f"data.path: {data.dataset_path}: was prepared by a version of lwddpm with other settings: whether "
+            f"data.{unknown[0]} is what the job says cannot be known; {OTHER_DATASET}"
+        )

@@ -4,7 +4,6 @@ Workers decode chunks of slices and leave the pixels in a staging folder beside 
 on storage that they share); the driver receives hashes only.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +13,27 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
-from lwddpm.data.duplicates import candidate_pairs, connected_groups, equal_links, perceptual_hashes, verified_pairs
+from lwddpm.data.duplicates import candidate_pairs, connected_groups, equal_links, verified_pairs
+from lwddpm.data.image_folder import open_image_folder
 from lwddpm.data.location import Location, locate
 from lwddpm.data.manifest import (
+    OTHER_DATASET,
     SCHEMA_VERSION,
     SPLITS,
     DuplicatesSummary,
     Manifest,
     RejectedFile,
     SplitSummary,
+    check_settings,
     read_manifest,
 )
 from lwddpm.data.phantom import Phantom
 from lwddpm.data.shards import Row, SplitWriter
-from lwddpm.data.sources import Source, UnusableFile, open_image_folder
+from lwddpm.data.sources import Source
 from lwddpm.data.splits import split_by_group
+from lwddpm.data.staging import StagedSlice, Staging, stage_chunk
 from lwddpm.data.store import Dataset
-from lwddpm.data.workspace import Staging, check_target, open_workspace
+from lwddpm.data.workspace import check_target, open_workspace
 from lwddpm.errors import DataError
 
 T = TypeVar("T")
@@ -42,18 +45,6 @@ class ParallelMap(Protocol):
     """Applies a picklable function to picklable items on some workers, and yields the results in their order."""
 
     def __call__(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Staged:
-    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected."""
-
-    name: str
-    chunk: int
-    position: int = 0
-    pixels_sha256: bytes = b""
-    hashes: bytes = b""
-    reason: str | None = None
 
 
 def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool = False) -> Dataset:
@@ -69,21 +60,21 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
     Raises:
         DataError: the source is missing, empty or too damaged, or the target cannot be used.
     """
-    if found := _prepared(data, fresh):
-        return found
+    if existing := _existing(data, fresh):
+        return existing
     target = locate(data.dataset_path)
     check_target(target)
     try:
         with open_workspace(target) as workspace:
-            if found := _prepared(data, fresh):  # by another process, while this one waited for it
-                return found
+            if existing := _existing(data, fresh):  # by another process, while this one waited for it
+                return existing
             source, names, fingerprint = scan(data)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
             numbered = list(enumerate(names))
             chunks = [numbered[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
-            usable, rejected = _sort_out([staged for part in parts for staged in part], data)
+            usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
             groups, duplicates = _group(usable, source, staging)
             label_names, splits = _write(usable, groups, source, staging, workspace.dataset, data)
             manifest = Manifest(
@@ -113,7 +104,7 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
     Raises:
         DataError: the source is missing or empty and nothing is prepared, or the target cannot be used.
     """
-    if _prepared(data, fresh) is None:
+    if _existing(data, fresh) is None:
         scan(data)
         check_target(locate(data.dataset_path))
 
@@ -145,28 +136,7 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     return source, names, fingerprint
 
 
-def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[Staged]:
-    """Decode some numbered slices, leave their pixels in the staging folder and return their hashes, on a worker."""
-    number = chunk[0][0]
-    images: list[np.ndarray] = []
-    staged: list[Staged] = []
-    for _, name in chunk:
-        try:
-            image, pixels_sha256 = source.read(name)
-        except UnusableFile as error:
-            staged.append(Staged(name, number, reason=str(error)))
-        else:
-            staged.append(Staged(name, number, position=len(images), pixels_sha256=pixels_sha256))
-            images.append(image)
-    if images:
-        stack = np.stack(images)
-        staging.write(number, stack)
-        hashes = iter(perceptual_hashes(stack))
-        staged = [s if s.reason else dataclasses.replace(s, hashes=next(hashes).tobytes()) for s in staged]
-    return staged
-
-
-def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
+def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     """The dataset that lies at the target, if it is what the job asks for; None if it must be prepared.
 
     Raises:
@@ -176,16 +146,7 @@ def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
     manifest = None if fresh else read_manifest(path)
     if manifest is None:
         return None
-    wanted = data.content_settings()
-    remedy = "set another data.path, or replace the dataset with --fresh"
-    found = manifest.settings
-    if found.keys() != wanted.keys():  # folders and phantoms have settings of their own
-        found, wanted = {"source": manifest.source}, {"source": data.source}
-    for key, value in wanted.items():
-        if found[key] != value:
-            raise DataError(
-                f"data.path: {path}: was prepared with data.{key} = {found[key]}, the job says {value}; {remedy}"
-            )
+    check_settings(manifest, data)
     try:
         _, _, fingerprint = scan(data)
     except DataError:
@@ -194,15 +155,18 @@ def _prepared(data: DataConfig, fresh: bool) -> Dataset | None:
         raise
     if fingerprint != manifest.source_fingerprint:
         raise DataError(
-            f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; {remedy}"
+            f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; "
+            f"{OTHER_DATASET}"
         )
     return Dataset(path, manifest)
 
 
-def _sort_out(staged: list[Staged], data: DataConfig) -> tuple[list[Staged], tuple[RejectedFile, ...]]:
+def _separate_rejected(
+    staged: list[StagedSlice], data: DataConfig
+) -> tuple[list[StagedSlice], tuple[RejectedFile, ...]]:
     """Separate usable from rejected files; refuse too many of the latter."""
     usable = [slice_ for slice_ in staged if slice_.reason is None]
-    rejected = tuple(RejectedFile(source=_text(s.name), reason=s.reason) for s in staged if s.reason is not None)
+    rejected = tuple(RejectedFile(source=_as_utf8(s.name), reason=s.reason) for s in staged if s.reason is not None)
     if not usable or len(rejected) > data.max_rejected_fraction * len(staged):
         first = "; ".join(f"{file.source}: {file.reason}" for file in rejected[:3])
         more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
@@ -215,7 +179,7 @@ def _sort_out(staged: list[Staged], data: DataConfig) -> tuple[list[Staged], tup
     return usable, rejected
 
 
-def _group(usable: list[Staged], source: Source, staging: Staging) -> tuple[np.ndarray, DuplicatesSummary]:
+def _group(usable: list[StagedSlice], source: Source, staging: Staging) -> tuple[np.ndarray, DuplicatesSummary]:
     """Group of each slice: duplicates and slices of a subject stay together."""
     exact = equal_links([slice_.pixels_sha256 for slice_ in usable])
     distinct = np.setdiff1d(np.arange(len(usable)), exact[:, 1])
@@ -243,7 +207,7 @@ def _group(usable: list[Staged], source: Source, staging: Staging) -> tuple[np.n
 
 
 def _write(
-    usable: list[Staged], groups: np.ndarray, source: Source, staging: Staging, folder: Location, data: DataConfig
+    usable: list[StagedSlice], groups: np.ndarray, source: Source, staging: Staging, folder: Location, data: DataConfig
 ) -> tuple[tuple[str, ...], dict[str, SplitSummary]]:
     """Split the slices and stream them from the staging folder into shards."""
     label_names, labels = np.unique([source.label(slice_.name) for slice_ in usable], return_inverse=True)
@@ -264,6 +228,6 @@ def _version(image_size: int, simulated: bool, label_names: Sequence[str], split
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _text(name: str) -> str:
+def _as_utf8(name: str) -> str:
     """A file name that can be stored as UTF-8 whatever its bytes are."""
     return name.encode("utf-8", "backslashreplace").decode()

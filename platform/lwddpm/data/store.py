@@ -11,8 +11,6 @@ A dataset is a folder on any pyarrow filesystem:
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lwddpm.data.location import exclusive, locate
-from lwddpm.data.manifest import MANIFEST, SPLITS, Manifest, SplitSummary, read_manifest
+from lwddpm.data.location import locate
+from lwddpm.data.manifest import MANIFEST, PREPARE_AGAIN, SPLITS, Manifest, SplitSummary, read_manifest
 from lwddpm.data.shards import ROW_GROUP_BYTES
 from lwddpm.errors import DataError
+from lwddpm.files import cache_folder, locked, replacing
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ class Dataset:
             empty = np.empty((0, size, size), np.uint8)
             empty.flags.writeable = False
             return empty
-        folder = Path(os.environ.get("LWDDPM_CACHE") or Path.home() / ".cache" / "lwddpm")
+        folder = cache_folder()
         cached = folder / f"{self.version}-{split}.npy"
         if not cached.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                with exclusive(cached.with_suffix(".lock")):
+                with locked(cached.with_suffix(".lock")):
                     if not cached.exists():
                         self._build_cache(split, cached)
             except OSError as error:
@@ -106,19 +105,17 @@ class Dataset:
                     rows = max(1, ROW_GROUP_BYTES // self.manifest.image_size**2)
                     yield from file.iter_batches(batch_size=rows, columns=columns)
             except (OSError, pa.ArrowException) as error:
-                raise DataError(
-                    f"{self.path}/{shard}: missing or damaged ({error}); prepare it again with --fresh"
-                ) from error
+                raise DataError(f"{self.path}/{shard}: missing or damaged ({error}); {PREPARE_AGAIN}") from error
 
     def _column(self, split: str, name: str) -> list[Any]:
         return [value for batch in self._batches(split, [name]) for value in batch.column(0).to_pylist()]
 
     def _build_cache(self, split: str, cached: Path) -> None:
-        for stale in cached.parent.glob(f"{cached.stem}.*.partial"):  # of a killed process: we hold the lock
+        for stale in cached.parent.glob(f"*{cached.stem}.*partial"):  # of a killed process: we hold the lock
             stale.unlink(missing_ok=True)
         summary, size = self._summary(split), self.manifest.image_size
-        digest, partial = hashlib.sha256(), cached.with_suffix(f".{secrets.token_hex(4)}.partial")
-        try:
+        digest = hashlib.sha256()
+        with replacing(cached) as partial:
             with partial.open("wb") as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (summary.num, size, size)}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -130,10 +127,7 @@ class Dataset:
                         digest.update(json.dumps(row).encode())
                         file.write(buffer)
             if digest.hexdigest() != summary.sha256:
-                raise DataError(f"{self.path}: the {split} shards are not those of dataset.json; prepare with --fresh")
-            partial.replace(cached)
-        finally:
-            partial.unlink(missing_ok=True)
+                raise DataError(f"{self.path}: the {split} shards are not those of dataset.json; {PREPARE_AGAIN}")
 
 
 def open_dataset(path: str) -> Dataset:

@@ -1,51 +1,25 @@
-"""Where an unfinished dataset lies: staged pixels, unpublished shards, and how they become visible at once."""
+"""The folder in which a dataset is prepared, and how the dataset becomes visible at once when it is finished."""
 
 import glob
-import itertools
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from pyarrow import fs
 
-from lwddpm.data.location import Location, exclusive
+from lwddpm.data.location import Location
 from lwddpm.data.manifest import MANIFEST, SPLITS
 from lwddpm.errors import DataError
+from lwddpm.files import flush_to_disk, locked
 
 OURS = re.compile(rf"({'|'.join(SPLITS)})-\d+\.parquet|{re.escape(MANIFEST)}|\.preparing-.*")
 ABANDONED_S = 24 * 3600
-
-
-@dataclass(frozen=True)
-class Staging:
-    """Slices between decoding and splitting, uint8 [n, S, S] by chunk, as raw bytes that all workers can reach."""
-
-    folder: Location
-    image_size: int
-
-    def write(self, chunk: int, images: np.ndarray) -> None:
-        self._file(chunk).write_bytes(images.tobytes())
-
-    def read(self, places: Sequence[tuple[int, int]]) -> np.ndarray:
-        """The slices at some (chunk, position), uint8 [n, S, S]; each run of places in one chunk opens it once."""
-        num_bytes = self.image_size**2
-        images = np.empty((len(places), num_bytes), np.uint8)
-        for chunk, rows in itertools.groupby(range(len(places)), key=lambda row: places[row][0]):
-            location = self._file(chunk)
-            with location.filesystem.open_input_file(location.path) as file:
-                for row in rows:
-                    images[row] = np.frombuffer(file.read_at(num_bytes, places[row][1] * num_bytes), np.uint8)
-        return images.reshape(-1, self.image_size, self.image_size)
-
-    def _file(self, chunk: int) -> Location:
-        return self.folder / f"chunk-{chunk:06d}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +56,7 @@ class Workspace:
         (self.dataset / MANIFEST).write_bytes(manifest.encode())
         if self.target.is_local:
             target = Path(self.target.path)
+            flush_to_disk(Path(self.dataset.path))
             if target.exists():
                 target.rename(f"{self.scratch.path}/replaced")
             Path(self.dataset.path).rename(target)
@@ -108,7 +83,7 @@ def open_workspace(target: Location) -> Iterator[Workspace]:
         return
     folder, name = Path(target.path).parent, Path(target.path).name
     folder.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder / f".{name}.lock") as held:
+    with locked(folder / f".{name}.lock") as held:
         if held:  # nobody else prepares this target now, so whatever lies there is abandoned
             for abandoned in folder.glob(f".{glob.escape(name)}.preparing-*"):
                 shutil.rmtree(abandoned, ignore_errors=True)

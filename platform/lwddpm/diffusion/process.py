@@ -83,9 +83,9 @@ class DiffusionProcess(nn.Module):
         return _per_image(self.signal[timesteps]) * noise - _per_image(self.noise[timesteps]) * x_0
 
     def losses(self, prediction: Tensor, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        """The loss of each image, float32 [B]: mean over its pixels, times the min-SNR weight if there is one."""
+        """The loss of each image, [B]: mean over its pixels, times the min-SNR weight if there is one."""
         loss = {"smooth_l1": F.smooth_l1_loss, "l1": F.l1_loss, "l2": F.mse_loss}[self.config.loss]
-        errors = loss(prediction.float(), self.target(x_0, timesteps, noise), reduction="none")
+        errors = loss(prediction.to(x_0.dtype), self.target(x_0, timesteps, noise), reduction="none")
         return errors.mean((1, 2, 3)) * self.loss_weights[timesteps]
 
     def predict_x_0(self, x_t: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ def denoise(
     options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
     for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
         timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = model(x, timesteps).float()
+        prediction = model(x, timesteps).to(x.dtype)
         x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
         x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
         if on_step is not None:

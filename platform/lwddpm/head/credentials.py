@@ -1,10 +1,11 @@
-"""The two secrets of a head, Ray's token and MLflow's password: made here, kept in files for their owner alone."""
+"""The two secrets of a head, Ray's token and MLflow's password: made here, in files that only their owner can read."""
 
 import os
 import secrets
 from pathlib import Path
 
 from lwddpm.errors import ConfigError
+from lwddpm.files import write_private
 
 _SHORTEST_PASSWORD = 12  # MLflow's own rule
 _WELL_KNOWN_PASSWORDS = ("password1234", "adminadminadmin")
@@ -12,9 +13,10 @@ _SHORTEST_TOKEN = 32
 
 
 def offer_token() -> None:
-    """Have job server clients of this process show the user's token, where there is one. Before Ray is imported.
+    """Have job server clients of this process show the user's token, where there is one; call before importing Ray.
 
-    Not for drivers: one in token mode loses its actors on a cluster without tokens, and Ray itself makes token files.
+    Not for drivers: in token mode one loses its actors on a cluster that runs without tokens, while the token file may
+    be there only because Ray itself has made it.
     """
     named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
     if named or (Path.home() / ".ray" / "auth_token").exists():
@@ -22,7 +24,7 @@ def offer_token() -> None:
 
 
 def mlflow_password(file: Path) -> str:
-    """MLflow's password: given, else the one of an earlier `up`, else a new one.
+    """MLflow's password: from MLFLOW_AUTH_ADMIN_PASSWORD, else that of an earlier `up`, else a new one.
 
     Raises:
         ConfigError: it is short or well known.
@@ -62,13 +64,3 @@ def ray_token(file: Path) -> str:
             "have one generated"
         )
     return token
-
-
-def write_private(file: Path, text: str) -> None:
-    """Whole or not at all, and never readable by others, not even for a moment."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    partial.replace(file)

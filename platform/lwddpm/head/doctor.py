@@ -1,4 +1,4 @@
-"""`lwddpm doctor`: tries what jobs rely on, for real, and says what to do about what does not work."""
+"""`lwddpm doctor`: tries what jobs need (Ray, MLflow, GPU, disk, weights) and says how to mend what does not work."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import psutil
 import ray
 import torch
 
+from lwddpm.addresses import public
 from lwddpm.cluster.session import Session
 from lwddpm.config import TrackingConfig, WorkersConfig
 from lwddpm.data.phantom import simulate
@@ -21,7 +22,7 @@ from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.features import WEIGHTS_SHA256, WeightsUnavailable, read_weights
 from lwddpm.head.jobserver import JobServer
 from lwddpm.head.nodes import differences, survey
-from lwddpm.tracking.store import check_tracking, connect, public, tracking_uri
+from lwddpm.tracking.store import check_tracking, connect, tracking_uri
 
 _GIB = 2**30
 _EXAMINED_WITHIN_S = 300.0
@@ -77,22 +78,22 @@ def examine_there(address: str) -> dict[str, Any]:
     server.wait(submission_id, _EXAMINED_WITHIN_S)
     log = server.logs(submission_id)
     try:
-        found: dict[str, Any] = json.loads(log[log.rindex("\n{\n") :])
+        report: dict[str, Any] = json.loads(log[log.rindex("\n{\n") :])
     except ValueError:
         raise JobError(f"the checks did not run at {server.address}; what they wrote:\n{log.strip()}") from None
-    if found["ray"] != ray.__version__:
-        note = Check("Ray here", "warning", f"{ray.__version__}, the cluster's is {found['ray']}", "install the same")
-        found["checks"].append(asdict(note))
-    return found
+    if report["ray"] != ray.__version__:
+        note = Check("Ray here", "warning", f"{ray.__version__}, the cluster's is {report['ray']}", "install the same")
+        report["checks"].append(asdict(note))
+    return report
 
 
 def _guarded(examination: Callable[[], Check | list[Check]]) -> list[Check]:
     """One broken check must not hide the others."""
     try:
-        found = examination()
+        result = examination()
     except Exception as error:
         return [Check("unexpected", "broken", f"{type(error).__name__}: {error}", "please report this")]
-    return found if isinstance(found, list) else [found]
+    return result if isinstance(result, list) else [result]
 
 
 def _ray(address: str | None, uri: str | None) -> Check | list[Check]:
@@ -125,11 +126,11 @@ def _nodes(nodes: list[dict[str, Any]]) -> list[Check]:
         faults = [node[what] for what in ("sees_storage", "writes_storage", "tracking") if node[what]]
         gpus = ", ".join(node["gpus"]) or "no GPU"
         packages = f"lwddpm {node['packages']['lwddpm']}, torch {node['packages']['torch']}"
-        found = f"{packages}, {node['cpus']} CPUs, {gpus}; storage and tracking work"
+        described = f"{packages}, {node['cpus']} CPUs, {gpus}; storage and tracking work"
         if faults:
             checks.append(Check(name, "broken", "; ".join(faults), "see docs/cluster.md"))
         else:
-            checks.append(Check(name, "ok", found))
+            checks.append(Check(name, "ok", described))
     if len(nodes) > 1 and (differing := differences(nodes)):
         checks.append(Check("versions", "broken", differing, "install the versions of constraints.txt on all nodes"))
     return checks
@@ -167,10 +168,10 @@ def _gpu() -> Check:
 
 def _memory() -> Check:
     memory = psutil.virtual_memory()
-    found = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free, {os.cpu_count()} CPUs"
+    amount = f"{memory.available / _GIB:.1f} of {memory.total / _GIB:.1f} GiB free, {os.cpu_count()} CPUs"
     if memory.available < 4 * _GIB:
-        return Check("memory", "warning", found, "the demo wants 4 GiB; close other programs")
-    return Check("memory", "ok", found)
+        return Check("memory", "warning", amount, "the demo wants 4 GiB; close other programs")
+    return Check("memory", "ok", amount)
 
 
 def _disk() -> Check:

@@ -23,9 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lwddpm.head.credentials import write_private
+from lwddpm.files import read_json, state_folder, write_private
 from lwddpm.head.service import Process
-from lwddpm.tracking.rundir import read_json
 
 USER = "admin"
 QUEUE_TIMEOUT_S = 7 * 24 * 3600  # for a job to find room on the head; Ray gives up after a quarter of an hour
@@ -58,10 +57,10 @@ class Head:
 
     def __init__(self, options: HeadOptions) -> None:
         self.options = options
-        self.folder = Path.home() / ".lwddpm" / "head"
+        self.folder = state_folder() / "head"
         self.token_file = Path.home() / ".ray" / "auth_token"
         self.host = _own_address() if options.expose else "127.0.0.1"
-        self.storage = Path(options.storage or Path.home() / ".lwddpm" / "storage").absolute()
+        self.storage = Path(options.storage or state_folder() / "storage").absolute()
         self.ray_url = f"http://{self.host}:{options.dashboard_port}"
         self.mlflow_url = f"http://{self.host}:{options.mlflow_port}"
         # Ray's own, so that its `session_latest` is this head's; short, since sockets lie there

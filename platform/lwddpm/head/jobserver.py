@@ -1,4 +1,8 @@
-"""Ray's job server: submit a job there, look at jobs, stop them."""
+"""Ray's job server, part of a cluster's dashboard: submit a job there, look at jobs, stop them.
+
+A submitted job is `lwddpm run` on the cluster's head. Its id is `<name>-<digest>-<attempt>`; name, kind and digest are
+Ray job metadata. What the server keeps of a job can be read by whoever may list jobs, so no secret goes there.
+"""
 
 import asyncio
 import logging
@@ -12,15 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lwddpm.cluster.settings import ray_settings
 from lwddpm.config import AnyJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.head.credentials import offer_token
 from lwddpm.head.upload import JOB_FILE, staged
 
 _POLL_S = 1.0
-_NO_AGENT = "No available agent"  # what the server says until the part of it that starts jobs is up
+_NO_AGENT = "No available agent"  # what the server answers while the process that starts jobs is not up yet
 _AGENT_WITHIN_S = 120.0
-# Ray starts whatever is submitted at once. With these a driver waits until the head, where it runs, has memory for it.
+# Without these Ray starts every submitted driver at once; with them one waits until the head has memory for it.
 _ONE_DRIVER = {"entrypoint_memory": 768 * 2**20, "entrypoint_resources": {"node:__internal_head__": 0.001}}
 _RUN_LINE = re.compile(r"^MLflow run (?P<run_id>\w+) \((?P<url>\S+)\)$", re.MULTILINE)
 _NAME, _DIGEST, _KIND = "lwddpm.name", "lwddpm.digest", "lwddpm.kind"
@@ -49,7 +54,10 @@ class Submission:
 
 
 class JobServer:
-    """A client of one job server, with a token where this user has one.
+    """A client of one job server, which shows the user's token where there is one.
+
+    Args:
+        address: such as http://HOST:8265; default: RAY_API_SERVER_ADDRESS, else the head that runs on this machine.
 
     Raises:
         ConfigError: nobody answers, the token is refused, or there is no address.
@@ -58,14 +66,15 @@ class JobServer:
     def __init__(self, address: str | None = None) -> None:
         self.address = _address(address)
         offer_token()
-        os.environ["RAY_API_SERVER_ADDRESS"] = self.address  # Ray prefers it to what it is told
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
 
-        for chatty in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-            logging.getLogger(chatty).setLevel(logging.ERROR)
+        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):  # log every request
+            logging.getLogger(name).setLevel(logging.ERROR)
         try:
-            self.client = JobSubmissionClient(self.address)
+            # Ray prefers this variable, should the user have set it, to the argument
+            with ray_settings({"RAY_API_SERVER_ADDRESS": self.address}, logging.ERROR):
+                self.client = JobSubmissionClient(self.address)
         except AuthenticationError as error:
             raise ConfigError(
                 f"--address {self.address}: the token is missing or wrong ({str(error).splitlines()[0]}); put the "
@@ -94,25 +103,25 @@ class JobServer:
             ConfigError: another job of that name is running, or the upload is refused.
         """
         digest = job.digest()
-        earlier = [found for found in self.jobs() if found.name == job.name]
-        for found in earlier:
-            if found.ended:
+        earlier = [submission for submission in self.jobs() if submission.name == job.name]
+        for submission in earlier:
+            if submission.ended:
                 continue
-            if found.digest != digest:
+            if submission.digest != digest:
                 raise ConfigError(
-                    f"name: a different job called {job.name} is running there ({found.id}); stop it with "
-                    f"lwddpm jobs stop {found.id}, or give this one another name"
+                    f"name: a different job called {job.name} is running there ({submission.id}); stop it with "
+                    f"lwddpm jobs stop {submission.id}, or give this one another name"
                 )
-            return found, False
-        # The attempt's number makes the id: of two who submit at the same time, one is refused.
-        submission_id = f"{job.name}-{digest}-{sum(found.digest == digest for found in earlier) + 1}"
+            return submission, False
+        # The attempt is a part of the id: of two who submit at the same time, one is refused.
+        submission_id = f"{job.name}-{digest}-{sum(submission.digest == digest for submission in earlier) + 1}"
         verb = f"run {JOB_FILE} --address auto --directory {_folder(storage)}{' --fresh' if fresh else ''}"
         metadata = {_NAME: job.name, _DIGEST: digest, _KIND: job.kind}
         with staged(job) as folder:
             try:
                 self._start(verb, folder, commit, submission_id=submission_id, metadata=metadata, **_ONE_DRIVER)
             except RuntimeError as error:
-                if not any(found.id == submission_id for found in self.jobs()):
+                if not any(submission.id == submission_id for submission in self.jobs()):
                     raise JobError(f"the job server refused the job: {error}") from None
                 return self.find(submission_id), False
         return self.find(submission_id), True
@@ -129,7 +138,8 @@ class JobServer:
         while True:
             try:
                 command = f"python -m lwddpm {verb}"
-                return str(self.client.submit_job(entrypoint=command, runtime_env=environment, **options))
+                with ray_settings({}, logging.ERROR):
+                    return str(self.client.submit_job(entrypoint=command, runtime_env=environment, **options))
             except RuntimeError as error:
                 if _NO_AGENT not in str(error) or time.monotonic() > deadline:
                     raise
@@ -137,8 +147,9 @@ class JobServer:
 
     def jobs(self) -> list[Submission]:
         """All jobs that the server knows, newest first."""
-        found = [_submission(details) for details in self.client.list_jobs() if details.submission_id]
-        return sorted(found, key=lambda each: each.started or datetime.max.replace(tzinfo=UTC), reverse=True)
+        submissions = [_submission(details) for details in self.client.list_jobs() if details.submission_id]
+        not_started = datetime.max.replace(tzinfo=UTC)
+        return sorted(submissions, key=lambda submission: submission.started or not_started, reverse=True)
 
     def find(self, reference: str) -> Submission:
         """A job by its submission id, or the newest by its name.
@@ -147,10 +158,10 @@ class JobServer:
             ConfigError: there is none; names those there are.
         """
         jobs = self.jobs()
-        for found in jobs:
-            if reference in (found.id, found.name):
-                return found
-        known = ", ".join(found.id for found in jobs[:5]) or "none"
+        for job in jobs:
+            if reference in (job.id, job.name):
+                return job
+        known = ", ".join(job.id for job in jobs[:5]) or "none"
         raise ConfigError(f"{reference}: no such job at {self.address}; newest there: {known}")
 
     def _state(self, submission_id: str) -> Submission:
@@ -183,29 +194,29 @@ class JobServer:
             time.sleep(_POLL_S)
 
     def wait(self, submission_id: str, timeout_s: float | None = None) -> Submission:
-        """Wait for the end.
+        """Wait until the job has ended.
 
         Raises:
-            JobError: it did not come in time.
+            JobError: it has not ended after `timeout_s` seconds.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not (found := self._state(submission_id)).ended:
+        while not (submission := self._state(submission_id)).ended:
             if deadline is not None and time.monotonic() > deadline:
                 raise JobError(f"{submission_id} has not ended within {timeout_s:.0f} s; look at its logs")
             time.sleep(_POLL_S)
-        return found
+        return submission
 
     def stop(self, submission_id: str, timeout_s: float = 150) -> Submission:
-        """Ask a job to stop and wait: it saves a checkpoint and ends its MLflow run as KILLED."""
-        found = self.find(submission_id)
-        if found.ended:
-            return found
-        self.client.stop_job(found.id)
-        return self.wait(found.id, timeout_s)
+        """Ask a job to stop, and wait while it saves a checkpoint and ends its MLflow run as KILLED."""
+        submission = self.find(submission_id)
+        if submission.ended:
+            return submission
+        self.client.stop_job(submission.id)
+        return self.wait(submission.id, timeout_s)
 
     def stop_all(self, timeout_s: float = 150) -> list[str]:
         """Stop every job that has not ended; returns their ids."""
-        running = [found.id for found in self.jobs() if not found.ended]
+        running = [submission.id for submission in self.jobs() if not submission.ended]
         for submission_id in running:
             self.client.stop_job(submission_id)
         for submission_id in running:
@@ -232,7 +243,7 @@ def _address(given: str | None) -> str:
 
 
 def _folder(storage: str | None) -> str:
-    """For the shell on the head."""
+    """The working folder of a submitted job, as a word for the shell on the head."""
     return shlex.quote(storage) if storage else '"$LWDDPM_STORAGE"'
 
 

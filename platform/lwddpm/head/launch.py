@@ -8,8 +8,9 @@ import urllib.parse
 from typing import Any
 
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.files import write_private
 from lwddpm.head import service
-from lwddpm.head.credentials import mlflow_password, ray_token, write_private
+from lwddpm.head.credentials import mlflow_password, ray_token
 from lwddpm.head.head import Head, HeadOptions
 from lwddpm.head.jobserver import JobServer
 from lwddpm.head.monitoring import missing_monitoring, monitoring_commands
@@ -25,7 +26,7 @@ def up(options: HeadOptions) -> dict[str, Any]:
         Addresses, folders, and `started`: the servers that were not running before.
 
     Raises:
-        ConfigError: a port is taken, or --expose without a token or password worth the name; nothing is started.
+        ConfigError: a port is taken, or a token or password is too weak; nothing is started.
         JobError: a server did not come up; what was started is ended again.
     """
     head = Head.running() or Head(options)
@@ -78,7 +79,7 @@ def down() -> dict[str, Any]:
     if "ray" in stopped:
         try:
             jobs = JobServer(head.ray_url).stop_all()
-        except (ConfigError, JobError) as error:  # it hangs, say: it goes all the same
+        except (ConfigError, JobError) as error:  # Ray may hang: it is stopped all the same
             say(f"not all of its jobs have stopped: {error}")
     for name in reversed(stopped):
         say(f"stopping {name}")
@@ -88,8 +89,8 @@ def down() -> dict[str, Any]:
 
 
 def _start_monitoring(head: Head) -> None:
-    """Prometheus and Grafana, where installed: a convenience, whose failure is said and stops nothing."""
-    for name in head.monitoring:  # of a Ray that has died: they look at its session
+    """Start Prometheus and Grafana, where installed; jobs need neither, so a failure is only reported."""
+    for name in head.monitoring:  # of a Ray that has died: they read its session folder
         service.stop(head.processes.pop(name))
     head.monitoring = {}
     for program in monitoring_commands(head.folder, (head.ray_folder / "session_latest").resolve()):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lwddpm.head.credentials import write_private
+from lwddpm.files import write_private
 from lwddpm.jobfile import shipped
 
 PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000
@@ -70,14 +70,14 @@ def monitoring_commands(
         session_dir: of the running Ray head, such as /tmp/ray/session_latest.
         prometheus_port, grafana_port: the next free one is taken where another program listens.
     """
-    found = find_monitoring()
+    installed = find_monitoring()
     programs = []
     url = f"http://127.0.0.1:{_free_port(prometheus_port)}"
-    if found["prometheus"] is not None:
-        programs.append(_prometheus(found["prometheus"], state / "prometheus", session_dir, url))
-        if found["grafana"] is not None:
+    if installed["prometheus"] is not None:
+        programs.append(_prometheus(installed["prometheus"], state / "prometheus", session_dir, url))
+        if installed["grafana"] is not None:
             port = _free_port(grafana_port)
-            programs.append(_grafana(found["grafana"], state / "grafana", session_dir, url, port))
+            programs.append(_grafana(installed["grafana"], state / "grafana", session_dir, url, port))
     return programs
 
 

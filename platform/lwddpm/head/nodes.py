@@ -1,4 +1,4 @@
-"""What every node of a cluster says of itself: packages, storage, tracking, GPUs. Part of `lwddpm doctor --address`."""
+"""Asks every node of a cluster for its packages, storage, tracking and GPUs: a part of `lwddpm doctor --address`."""
 
 import secrets
 import socket
@@ -49,12 +49,12 @@ def survey(storage: Path, tracking_uri: str) -> list[dict[str, Any]]:
 def _answer(node: dict[str, Any], pending: Any, probe: Path, here: str) -> dict[str, Any]:
     known = {"host": node["NodeManagerHostname"], "driver": node["NodeID"] == here, "error": ""}
     try:
-        found: dict[str, Any] = ray.get(pending, timeout=_TIMEOUT_S)
+        answer: dict[str, Any] = ray.get(pending, timeout=_TIMEOUT_S)
     except ray.exceptions.RayError as error:
         return known | {"error": str(error).splitlines()[0]}
-    if not found["writes_storage"] and not (probe / node["NodeID"]).exists():
-        found["writes_storage"] = "what it writes there is not seen by the driver: another folder of that name"
-    return known | found
+    if not answer["writes_storage"] and not (probe / node["NodeID"]).exists():
+        answer["writes_storage"] = "what it writes there is not seen by the driver: another folder of that name"
+    return known | answer
 
 
 def _describe(probe: str, node_id: str, tracking_uri: str) -> dict[str, Any]:
@@ -104,11 +104,11 @@ def _version(package: str) -> str | None:
 def differences(nodes: Sequence[dict[str, Any]]) -> str:
     """Which packages differ from the driver's, in words; empty where all nodes have the same."""
     first, *others = [node for node in nodes if not node["error"]]
-    found = []
+    lines = []
     for node in others:
         theirs = {"python": node["python"], **node["packages"]}
         ours = {"python": first["python"], **first["packages"]}
         differing = [f"{name} {theirs[name]} instead of {ours[name]}" for name in ours if ours[name] != theirs[name]]
         if differing:
-            found.append(f"{node['host']}: {', '.join(differing)}")
-    return "; ".join(found)
+            lines.append(f"{node['host']}: {', '.join(differing)}")
+    return "; ".join(lines)

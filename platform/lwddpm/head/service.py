@@ -1,4 +1,4 @@
-"""A server process that outlives the command that starts it: started once, found again, ended with all its children."""
+"""A server process that outlives the command that starts it: how to start it, find it again, and end it."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told from a later one with the same number by when it began."""
+    """A process. When it began tells it from a later one with the same number."""
 
     pid: int
     created: float  # s since the epoch
@@ -24,15 +24,15 @@ class Process:
     def find(self) -> psutil.Process | None:
         """The process, or None where it has ended."""
         try:
-            found = psutil.Process(self.pid)
-            same = abs(found.create_time() - self.created) < 1 and found.status() != psutil.STATUS_ZOMBIE
+            running = psutil.Process(self.pid)
+            same = abs(running.create_time() - self.created) < 1 and running.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
-        return found if same else None
+        return running if same else None
 
 
 def start(name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Process:
-    """Start a server in a session of its own, so that a Ctrl-C in this terminal is not meant for it.
+    """Start a server in a session of its own, where a Ctrl-C in this terminal does not reach it.
 
     Args:
         name: what to call it in messages.
@@ -74,12 +74,12 @@ def wait_until_ready(name: str, process: Process, ready: Callable[[], bool], log
 
 
 def stop(process: Process, timeout_s: float = 30) -> None:
-    """End a server and all its children: politely, and after `timeout_s` seconds by force."""
-    found = process.find()
-    if found is None:
+    """End a server and all its children: SIGTERM, then SIGKILL for what is left after `timeout_s` seconds."""
+    server = process.find()
+    if server is None:
         return
-    family = [*found.children(recursive=True), found]
-    found.terminate()
+    family = [*server.children(recursive=True), server]
+    server.terminate()
     _, left = psutil.wait_procs(family, timeout=timeout_s)
     for child in left:
         try:
@@ -87,8 +87,8 @@ def stop(process: Process, timeout_s: float = 30) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(left, timeout=5)
-    if found.is_running() and os.getpid() == found.ppid():  # our own child: let the kernel forget it
-        os.waitpid(found.pid, os.WNOHANG)
+    if server.is_running() and os.getpid() == server.ppid():  # our own child: reap it
+        os.waitpid(server.pid, os.WNOHANG)
 
 
 def _ended(name: str, log: Path) -> JobError:

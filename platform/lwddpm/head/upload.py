@@ -1,4 +1,4 @@
-"""What a submitted job takes along: the platform's code, the shipped files and the job. Never data, runs or weights."""
+"""What is uploaded with a submitted job: the platform's code, the shipped files, the job. No data, runs or weights."""
 
 import shutil
 import tempfile
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import yaml
 
 import lwddpm
+from lwddpm.addresses import has_password
 from lwddpm.config import AnyJob, SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
 
-# An allowlist: what else lies in the checkout stays here.
+# Only these are uploaded, whatever else lies in the checkout.
 _SUFFIXES = (".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".svg", ".toml", ".yaml", ".yml")
 LIMIT_MIB = 10.0  # Ray's job server takes 100
 JOB_FILE = "job.yaml"
@@ -77,7 +77,7 @@ def _check_size(folder: Path) -> None:
 def _refuse_passwords(settings: dict[str, Any]) -> None:
     """A job's settings can be read by whoever may list jobs or runs."""
     for key, value in flattened(settings).items():
-        if isinstance(value, str) and "://" in value and urlparse(value).password is not None:
+        if isinstance(value, str) and has_password(value):
             raise ConfigError(
                 f"{key}: must hold no password, since a submitted job can be read by others; put it into the "
                 "environment of the cluster's nodes (docs/cluster.md)"

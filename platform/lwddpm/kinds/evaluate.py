@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig
@@ -21,7 +22,12 @@ _STRIP_ROWS, _STRIP_FRAMES = 4, 8
 
 
 def measure(
-    model_dir: Path, dataset: Dataset, config: EvaluationConfig, session: Session, run: TrackedRun
+    model_dir: Path,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    session: Session,
+    run: TrackedRun,
+    exported: ExportedSeries,
 ) -> EvaluationResult:
     """Evaluate a model folder and log tables, images and figures to the run. Its numbers are the caller's to log.
 
@@ -31,13 +37,13 @@ def measure(
     count = num_evaluated(dataset, config)
     if count < config.num_samples:
         say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")
-    generated = generate_images(model_dir, config, max(count, _PICTURED), session)
+    generated = generate_images(model_dir, config, max(count, _PICTURED), session, exported)
     result = evaluate(
         generated[:count],
         dataset,
         config,
-        extract=feature_extraction(session, config.inception_weights),
-        reconstruct=reconstruction(model_dir, config, session),
+        extract=feature_extraction(session, config.inception_weights, exported),
+        reconstruct=reconstruction(model_dir, config, session, exported),
     )
     for missing in result.unavailable:
         say(f"{missing.name} is not reported: {missing.reason}")
@@ -51,11 +57,13 @@ def measure(
     return result
 
 
-def reconstruction(model_dir: Path, config: EvaluationConfig, session: Session) -> Reconstruct | None:
+def reconstruction(
+    model_dir: Path, config: EvaluationConfig, session: Session, exported: ExportedSeries | None = None
+) -> Reconstruct | None:
     """How to noise and denoise real slices, for models that denoise."""
     if read_saved_model(model_dir).diffusion is None:
         return None
-    return lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session)
+    return lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session, exported)
 
 
 def _draw(

@@ -19,9 +19,9 @@ from lwddpm.config import (
 )
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
-from lwddpm.files import complete_folder
+from lwddpm.files import complete_folder, write_json
 from lwddpm.offline import offline
-from lwddpm.tracking.rundir import check_writable, write_json
+from lwddpm.tracking.rundir import check_writable
 from lwddpm.tracking.store import check_tracking, connect, named_hosts, tracking_uri
 
 
@@ -108,7 +108,7 @@ def _check_out(out: Path) -> None:
 def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     from PIL import Image
 
-    from lwddpm.cluster.exported import JobMetrics
+    from lwddpm.cluster.exported import ExportedSeries
     from lwddpm.cluster.generate import generate_images
     from lwddpm.evaluation import figures
     from lwddpm.kinds.train import fitting, models_folder
@@ -119,8 +119,8 @@ def _sample(job: SampleJob, session: Session) -> dict[str, Any]:
     model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
     saved = read_saved_model(model_dir)
     sampling = fitting(job.sampling, saved, "sampling")
-    with JobMetrics(job.name, "") as session.metrics:
-        images = generate_images(model_dir, sampling, job.count, session)
+    with ExportedSeries(job.name, "") as exported:
+        images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))

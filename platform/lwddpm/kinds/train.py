@@ -7,7 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.addresses import public
+from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
 from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
@@ -17,13 +18,14 @@ from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.evaluate import measure
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
-from lwddpm.tracking.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, write_json
+from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
-from lwddpm.tracking.store import connect, public, tracking_uri
+from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.schedule import Schedule
 
@@ -54,26 +56,26 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     """
     folder = run_folder(job)
     nested = dataset is not None
-    with occupied(folder):
+    with lock_folder(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
             return done
         if fresh:
-            clear(folder)
-        run_id = kept_run(folder, uri)
+            clear_folder(folder)
+        run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
-            JobMetrics(job.name, run.run_id) as session.metrics,
+            ExportedSeries(job.name, run.run_id) as exported,
         ):
-            keep_run(folder, run.run_id, uri)
+            write_run_id(folder, run.run_id, uri)
             if dataset is None:
                 dataset = prepare(job.data, session, fresh)
             session.rest()
             check_dataset(job, dataset)
             run.dataset(dataset)
-            result = train_evaluate_register(job, dataset, folder, run, session)
+            result = train_evaluate_register(job, dataset, folder, run, session, exported)
             run.flush()
             write_json(folder / "result.json", result)
     return result
@@ -96,14 +98,14 @@ def run_evaluation(
     nested = dataset is not None
     with (
         tracked_run(job, uri, None, job.digest(), nested=nested) as run,
-        JobMetrics(job.name, run.run_id) as session.metrics,
+        ExportedSeries(job.name, run.run_id) as exported,
     ):
         if dataset is None:
             dataset = prepare(job.data, session, fresh)
         session.rest()
         num_evaluated(dataset, evaluation)
         run.dataset(dataset)
-        result = measure(model_dir, dataset, evaluation, session, run)
+        result = measure(model_dir, dataset, evaluation, session, run, exported)
         run.values(result.metrics(), saved.step)
         return {
             "name": job.name,
@@ -163,6 +165,7 @@ def train_evaluate_register(
     folder: Path,
     run: TrackedRun,
     session: Session,
+    exported: ExportedSeries,
     lineage: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Bring a run folder to its end.
@@ -175,7 +178,7 @@ def train_evaluate_register(
     """
     model_dir = folder / "model"
     if not model_dir.exists():
-        train_on_workers(job, dataset, folder, session)
+        train_on_workers(job, dataset, folder, session, exported)
     drawn = run.history("train/diversity")
     if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
         run.tags({"lwddpm.warning": warning})
@@ -195,7 +198,7 @@ def train_evaluate_register(
     }
     evaluated = None
     if job.evaluation is not None:
-        evaluated = measure(model_dir, dataset, job.evaluation, session, run)
+        evaluated = measure(model_dir, dataset, job.evaluation, session, run, exported)
         write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
         result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
         result |= {"warnings": list(evaluated.warnings)}

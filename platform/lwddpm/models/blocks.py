@@ -35,7 +35,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        exponents = torch.arange(dim // 2, dtype=torch.float32) / (dim // 2 - 1)
+        exponents = torch.arange(dim // 2) / (dim // 2 - 1)
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponents), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(dim, out_dim), nn.SiLU(), nn.Linear(out_dim, out_dim), nn.SiLU())
 

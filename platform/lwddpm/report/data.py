@@ -8,7 +8,6 @@ Nothing in it is drawn, rounded or worded: a report can be drawn again from it, 
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.errors import DataError
+from lwddpm.files import whole_file
 
 REPORT, CURVES, IMAGES = "report.json", "curves.parquet", "images.npz"
 SCHEMA_VERSION = 1
@@ -116,7 +116,7 @@ class NoiseHistogram(Record):
 
     Attributes:
         edges: of the bins, rising; what lies outside is in the outer bins.
-        true, predicted: counts, [slices][bins].
+        true, predicted: counts [slices, bins].
     """
 
     system: str
@@ -196,7 +196,6 @@ class ReportData(Record):
 
 def save(data: ReportData, folder: Path) -> None:
     """Write the folder's three files, each whole or not at all; `report.json` last."""
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [
         (system, metric, int(step), float(epoch), float(value))
         for (system, metric), points in data.curves.items()
@@ -206,12 +205,15 @@ def save(data: ReportData, folder: Path) -> None:
     columns = zip(*rows, strict=True) if rows else ([] for _ in names)
     types = (pa.string(), pa.string(), pa.int64(), pa.float64(), pa.float64())
     table = pa.table([pa.array(list(c), t) for c, t in zip(columns, types, strict=True)], names=list(names))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-        pq.write_table(table, f"{part}/{CURVES}")
-        np.savez_compressed(f"{part}/{IMAGES}", allow_pickle=False, **data.images)
-        Path(part, REPORT).write_text(json.dumps(data.report.model_dump(mode="json"), indent=1, allow_nan=False))
-        for name in (CURVES, IMAGES, REPORT):
-            Path(part, name).replace(folder / name)
+    with (  # the first one gets its name last
+        whole_file(folder / REPORT) as report,
+        whole_file(folder / IMAGES) as images,
+        whole_file(folder / CURVES) as curves,
+    ):
+        pq.write_table(table, curves)
+        with images.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **data.images)
+        report.write_text(json.dumps(data.report.model_dump(mode="json"), indent=1, allow_nan=False))
 
 
 def load(folder: Path) -> ReportData:

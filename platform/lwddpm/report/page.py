@@ -6,14 +6,13 @@ report.html            figures inside, light and dark; no script, no request
 """
 
 import base64
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lwddpm.files import complete_folder, write_whole
 from lwddpm.progress import bar
 from lwddpm.report.data import ReportData
 from lwddpm.report.style import DARK, LIGHT, THEMES, render
@@ -29,21 +28,17 @@ def draw(data: ReportData, folder: Path) -> Path:
     Returns:
         The HTML file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     found = view(data)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as part:
-        place = Path(part)
+    with complete_folder(folder / "figures") as figures:
         with bar("drawing figures", len(found["figures"])) as progress:
             for number, drawing in enumerate(found["figures"], start=1):
                 for theme in THEMES:
-                    _write(place / "figures" / theme.name / f"{drawing.key}.png", render(drawing.draw, theme))
-                _write(place / "figures" / "print" / f"{drawing.key}.pdf", render(drawing.draw, LIGHT, "pdf"))
+                    _write(figures / theme.name / f"{drawing.key}.png", render(drawing.draw, theme))
+                _write(figures / "print" / f"{drawing.key}.pdf", render(drawing.draw, LIGHT, "pdf"))
                 progress.advance_to(number)
-        _write(place / MARKDOWN, _markdown(found).encode())
-        _write(place / HTML, _html(found, place / "figures").encode())
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-        for name in ("figures", MARKDOWN, HTML):
-            (place / name).replace(folder / name)
+        markdown, html = _markdown(found), _html(found, figures)
+    write_whole(folder / MARKDOWN, markdown)
+    write_whole(folder / HTML, html)
     return folder / HTML
 
 

@@ -20,9 +20,9 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from lwddpm.addresses import public
 from lwddpm.errors import ConfigError
 from lwddpm.search.space import decoded
-from lwddpm.tracking.store import public
 
 DEFINITION = "lwddpm.definition"
 STEP, METRICS, SECONDS = "lwddpm.step", "lwddpm.metrics", "lwddpm.seconds"

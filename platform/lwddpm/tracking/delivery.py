@@ -10,10 +10,11 @@ from mlflow.tracking import MlflowClient
 from requests import RequestException
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from lwddpm.addresses import public
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.progress import say
-from lwddpm.tracking.outbox import Delivered, Outbox, Report
-from lwddpm.tracking.store import check_answers, public
+from lwddpm.tracking.outbox import Delivered, Outbox, OutboxEntry
+from lwddpm.tracking.store import check_answers
 
 BATCH = 500  # metrics in one request; MLflow takes at most 1000
 _EVERY_S = 10.0  # a request costs tens of milliseconds of a CPU that the training wants
@@ -84,11 +85,11 @@ class Delivery:
             batch: list[Path] = []
             metrics: list[Metric] = []
             for path in self.outbox.waiting():
-                report = self.outbox.read(path)
+                entry = self.outbox.read(path)
                 batch.append(path)
-                metrics += _rows(report)
-                if len(metrics) >= BATCH or not report.metrics:
-                    self._deliver(batch, metrics, report)
+                metrics += _rows(entry)
+                if len(metrics) >= BATCH or not entry.metrics:
+                    self._deliver(batch, metrics, entry)
                     batch, metrics = [], []
             if batch:
                 self._deliver(batch, metrics, None)
@@ -96,7 +97,7 @@ class Delivery:
             self._complained = False
             say(f"tracking: {public(self._uri)} answers again, everything has been delivered")
 
-    def _deliver(self, paths: list[Path], metrics: list[Metric], other: Report | None) -> None:
+    def _deliver(self, paths: list[Path], metrics: list[Metric], other: OutboxEntry | None) -> None:
         steps = dict(self.outbox.delivered(self._run_id).steps)
         new = []
         for metric in metrics:
@@ -116,20 +117,20 @@ class Delivery:
                 f"tracking: {public(self._uri)} did not take a report ({reason_of(error)})", permanent
             ) from None
         if new:
-            self.outbox.note(Delivered(run_id=self._run_id, steps=steps))
+            self.outbox.save_delivered(Delivered(run_id=self._run_id, steps=steps))
         for path in paths:
             path.unlink(missing_ok=True)
 
-    def _deliver_other(self, report: Report) -> None:
-        if report.tags:
-            self._client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in report.tags.items()])
-        if report.grid is not None:
-            pixels, step = report.grid.pixels(), report.grid.step
-            self._client.log_image(self._run_id, pixels, key="samples", step=step, timestamp=report.time_ms)
-            file = f"samples/epoch_{report.grid.epoch:07.2f}.png"
+    def _deliver_other(self, entry: OutboxEntry) -> None:
+        if entry.tags:
+            self._client.log_batch(self._run_id, tags=[RunTag(key, value) for key, value in entry.tags.items()])
+        if entry.grid is not None:
+            pixels, step = entry.grid.pixels(), entry.grid.step
+            self._client.log_image(self._run_id, pixels, key="samples", step=step, timestamp=entry.time_ms)
+            file = f"samples/epoch_{entry.grid.epoch:07.2f}.png"
             self._client.log_image(self._run_id, pixels, artifact_file=file)
-        if report.status is not None:
-            self._client.set_terminated(self._run_id, report.status)
+        if entry.status is not None:
+            self._client.set_terminated(self._run_id, entry.status)
             self._ended.set()
 
     def _keep_sending(self) -> None:
@@ -160,9 +161,9 @@ def reason_of(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _rows(report: Report) -> list[Metric]:
+def _rows(entry: OutboxEntry) -> list[Metric]:
     return [
-        Metric(key, value, report.time_ms, step)
-        for step, values in sorted(report.metrics.items())
+        Metric(key, value, entry.time_ms, step)
+        for step, values in sorted(entry.metrics.items())
         for key, value in values.items()
     ]

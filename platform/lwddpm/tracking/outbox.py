@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.errors import JobError
 from lwddpm.evaluation.figures import tile
-from lwddpm.files import write_whole
+from lwddpm.files import remove_leftovers, write_whole
 
 _LAST = 10**12 - 1  # stands for the step of a run's end: it is sent after everything else
 
@@ -40,7 +40,7 @@ class Grid(_Stored):
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(self.png))))
 
 
-class Report(_Stored):
+class OutboxEntry(_Stored):
     """Any of: metrics by step, tags, a sample grid, the status that ends the run."""
 
     time_ms: int
@@ -64,54 +64,53 @@ class Outbox:
         self.folder = folder
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        self._put(min(rows), Report(time_ms=_now_ms(), metrics=rows))
+        self._put(min(rows), OutboxEntry(time_ms=_now_ms(), metrics=rows))
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         png = io.BytesIO()
         Image.fromarray(tile(images)).save(png, "png")
         grid = Grid(step=step, epoch=epoch, png=base64.b64encode(png.getvalue()).decode())
-        self._put(step, Report(time_ms=_now_ms(), grid=grid))
+        self._put(step, OutboxEntry(time_ms=_now_ms(), grid=grid))
 
     def checkpoint(self, step: int, path: Path) -> None:
-        self._put(step, Report(time_ms=_now_ms(), tags={"lwddpm.checkpoint": str(path)}))
+        self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.checkpoint": str(path)}))
 
     def end(self, status: str, tags: dict[str, str]) -> None:
         """Have the run ended, once everything else has been sent."""
-        self._put(_LAST, Report(time_ms=_now_ms(), tags=tags, status=status))
+        self._put(_LAST, OutboxEntry(time_ms=_now_ms(), tags=tags, status=status))
 
     def reopen(self) -> None:
         """Forget an end that has not been sent: the run goes on."""
         for path in self.folder.glob(f"{_LAST:012d}-*.json"):
             path.unlink(missing_ok=True)
-        for path in self.folder.glob(".*.partial"):  # of a process that was killed
-            path.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
 
     def waiting(self) -> list[Path]:
         """Reports not sent yet, in order of their steps."""
         return sorted(self.folder.glob("[0-9]*-*.json"))
 
-    def read(self, path: Path) -> Report:
+    def read(self, path: Path) -> OutboxEntry:
         try:
-            return Report.model_validate_json(path.read_bytes())
+            return OutboxEntry.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise JobError(f"{path}: not a report ({' '.join(str(error).split())}); remove it to go on") from None
 
     def delivered(self, run_id: str) -> Delivered:
         """What this run has; nothing where the folder belonged to another run before."""
         try:
-            found = Delivered.model_validate_json((self.folder / "delivered.json").read_bytes())
+            delivered = Delivered.model_validate_json((self.folder / "delivered.json").read_bytes())
         except (OSError, ValidationError):
             return Delivered(run_id=run_id)
-        return found if found.run_id == run_id else Delivered(run_id=run_id)
+        return delivered if delivered.run_id == run_id else Delivered(run_id=run_id)
 
-    def note(self, delivered: Delivered) -> None:
+    def save_delivered(self, delivered: Delivered) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / "delivered.json", delivered.model_dump_json())
 
-    def _put(self, step: int, report: Report) -> None:
+    def _put(self, step: int, entry: OutboxEntry) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # By step first: after a restart rank 0 may be on a machine whose clock is behind.
-        write_whole(self.folder / f"{step:012d}-{time.time_ns():019d}.json", report.model_dump_json())
+        write_whole(self.folder / f"{step:012d}-{time.time_ns():019d}.json", entry.model_dump_json())
 
 
 def _now_ms() -> int:

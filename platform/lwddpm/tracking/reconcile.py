@@ -33,8 +33,8 @@ def close_dead_runs(client: MlflowClient, experiment_id: str, continued: str | N
         Their ids.
     """
     query = f"attributes.status = 'RUNNING' and tags.`{_MACHINE}` = '{_machine()}'"
-    found = client.search_runs([experiment_id], query, max_results=5000)
-    dead = [run.info.run_id for run in found if not _lives(run.data.tags.get(_PROCESS, ""))]
+    running = client.search_runs([experiment_id], query, max_results=5000)
+    dead = [run.info.run_id for run in running if not _lives(run.data.tags.get(_PROCESS, ""))]
     dead = [run_id for run_id in dead if run_id != continued]
     for run_id in dead:
         client.set_terminated(run_id, "KILLED")

@@ -78,15 +78,15 @@ def register(
     client.set_registered_model_alias(registry.name, registry.alias, number)
     if not client.get_registered_model(registry.name).description:
         client.update_registered_model(registry.name, notes.MODEL)
-    found = client.get_model_version(registry.name, number)
-    run.values(metrics, step, found.model_id)
-    return _describe(client, found)
+    registered = client.get_model_version(registry.name, number)
+    run.values(metrics, step, registered.model_id)
+    return _describe(client, registered)
 
 
 def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, str]) -> str | None:
     """The version that an earlier attempt at the same registration made, if one did."""
     versions = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
-    return next((str(found.version) for found in versions if tags.items() <= found.tags.items()), None)
+    return next((str(made.version) for made in versions if tags.items() <= made.tags.items()), None)
 
 
 def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
@@ -115,11 +115,11 @@ def list_versions(name: str | None = None) -> list[RegisteredVersion]:
     if name and not _NAME.fullmatch(name):
         raise ConfigError(f"{name}: no such registered model; {_known(client)}")
     query = f"name='{name}'" if name else None
-    found = client.search_model_versions(query, order_by=["creation_timestamp DESC"])
-    if name and not found:
+    versions = client.search_model_versions(query, order_by=["creation_timestamp DESC"])
+    if name and not versions:
         raise ConfigError(f"{name}: no such registered model; {_known(client)}")
     # a search does not return aliases, so each version is read by itself
-    return [_describe(client, client.get_model_version(v.name, v.version)) for v in found]
+    return [_describe(client, client.get_model_version(each.name, each.version)) for each in versions]
 
 
 def find_version(uri: str) -> RegisteredVersion:
@@ -156,11 +156,11 @@ def fetch_model(uri: str, into: Path | None = None) -> Path:
         if (folder / "config.json").is_file():
             return folder
         raise ConfigError(f"{uri}: must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model")
-    found = find_version(uri)
-    reference = f"models:/{found.name}/{found.version}"
+    registered = find_version(uri)
+    reference = f"models:/{registered.name}/{registered.version}"
     if into is None:
         return _download(reference)
-    kept = into.absolute() / f"{found.name}-{found.version}-{found.run_id}"  # a version never changes
+    kept = into.absolute() / f"{registered.name}-{registered.version}-{registered.run_id}"  # a version never changes
     if not kept.exists():
         with complete_folder(kept) as folder:
             shutil.copytree(_download(reference), folder, dirs_exist_ok=True)
@@ -226,17 +226,17 @@ def promotions(name: str) -> list[dict[str, Any]]:
     return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(_PROMOTION)]
 
 
-def _describe(client: MlflowClient, found: ModelVersion) -> RegisteredVersion:
-    metrics = {key: float(value) for key, value in found.tags.items() if key.startswith("eval/")}
+def _describe(client: MlflowClient, stored: ModelVersion) -> RegisteredVersion:
+    metrics = {key: float(value) for key, value in stored.tags.items() if key.startswith("eval/")}
     return RegisteredVersion(
-        name=found.name,
-        version=int(found.version),
-        aliases=sorted(found.aliases),
-        run_id=found.run_id or "",
-        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        name=stored.name,
+        version=int(stored.version),
+        aliases=sorted(stored.aliases),
+        run_id=stored.run_id or "",
+        created=datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         metrics=metrics,
-        tags={key: value for key, value in found.tags.items() if key not in metrics},
-        card=found.description or "",
+        tags={key: value for key, value in stored.tags.items() if key not in metrics},
+        card=stored.description or "",
     )
 
 

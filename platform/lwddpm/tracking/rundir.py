@@ -1,4 +1,4 @@
-"""The folder of one training run: what is done, what is not, and who is at it.
+"""The folder of one training run: what is done, what is not, and which process works there.
 
 <output>/<name>-<digest>/
     run.json           MLflow run id and tracking URI
@@ -8,19 +8,19 @@
     result.json        the finished job's summary; its presence means done
 """
 
-import fcntl
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
+from lwddpm.addresses import public
 from lwddpm.config import CompareJob, SearchJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.files import write_whole
-from lwddpm.tracking.store import public
+from lwddpm.files import locked, read_json, write_json
+from lwddpm.progress import say
+
+_LOCK = ".lock"
 
 
 def run_folder(job: TrainJob) -> Path:
@@ -57,52 +57,40 @@ def check_writable(folder: Path, setting: str) -> None:
 
 
 @contextmanager
-def occupied(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the operating system lets go when it dies.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Let no second process run the job of this folder; the operating system frees the lock when its holder dies.
 
     Raises:
         JobError: another process is running the same job.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = stack.enter_context(locked(folder / _LOCK, wait=False))
         except BlockingIOError:
             raise JobError(
                 f"{folder}: this job is running already; wait for it, or give the job another name"
             ) from None
+        if not held:
+            say(f"{folder}: is on a filesystem without locks: do not run this job twice at a time")
         yield
 
 
-def clear(folder: Path) -> None:
-    """Forget an earlier attempt; the lock stays held."""
+def clear_folder(folder: Path) -> None:
+    """Remove all that an earlier attempt has left in the folder, but not the lock that this process holds."""
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != ".lock":
+        elif path.name != _LOCK:
             path.unlink()
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file, or None where there is no such file."""
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return found
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write whole or not at all."""
-    write_whole(path, json.dumps(value, indent=2))
-
-
-def kept_run(folder: Path, uri: str) -> str | None:
+def read_run_id(folder: Path, uri: str) -> str | None:
     """Id of the MLflow run that an earlier attempt wrote to, or None; a run of another store does not count."""
     earlier = read_json(folder / "run.json") or {}
     return earlier.get("run_id") if earlier.get("tracking_uri") == public(uri) else None
 
 
-def keep_run(folder: Path, run_id: str, uri: str) -> None:
-    """Have the next attempt write to this run."""
+def write_run_id(folder: Path, run_id: str, uri: str) -> None:
+    """Have the next attempt continue this MLflow run."""
     write_json(folder / "run.json", {"run_id": run_id, "tracking_uri": public(uri)})

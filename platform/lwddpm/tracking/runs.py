@@ -1,29 +1,23 @@
 """One MLflow run per job, owned by the driver from opening to final status."""
 
 import getpass
+import json
 import os
-import platform
-import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Param, RunStatus, RunTag
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
+from mlflow.entities import Dataset as DatasetRecord
+from mlflow.entities import DatasetInput, InputTag, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.tracking import MlflowClient
 
+from lwddpm.addresses import public
 from lwddpm.config import AnyJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
@@ -32,14 +26,13 @@ from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
 from lwddpm.tracking.outbox import Outbox
+from lwddpm.tracking.provenance import environment_tags
 from lwddpm.tracking.reconcile import close_dead_runs, identity
-from lwddpm.tracking.store import check_answers, connect, public
+from lwddpm.tracking.store import check_answers, connect, open_experiment, run_url
 
 _SYSTEM_METRICS_EVERY_S = 30
-_PASSWORD = re.compile(r"//[^/@\s]+:[^/@\s]*@")  # user:password@ of a URL on the command line
 _REASON = "lwddpm.reason"
 _MAX_REASON = 1000  # characters; a tag takes 8000
-_VERSIONED = ("lwddpm", "torch", "ray", "mlflow", "diffusers", "torchmetrics", "pyarrow", "numpy")
 
 
 class TrackedRun:
@@ -114,9 +107,15 @@ class TrackedRun:
 
     def dataset(self, dataset: Dataset) -> None:
         """Record which dataset went in, as an MLflow dataset input."""
-        source = resolve_dataset_source(dataset.path)
-        described = MetaDataset(source, name=Path(dataset.path).name, digest=dataset.version[:36])
-        mlflow.log_input(described, context="training")
+        scheme, separator, _ = dataset.path.partition("://")
+        record = DatasetRecord(
+            name=Path(dataset.path).name,
+            digest=dataset.version[:36],
+            source_type=scheme if separator else "local",
+            source=json.dumps({"uri": dataset.path}),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(self.run_id, [DatasetInput(record, [context])])
         self.tags({"lwddpm.dataset_version": dataset.version, "lwddpm.dataset_path": dataset.path})
 
 
@@ -177,9 +176,10 @@ def _open(
 ) -> TrackedRun:
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
     if run_id is None:
-        active = mlflow.start_run(
-            experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested, tags=identity()
-        )
+        with _environment_variable("MLFLOW_RUN_ID", None):  # MLflow would continue that run, whoever's it is
+            active = mlflow.start_run(
+                experiment_id=experiment_id, run_name=job.name, log_system_metrics=True, nested=nested, tags=identity()
+            )
     else:  # in the experiment where it began
         active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
     run = TrackedRun(active.info.run_id, client, folder)
@@ -187,7 +187,7 @@ def _open(
         run.describe(job)
     elif _REASON in active.data.tags:  # of the attempt before
         client.delete_tag(run.run_id, _REASON)
-    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **_environment()})
+    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **identity(), **environment_tags()})
     say(f"MLflow run {run.run_id} ({run_url(client, run.run_id)})")
     return run
 
@@ -209,32 +209,25 @@ def _end(run: TrackedRun | None, outer: mlflow.ActiveRun | None, status: int, re
     if mlflow.active_run() is outer:  # it was not even opened
         return
     try:
-        with nullcontext() if answers else _without_retries():
+        # With a store known not to answer, minutes of trying at the end of a process would gain nothing.
+        with nullcontext() if answers else _environment_variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"):
             mlflow.end_run(name)
     except STORE_ERRORS:
         say(f"that the run is {name} could not be recorded; the same command puts it right")
 
 
 @contextmanager
-def _without_retries() -> Iterator[None]:
-    """At the end of a process, with a store known not to answer, minutes of trying would gain nothing."""
-    before = MLFLOW_HTTP_REQUEST_MAX_RETRIES.get_raw()
-    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(0)
+def _environment_variable(name: str, value: str | None) -> Iterator[None]:
+    """Set a variable of this process, or remove it, while the block runs."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES.unset()
-        else:
-            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(before)
-
-
-def run_url(client: MlflowClient, run_id: str) -> str:
-    """The run's page on an MLflow server; for other stores their URI, which `mlflow ui` takes."""
-    uri = public(str(client.tracking_uri))
-    if not uri.startswith("http"):
-        return uri
-    return f"{uri.rstrip('/')}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str, folder: Path) -> TrackedRun:
@@ -261,20 +254,7 @@ def open_children(parent: TrackedRun) -> list[str]:
     """Ids of the runs beneath this one that are still RUNNING, as a killed driver leaves them."""
     experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
     query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
-    return [found.info.run_id for found in parent.client.search_runs([experiment_id], query, max_results=5000)]
-
-
-def open_experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
-    try:
-        found = client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "active":
-            return str(found.experiment_id)
-        beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        location = str(beside) if uri.startswith("sqlite:///") else None
-        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
-    except MlflowException as error:
-        raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
+    return [child.info.run_id for child in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 
 def _status(client: MlflowClient, run_id: str) -> str:
@@ -282,34 +262,10 @@ def _status(client: MlflowClient, run_id: str) -> str:
     try:
         info = client.get_run(run_id).info
     except MlflowException as error:
-        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return ""
         raise  # a store that does not answer is no reason to begin a second run
     return str(info.status) if info.lifecycle_stage == "active" else ""
-
-
-def _environment() -> dict[str, str]:
-    tags = {
-        "lwddpm.host": platform.node(),
-        **identity(),
-        "lwddpm.python": platform.python_version(),
-        "lwddpm.command": _PASSWORD.sub("//", " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
-    }
-    tags |= {f"lwddpm.version.{name}": version(name) for name in _VERSIONED}
-    commit = git_commit()
-    return tags | ({"mlflow.source.git.commit": commit} if commit else {})
-
-
-def git_commit() -> str | None:
-    """Commit of the checkout that this code comes from, or None outside one."""
-    if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
-        return os.environ["LWDDPM_COMMIT"] or None
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def log_images(run: TrackedRun, images: np.ndarray) -> None:

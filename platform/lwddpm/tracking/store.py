@@ -1,6 +1,5 @@
 """Where MLflow keeps its records, and whether it can be reached."""
 
-import ipaddress
 import logging
 import os
 import socket
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
-from lwddpm.data.location import exclusive
 from lwddpm.errors import ConfigError
+from lwddpm.files import locked
+from lwddpm.tracking import notes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,14 +93,6 @@ def named_hosts(tracking: TrackingConfig) -> list[str]:
     return [host for uri in uris if (host := urlparse(uri).hostname)]
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine's own."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def connect(uri: str) -> "MlflowClient":
     """Point this process at the store, creating its tables where it is new (which takes seconds)."""
     import mlflow
@@ -119,12 +112,27 @@ def connect(uri: str) -> "MlflowClient":
     return client
 
 
-def public(uri: str) -> str:
-    """The URI without user and password, fit for logs and records."""
-    parsed = urlparse(uri)
-    if parsed.username is None and parsed.password is None:
+def open_experiment(client: "MlflowClient", uri: str, name: str) -> str:
+    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
+    import mlflow
+
+    try:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            return str(experiment.experiment_id)
+        beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
+        location = str(beside) if uri.startswith("sqlite:///") else None
+        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
+    except mlflow.MlflowException as error:
+        raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
+
+
+def run_url(client: "MlflowClient", run_id: str) -> str:
+    """The run's page on an MLflow server; for other stores their URI, which `mlflow ui` takes."""
+    uri = public(str(client.tracking_uri))
+    if not uri.startswith("http"):
         return uri
-    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
+    return f"{uri.rstrip('/')}/#/experiments/{client.get_run(run_id).info.experiment_id}/runs/{run_id}"
 
 
 @contextmanager
@@ -133,5 +141,5 @@ def _creating(uri: str) -> Iterator[None]:
     if not uri.startswith("sqlite:///"):
         yield
         return
-    with exclusive(Path(f"{uri.removeprefix('sqlite:///')}.lock")):
+    with locked(Path(f"{uri.removeprefix('sqlite:///')}.lock")):
         yield

@@ -132,8 +132,9 @@ class AdversarialStep(TrainingStep):
 
         def loss(begin: int, end: int) -> Tensor:
             part = draw.part(begin, end)
+            latents = self._latents(part.noise_seeds)
             with torch.no_grad(), self.precision.autocast():
-                fake = self.model(self._latents(part.noise_seeds)).float()
+                fake = self.model(latents).to(latents.dtype)
             return self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]))
 
         found = self.descend(self.discriminator_loss, loss, self.optimizers["optimizer_discriminator"], rate)
@@ -159,7 +160,7 @@ class _GeneratorLoss(nn.Module):
         with self.precision.autocast():
             images = self.precision.place_input(self.generator(latents))
             scores = self._judge[0](images)
-        return self.loss.generator(scores.float())
+        return self.loss.generator(scores.to(latents.dtype))
 
 
 class _DiscriminatorLoss(nn.Module):
@@ -173,7 +174,7 @@ class _DiscriminatorLoss(nn.Module):
         both = self.precision.place_input(torch.cat([real, fake]))
         with self.precision.autocast():
             scores = self.discriminator(both)
-        loss = self.loss.discriminator(*scores.float().chunk(2))
+        loss = self.loss.discriminator(*scores.to(real.dtype).chunk(2))
         if self.penalty is None:
             return loss
         return loss + self.penalty * gradient_penalty(self.discriminator, real, fake, mixing)

@@ -76,7 +76,7 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 
 class BatchLoader:
-    """Turns draws into tensors on a device."""
+    """Turns draws into tensors on a device, in torch's default number format: float32 unless a caller changes it."""
 
     def __init__(self, images: np.ndarray, device: torch.device) -> None:
         """`images`: uint8 [N, H, W], usually a read-only memory map."""
@@ -91,7 +91,7 @@ class BatchLoader:
     def slices(self, draw: Draw) -> Tensor:
         """Slices, flipped where the draw says so, float [B, 1, H, W] in [-1, 1]."""
         pixels, flips = self.move(np.ascontiguousarray(self.images[draw.indices])), self.move(draw.flips)
-        x_0 = pixels.unsqueeze(1).float().div_(127.5).sub_(1)
+        x_0 = pixels.unsqueeze(1).to(torch.get_default_dtype()).div_(127.5).sub_(1)
         return torch.where(flips[:, None, None, None], x_0.flip(-1), x_0)
 
     def gaussian(self, seeds: np.ndarray, *shape: int) -> Tensor:

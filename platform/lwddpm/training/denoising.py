@@ -71,4 +71,4 @@ class DenoisingStep(TrainingStep):
         x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
         with self.precision.autocast():
             prediction = network(x_t, timesteps)
-        return self.process.losses(prediction.float(), x_0, timesteps, noise)
+        return self.process.losses(prediction, x_0, timesteps, noise)

@@ -12,17 +12,19 @@ from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric,
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
+from lwddpm.evaluation.metrics import reference_statistics
 from lwddpm.evaluation.noise import noise_histograms
-from lwddpm.evaluation.protocol import num_evaluated, reference_statistics
+from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.sample_size import frechet_by_size
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.compare.cost import measure_cost
 from lwddpm.kinds.compare.kept import Bench
 from lwddpm.kinds.compare.plan import Plan, Planned, PlannedVariant, protocol_of
 from lwddpm.progress import bar, say
 from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
 from lwddpm.report.table import SSIM
-from lwddpm.tracking.rundir import read_json, run_folder, write_json
+from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.checkpoint import load_model, read_saved_model
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")

@@ -19,13 +19,15 @@ import numpy as np
 import torch
 
 from lwddpm import families
+from lwddpm.addresses import public
 from lwddpm.cluster.session import Session, usable_cpus
 from lwddpm.config import CompareJob, EvaluateJob, Metric, System
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.evaluation.features import WEIGHTS_SHA256
-from lwddpm.evaluation.protocol import NETWORKS, num_evaluated
+from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
+from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.files import read_json, write_json
 from lwddpm.jobfile import flattened
 from lwddpm.kinds.compare.kept import Bench
 from lwddpm.kinds.compare.measurements import Measurer, model_of, snr_curves
@@ -36,9 +38,10 @@ from lwddpm.report import data as report_data
 from lwddpm.report import page, table
 from lwddpm.report.data import Curves, Missing, Report, ReportData
 from lwddpm.report.statements import judge
-from lwddpm.tracking.rundir import clear, compare_folder, keep_run, kept_run, occupied, read_json, write_json
-from lwddpm.tracking.runs import TrackedRun, git_commit, tracked_run
-from lwddpm.tracking.store import public, tracking_uri
+from lwddpm.tracking.provenance import git_commit
+from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
+from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
 
@@ -71,16 +74,16 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
     """
     folder = compare_folder(job)
     uri = tracking_uri(job.tracking)
-    with occupied(folder):
+    with lock_folder(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and done["tracking_uri"] == public(uri):
             say(f"{job.name}: finished already, in {folder}; --fresh does it all again")
             return done
         if fresh:
-            clear(folder)
-        run_id = kept_run(folder, uri)
+            clear_folder(folder)
+        run_id = read_run_id(folder, uri)
         with tracked_run(job, uri, run_id, job.digest()) as parent:
-            keep_run(folder, parent.run_id, uri)
+            write_run_id(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             session.rest()
             plan = make_plan(job, dataset.num("train"))

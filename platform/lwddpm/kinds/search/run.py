@@ -15,15 +15,18 @@ import ray
 from ray import tune
 from ray.util.queue import Queue as RayQueue
 
-from lwddpm.cluster.exported import JobMetrics
+from lwddpm.addresses import public
+from lwddpm.cluster.exported import ExportedSeries
+from lwddpm.cluster.listener import Rows
 from lwddpm.cluster.searcher import StudySearcher, make_scheduler
 from lwddpm.cluster.session import Session
-from lwddpm.cluster.train import Rows, StopRequest
+from lwddpm.cluster.stop import StopRequest
 from lwddpm.cluster.trial import Trial, TrialSettings
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WeightsUnavailable, read_weights
+from lwddpm.files import read_json, write_json
 from lwddpm.kinds.train import check_dataset, prepare, summary_of, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search import figures
@@ -31,9 +34,9 @@ from lwddpm.search import study as record
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import SearchSpace, load_space
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.rundir import clear, keep_run, kept_run, occupied, read_json, run_folder, search_folder, write_json
+from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
 from lwddpm.tracking.runs import TrackedRun, child_run, open_children, tracked_run
-from lwddpm.tracking.store import public, tracking_uri
+from lwddpm.tracking.store import tracking_uri
 
 _CHECKPOINT_OF_TUNE_S = "3600"  # Tune's own state is never read: the study is the record
 
@@ -65,20 +68,20 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     """
     folder = search_folder(job)
     uri, storage = tracking_uri(job.tracking), record.storage_url(job.search.storage)
-    with occupied(folder):
+    with lock_folder(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest():
             say(f"{job.name}: finished already, in {folder}; --fresh searches again, search.num_trials extends it")
             return done
         if fresh:
             record.delete_study(storage, job.name)
-            clear(folder)
-        run_id = kept_run(folder, uri)
+            clear_folder(folder)
+        run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.digest(), folder) as parent,
-            JobMetrics(job.name, parent.run_id) as session.metrics,
+            ExportedSeries(job.name, parent.run_id) as exported,
         ):
-            keep_run(folder, parent.run_id, uri)
+            write_run_id(folder, parent.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             budget = Budget.of(job, dataset.num("train"))
             space = load_space(job.search.space, job)
@@ -87,7 +90,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             parent.dataset(dataset)
             _close_trials(study, parent, folder)
             try:
-                _run_trials(job, study, space, budget, dataset, folder, parent, session)
+                _run_trials(job, study, space, budget, dataset, folder, parent, session, exported)
             finally:
                 _log_study(study, parent)
             session.rest()
@@ -154,6 +157,7 @@ def _run_trials(
     folder: Path,
     parent: TrackedRun,
     session: Session,
+    exported: ExportedSeries,
 ) -> None:
     """Bring the study to `num_trials` trials; does nothing where it has them."""
     trials = study.get_trials(deepcopy=False)
@@ -178,7 +182,7 @@ def _run_trials(
         events=events,
     )
     with TrialTable(job.search.num_trials, budget.max_steps, job.search.pruned_on) as table:
-        ledger = _Ledger(study, parent, table, settings, session)
+        ledger = _Ledger(study, parent, table, settings, session, exported)
         searcher = StudySearcher(study, space, settings, ledger.notify(events))
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Trial, settings=settings), resources),
@@ -267,10 +271,16 @@ class _Ledger:
     """The driver's books: one MLflow run and one set of exported series for each trial, and the live table."""
 
     def __init__(
-        self, study: optuna.Study, parent: TrackedRun, table: TrialTable, settings: TrialSettings, session: Session
+        self,
+        study: optuna.Study,
+        parent: TrackedRun,
+        table: TrialTable,
+        settings: TrialSettings,
+        session: Session,
+        exported: ExportedSeries,
     ) -> None:
         self._study, self._parent, self._table, self._settings = study, parent, table, settings
-        self._search, self._trials = session.metrics, dict[int, JobMetrics]()
+        self._search, self._trials = exported, dict[int, ExportedSeries]()
         workers, use_gpu = settings.job.workers, session.use_gpu
         self._held_by_one = {
             "CPU": workers.max_count * settings.cpus_per_worker,
@@ -296,14 +306,14 @@ class _Ledger:
             return
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        run_id = kept_run(folder, self._parent.uri)
+        run_id = read_run_id(folder, self._parent.uri)
         run = child_run(self._parent, job, run_id, job.digest(), folder)
-        keep_run(folder, run.run_id, run.uri)
+        write_run_id(folder, run.run_id, run.uri)
         trial.set_user_attr(record.RUN_ID, run.run_id)
         run.tags({"lwddpm.search": self._study.study_name, "lwddpm.trial": str(trial.number)})
         self._folders[trial.number] = folder
         self._runs[trial.number] = run
-        self._trials[trial.number] = JobMetrics(self._settings.job.name, run.run_id, str(trial.number))
+        self._trials[trial.number] = ExportedSeries(self._settings.job.name, run.run_id, str(trial.number))
         self._trials[trial.number].open()
         self._count()
         self._table.begin(trial.number, values)
@@ -391,10 +401,10 @@ def _finish(
             check_dataset(trial, dataset)
             with (
                 tracked_run(trial, uri, found.run_id, trial.digest(), run_dir, nested=True) as run,
-                JobMetrics(job.name, run.run_id, str(found.number)) as session.metrics,
+                ExportedSeries(job.name, run.run_id, str(found.number)) as exported,
             ):
                 tags = {"lwddpm.search": job.name, "lwddpm.trial": str(found.number)}
-                finished = train_evaluate_register(trial, dataset, run_dir, run, session, tags)
+                finished = train_evaluate_register(trial, dataset, run_dir, run, session, exported, tags)
                 run.flush()
                 write_json(run_dir / "result.json", finished)
         results[found.number] = finished

@@ -1,0 +1,72 @@
+"""Slices between decoding and splitting: workers write their pixels to storage, the driver learns their hashes."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lwddpm.data.duplicates import perceptual_hashes
+from lwddpm.data.location import Location
+from lwddpm.data.sources import Source, UnusableFile
+
+
+@dataclass(frozen=True)
+class Staging:
+    """Slices between decoding and splitting, uint8 [n, S, S] by chunk, as raw bytes that all workers can reach."""
+
+    folder: Location
+    image_size: int
+
+    def write(self, chunk: int, images: np.ndarray) -> None:
+        self._file(chunk).write_bytes(images.tobytes())
+
+    def read(self, places: Sequence[tuple[int, int]]) -> np.ndarray:
+        """The slices at some (chunk, position), uint8 [n, S, S]; each run of places in one chunk opens it once."""
+        num_bytes = self.image_size**2
+        images = np.empty((len(places), num_bytes), np.uint8)
+        for chunk, rows in itertools.groupby(range(len(places)), key=lambda row: places[row][0]):
+            location = self._file(chunk)
+            with location.filesystem.open_input_file(location.path) as file:
+                for row in rows:
+                    images[row] = np.frombuffer(file.read_at(num_bytes, places[row][1] * num_bytes), np.uint8)
+        return images.reshape(-1, self.image_size, self.image_size)
+
+    def _file(self, chunk: int) -> Location:
+        return self.folder / f"chunk-{chunk:06d}"
+
+
+@dataclass(frozen=True)
+class StagedSlice:
+    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected."""
+
+    name: str
+    chunk: int
+    position: int = 0
+    pixels_sha256: bytes = b""
+    hashes: bytes = b""
+    reason: str | None = None
+
+
+def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[StagedSlice]:
+    """Decode some numbered slices, leave their pixels in the staging folder and return their hashes, on a worker."""
+    number = chunk[0][0]
+    images: list[np.ndarray] = []
+    staged: list[StagedSlice] = []
+    for _, name in chunk:
+        try:
+            image, pixels_sha256 = source.read(name)
+        except UnusableFile as error:
+            staged.append(StagedSlice(name, number, reason=str(error)))
+        else:
+            staged.append(StagedSlice(name, number, position=len(images), pixels_sha256=pixels_sha256))
+            images.append(image)
+    if images:
+        stack = np.stack(images)
+        staging.write(number, stack)
+        hashes = iter(perceptual_hashes(stack))
+        staged = [
+            slice_ if slice_.reason else dataclasses.replace(slice_, hashes=next(hashes).tobytes()) for slice_ in staged
+        ]
+    return staged
