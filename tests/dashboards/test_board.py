@@ -19,7 +19,9 @@ from lwddpm.search.trials import records
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
 
-from .conftest import HOSTILE, MODEL, STUDY, Board, World, curve, free_port, running, start_board, stop
+from ..processes import free_port
+from .conftest import Board, running, start_board, stop
+from .world import HOSTILE, MODEL, STUDY, World, curve
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REQUIRED = "LWDDPM_REQUIRE_BROWSER" in os.environ

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from lwddpm.errors import ConfigError
 from lwddpm.search.definition import Definition, open_study
 from lwddpm.search.storage import check_storage, delete_study, find_study
 from lwddpm.search.trials import records, report
+
+from ..processes import free_port
 
 DEFINITION = Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
 PROGRAMS = Path(shutil.which("initdb") or "/none").resolve().parent
@@ -29,9 +30,7 @@ def server() -> Iterator[str]:
     user = "nobody" if root else None
     if root:
         shutil.chown(folder, "nobody")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def call(program: str, *arguments: str) -> None:
         command = [str(PROGRAMS / program), "-D", str(folder / "data"), *arguments]

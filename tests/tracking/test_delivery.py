@@ -1,7 +1,6 @@
 """Deliveries to a real store: nothing lost, nothing twice, whatever happens in between."""
 
 import shutil
-import socket
 import time
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from lwddpm.errors import JobError
 from lwddpm.tracking.delivery import Delivery
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.store import connect
+
+from ..processes import free_port, wait_until
 
 
 def _logged(store: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
@@ -46,9 +47,7 @@ def test_it_delivers_by_itself_while_a_training_goes_on(
     outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(outbox, open_run, connect(store))
     outbox.metrics(_rows(1, 2))
-    deadline = time.monotonic() + 30
-    while outbox.waiting() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not outbox.waiting(), 30)
     delivery.close()
     assert _logged(store, open_run) == [(1, 1.0), (2, 0.5)]
 
@@ -81,11 +80,8 @@ def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
 def test_an_outage_stops_no_report_and_is_delivered_afterwards(
     store: str, open_run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     outbox = Outbox(tmp_path / "outbox")
-    away = Delivery(outbox, open_run, MlflowClient(f"http://127.0.0.1:{port}"))
+    away = Delivery(outbox, open_run, MlflowClient(f"http://127.0.0.1:{free_port()}"))
     start = time.monotonic()
     outbox.metrics(_rows(1))
     with pytest.raises(JobError, match=r"does not answer.*kept in .*the same command delivers it"):

@@ -2,13 +2,10 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,8 @@ from lwddpm.kinds.compare.redraw import redraw
 from lwddpm.kinds.jobs import run_job
 from lwddpm.report import data as report_data
 from lwddpm.tracking.store import connect
+
+from ...processes import LWDDPM, clean_environment, flags, wait_until
 
 pytestmark = pytest.mark.cluster
 SMALL = (
@@ -51,6 +50,7 @@ SMALL = (
     "compare.sample_sizes=[4]",
     "compare.cost_rounds=1",
     "compare.cost_steps=4",
+    "workers.cpus_per_worker=1",
 )
 
 
@@ -62,17 +62,12 @@ def overrides(tiny_data: str, tmp_path: Path) -> list[str]:
 
 def _killed_in_the_second_training(overrides: list[str], folder: Path) -> None:
     """Start the command line and kill it, as a full machine does."""
-    flags = [part for override in overrides for part in ("--set", override)]
-    command = [str(Path(sys.executable).with_name("lwddpm")), "run", "compare_demo", *flags]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    command = [LWDDPM, "run", "compare_demo", *flags(overrides)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=log)
         try:
-            deadline = time.monotonic() + 280
-            while not list(folder.glob("runs/compare-demo-gan-*/run.json")):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            started = "runs/compare-demo-gan-*/run.json"
+            wait_until(lambda: list(folder.glob(started)), 280, process, folder / "log")
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -1,9 +1,7 @@
 """Whole searches on the smallest dataset: honest states, one MLflow run a trial, killed and continued."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +18,8 @@ from lwddpm.kinds.jobs import run_job
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
+
+from ...processes import LWDDPM, clean_environment, flags
 
 pytestmark = pytest.mark.cluster
 SPACE = "training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\nmodel.se_reduction:\n  int: {low: 2, high: 8}\n"
@@ -121,10 +121,8 @@ def test_several_objectives_two_workers_and_infeasible_models(build: Build, tmp_
 
 
 def _start(overrides: list[str], folder: Path) -> subprocess.Popen[str]:
-    command = [str(Path(sys.executable).with_name("lwddpm")), "run", "search_demo"]
-    flags = [part for override in overrides for part in ("--set", override)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
-    return subprocess.Popen(command + flags, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [LWDDPM, "run", "search_demo", *flags(overrides)]
+    return subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=subprocess.PIPE, text=True)
 
 
 def _wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
