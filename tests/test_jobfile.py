@@ -100,6 +100,15 @@ def test_an_error_in_a_file_names_file_and_line(tmp_path: Path) -> None:
     assert f"{path}:6: training.bath_size: unknown key" in message
 
 
+def test_a_rule_is_placed_where_the_key_or_what_is_around_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("kind: train\ndata:\n  image_size: 30\nmodel:\n  dim: 16\nworkers: {count: 3}\n")
+    assert f"{path}:2: data.source: is required" in _error(job=str(path))
+    assert f"{path}:3: data.image_size: must be divisible" in _error("data.source=phantom", job=str(path))
+    assert _error("data={source: phantom, image_size: 30}", job=str(path)).startswith("--set data: data.image_size: ")
+    assert _error("modle.dim=8", job=str(path)).splitlines()[1].startswith("--set modle.dim: modle: unknown key")
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "kind: [", "kind: train\n"])
 def test_a_file_that_is_no_job_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"

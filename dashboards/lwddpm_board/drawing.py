@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, Sampler, SamplingConfig, check_steps
+from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
@@ -53,8 +53,9 @@ def _fitting(wanted: Wanted, saved: SavedModel) -> SamplingConfig:
     )
     try:
         check_steps(sampling, saved.diffusion, "sampling")
-    except ValueError as error:
-        raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+    except RuleBroken as broken:
+        key = {"sampling.num_inference_steps": "steps"}.get(broken.key, broken.key)
+        raise ConfigError(str(RuleBroken(key, broken.rule, broken.value, broken.remedy))) from None
     return sampling
 
 

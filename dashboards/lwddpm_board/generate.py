@@ -5,8 +5,7 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from lwddpm import families
-from lwddpm.config import Sampler
+from lwddpm.config import DiffusionSampler
 from lwddpm_board.drawing import MOST, Drawings, Wanted
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
@@ -15,7 +14,7 @@ from lwddpm_board.runs import Store
 from lwddpm_board.stores import Missing
 
 _KEPT_S = 3600
-_SAMPLERS = [name for name in get_args(Sampler) if name != families.SAMPLER]
+_SAMPLERS = get_args(DiffusionSampler)
 
 router = APIRouter()
 DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]

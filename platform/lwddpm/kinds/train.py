@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lwddpm.cluster.exported import JobMetrics
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
+from lwddpm.config import DataConfig, EvaluateJob, RuleBroken, SampleJob, SamplingT, TrainJob, check_steps, one_pass
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
@@ -122,7 +122,7 @@ def models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None
     return Path(job.output) / "models" if session.address else None
 
 
-def fitting(sampling: S, saved: SavedModel, section: str) -> S:
+def fitting(sampling: SamplingT, saved: SavedModel, section: str) -> SamplingT:
     """The settings as this model takes them: as they are, or one pass of a GAN's generator.
 
     Raises:
@@ -132,8 +132,8 @@ def fitting(sampling: S, saved: SavedModel, section: str) -> S:
         if saved.diffusion is None:
             return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    except RuleBroken as broken:
+        raise ConfigError(str(broken)) from None
     return sampling
 
 
