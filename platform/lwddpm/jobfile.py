@@ -23,6 +23,7 @@ _MOST_MESSAGES = 20
 _MOST_VALUES = 10_000
 _DEEPEST = 20
 _LONGEST_VALUE = 2_000
+_LONGEST_KEY = 200
 # PyYAML's constructors let through what Python raises for values such as 2001-99-99, 0x_ and !!bool maybe.
 _NOT_CONSTRUCTED = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
@@ -151,8 +152,8 @@ def _message(broken: RuleBroken, where: str, origins: Mapping[str, str]) -> str:
 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: must be dotted.key=value, such as training.lr=1e-4")
+    if not separator or not key.strip() or len(key) > _LONGEST_KEY:
+        raise ConfigError(f"--set {override[:80]}: must be dotted.key=value, such as training.lr=1e-4")
     try:
         return key.strip(), _read_yaml(text)[0]
     except ConfigError as error:
