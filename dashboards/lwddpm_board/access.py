@@ -62,7 +62,7 @@ class Access:
                 "unset it to have one made"
             )
         if token is None and not is_loopback(host):
-            token = _kept_token()
+            token = _stored_token()
         here = {socket.gethostname().lower(), socket.getfqdn().lower()} if token else set()
         return cls(token, _LOOPBACK | here | {name.lower() for name in allowed_hosts})
 
@@ -93,10 +93,11 @@ class Access:
 
 
 def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server bound to this host."""
     return host in _LOOPBACK
 
 
-def _kept_token() -> str:
+def _stored_token() -> str:
     """A token that only this user can read: made once, the same at every start."""
     path = token_file()
     try:
@@ -111,6 +112,7 @@ def _kept_token() -> str:
 
 
 def token_file() -> Path:
+    """Where a token that the board made is kept."""
     return Path.home() / ".lwddpm" / "board-token"
 
 
@@ -130,9 +132,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("content-security-policy", _POLICY)
                 headers.setdefault("x-content-type-options", "nosniff")
-                headers.setdefault(
-                    "referrer-policy", "same-origin"
-                )  # without one a form says that it comes from nowhere
+                # without a referrer a form's Origin header is "null", which would be refused below
+                headers.setdefault("referrer-policy", "same-origin")
                 headers.setdefault("cross-origin-opener-policy", "same-origin")
                 headers.setdefault("cross-origin-resource-policy", "same-origin")
                 headers.setdefault("cache-control", "no-cache")

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from lwddpm.config import DiffusionSampler
-from lwddpm_board.drawing import MOST, Drawings, Wanted
+from lwddpm_board.drawing import MOST, DrawingRequest, Drawings
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
 from lwddpm_board.registry import all_versions, find, model_folder
@@ -28,7 +28,7 @@ def generate_page(request: Request, stores: Store, model: Annotated[str, Query(m
 
 
 @router.post("/api/drawings")
-def start(request: Request, stores: Store, wanted: Wanted) -> JSONResponse:
+def start(request: Request, stores: Store, wanted: DrawingRequest) -> JSONResponse:
     version = find(stores, wanted.model)
     return JSONResponse(_drawings(request).start(version, model_folder(stores, version), wanted).as_dict())
 

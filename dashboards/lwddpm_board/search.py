@@ -28,7 +28,7 @@ def searches_page(request: Request, stores: Store) -> Response:
     studies = [summary(_study(stores, name)) for name in _names(stores)]
     if not studies:
         raise NothingYet(f"{public(stores.storage)} holds no studies yet")
-    studies.sort(key=lambda found: found["started"] or 0, reverse=True)
+    studies.sort(key=lambda study: study["started"] or 0, reverse=True)
     return render(request, "searches.html", studies=studies, storage=public(stores.storage))
 
 
@@ -107,29 +107,29 @@ def picture(study: optuna.Study) -> dict[str, Any]:
             for name, direction in zip(objectives(study), study.directions, strict=True)
         ],
         "max_steps": study.user_attrs.get(record.DEFINITION, {}).get("max_steps"),
-        "ranking": [found.number for found in record.ranking(study)],
-        "front": [found.number for found in record.pareto_front(study)],
+        "ranking": [trial.number for trial in record.ranking(study)],
+        "front": [trial.number for trial in record.pareto_front(study)],
         "axes": _axes(trials),
         "trials": [_trial(*pair) for pair in zip(record.records(study), trials, strict=True)],
     }
 
 
-def _trial(found: record.TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _trial(row: record.TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     measured = trial.user_attrs.get(record.METRICS, {})
     curve = [[step, value if math.isfinite(value) else None] for step, value in sorted(record.curve(trial).items())]
-    return _finite(asdict(found)) | {"measured": _finite(measured), "curve": curve}
+    return _finite(asdict(row)) | {"measured": _finite(measured), "curve": curve}
 
 
 def _axes(trials: list[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:
     """One axis a parameter, with the range or the choices that the search may take."""
-    found: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for trial in trials:
-        found |= trial.distributions
+        distributions |= trial.distributions
     return [
         {"key": key, "choices": [decoded({key: choice})[key] for choice in axis.choices]}
         if isinstance(axis, CategoricalDistribution)
         else {"key": key, "low": axis.low, "high": axis.high, "log": axis.log}
-        for key, axis in sorted(found.items())
+        for key, axis in sorted(distributions.items())
     ]
 
 
