@@ -52,8 +52,8 @@ def test_what_is_not_given_is_as_published(
 ) -> None:
     job = _bare(family, **given)
     assert job.adversarial is not None
-    found = job.adversarial.model_dump()
-    assert {key: found[key] for key in expected} == expected
+    adversarial = job.adversarial.model_dump()
+    assert {key: adversarial[key] for key in expected} == expected
     assert (job.training.lr, job.training.max_grad_norm) == (lr, None)
     assert (job.model.dim_mults, job.model.latent_dim) == ((1, 2, 4, 8), 100)
     assert job.evaluation is not None

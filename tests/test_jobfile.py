@@ -64,6 +64,7 @@ def test_a_job_is_immutable() -> None:
         ("training.lr=fast", ["training.lr", "valid number", "'fast'"]),
         ("training.lr=-1", ["greater than 0", "-1"]),
         ("model.dim=20", ["model.dim", "multiple of 8", "20"]),
+        ("model.dim=80000000", ["model.dim", "dim_mults", "at most 65536", "80000000"]),
         ("data.image_size=30", ["data.image_size", "divisible by 4", "30", "try 32"]),
         ("workers.count={max: 33}", ["training.batch_size", "32", "at least", "33"]),
         ("workers.count={min: 2, max: 2}", ["min < max", "fixed number"]),

@@ -15,6 +15,7 @@ from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, Seed, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
 
+MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
 LONGEST_NAME = 200  # a run folder is called NAME-DIGEST, and files beside it get suffixes: 255 bytes are the limit
 JobName = Annotated[
     str,
@@ -96,6 +97,9 @@ class TrainingJob(Job):
     def _sections_fit_together(self) -> "TrainingJob":
         if self.adversarial is not None:
             self.adversarial.check(self.model.family)
+        if self.model.widest > MOST_CHANNELS:
+            rule = f"times the largest of model.dim_mults must be at most {MOST_CHANNELS} channels"
+            raise RuleBroken("model.dim", rule, self.model.dim, "the paper's is 80, its largest multiple 4")
         self._check_image_size()
         self._check_batch_size()
         if self.evaluation is not None and self.diffusion is not None:

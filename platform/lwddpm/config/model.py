@@ -10,7 +10,6 @@ from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_none
 from lwddpm.families import Family
 
 GAN_SIZES = (16, 32, 64, 128, 256)
-Multiplier = Annotated[int, Field(ge=1, le=64)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -22,10 +21,10 @@ class ModelConfig(Section):
     """
 
     family: Family = Field("lw_ddpm", description="lw_ddpm and ddpm are diffusion models; gan, wgan, lsgan are GANs")
-    dim: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = Field(
+    dim: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
         80, description="channels at full size; a multiple of 8, for the groups of group norm"
     )
-    dim_mults: Annotated[tuple[Multiplier, ...], Field(min_length=2, max_length=6)] = Field(
+    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)] = Field(
         (1, 2, 3, 4), description="width of each level in multiples of dim; default: 1, 2, 3, 4; GANs 1, 2, 4, 8"
     )
     attention: Literal["se", "linear", "none"] | None = Field(
@@ -46,6 +45,11 @@ class ModelConfig(Section):
             return values
         given = {key: value for key, value in values.items() if value is not None}
         return families.model_defaults(values.get("family")) | given
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest level."""
+        return self.dim * max(self.dim_mults)
 
     @property
     def downsampling(self) -> int:
