@@ -31,7 +31,7 @@ def searches_page(request: Request, stores: Store) -> Response:
     studies = [summary(_study(stores, name)) for name in _names(stores)]
     if not studies:
         raise NothingYet(f"{public(stores.storage)} holds no studies yet")
-    studies.sort(key=lambda found: found["started"] or 0, reverse=True)
+    studies.sort(key=lambda study: study["started"] or 0, reverse=True)
     return render(request, "searches.html", studies=studies, storage=public(stores.storage))
 
 
@@ -110,29 +110,29 @@ def picture(study: optuna.Study) -> dict[str, Any]:
             for name, direction in zip(objectives(study), study.directions, strict=True)
         ],
         "max_steps": study.user_attrs.get(DEFINITION, {}).get("max_steps"),
-        "ranking": [found.number for found in ranking(study)],
-        "front": [found.number for found in pareto_front(study)],
+        "ranking": [trial.number for trial in ranking(study)],
+        "front": [trial.number for trial in pareto_front(study)],
         "axes": _axes(trials),
         "trials": [_trial(*pair) for pair in zip(records(study), trials, strict=True)],
     }
 
 
-def _trial(found: TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+def _trial(row: TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     measured = trial.user_attrs.get(METRICS, {})
     points = [[step, value if math.isfinite(value) else None] for step, value in sorted(curve(trial).items())]
-    return _finite(asdict(found)) | {"measured": _finite(measured), "curve": points}
+    return _finite(asdict(row)) | {"measured": _finite(measured), "curve": points}
 
 
 def _axes(trials: list[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:
     """One axis a parameter, with the range or the choices that the search may take."""
-    found: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for trial in trials:
-        found |= trial.distributions
+        distributions |= trial.distributions
     return [
         {"key": key, "choices": [decoded({key: choice})[key] for choice in axis.choices]}
         if isinstance(axis, CategoricalDistribution)
         else {"key": key, "low": axis.low, "high": axis.high, "log": axis.log}
-        for key, axis in sorted(found.items())
+        for key, axis in sorted(distributions.items())
     ]
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluateJob, S, SampleJob, check_steps, one_pass
+from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingT, check_steps, one_pass
 from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
@@ -23,7 +23,7 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     return model_dir, read_saved_model(model_dir)
 
 
-def fitting(sampling: S, saved: SavedModel, section: str) -> S:
+def fitting(sampling: SamplingT, saved: SavedModel, section: str) -> SamplingT:
     """The sampling settings as this model takes them: as they are, or one pass of a GAN's generator.
 
     Args:
@@ -36,6 +36,6 @@ def fitting(sampling: S, saved: SavedModel, section: str) -> S:
         if saved.diffusion is None:
             return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    except RuleBroken as broken:
+        raise ConfigError(str(broken)) from None
     return sampling

@@ -17,8 +17,9 @@ from optuna.distributions import (
 )
 
 from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config.keys import key_hint, known_keys
 from lwddpm.errors import ConfigError
-from lwddpm.jobfile import find_file, known_keys, nearest_key, read_mapping, set_value, validate_job
+from lwddpm.jobfile import find_file, read_mapping, set_value, validate_job
 from lwddpm.models.build import count_parameters
 
 _SECTIONS = ("model", "diffusion", "adversarial", "training")
@@ -105,7 +106,7 @@ def _refuse_incomparable_losses(job: SearchJob, keys: Mapping[str, Any], path: s
 
 def _distribution(key: Any, spec: Any, job: SearchJob) -> BaseDistribution:
     if key not in known_keys(TrainJob):
-        raise ConfigError(f"unknown key{nearest_key(str(key), TrainJob)}")
+        raise ConfigError(f"unknown key; {key_hint(str(key), TrainJob)}")
     if key in _NOT_SEARCHED:
         raise ConfigError(f"cannot be searched: it {_NOT_SEARCHED[key]}; leave it out")
     if key.partition(".")[0] not in _SECTIONS:
