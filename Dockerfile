@@ -7,12 +7,11 @@ ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS wheel
 WORKDIR /src
-COPY constraints.txt pyproject.toml README.md ./
+COPY constraints.txt pyproject.toml README.md LICENSE ./
 RUN pip install --no-cache-dir --constraint constraints.txt hatchling
 COPY platform platform
 COPY dashboards dashboards
 COPY jobs jobs
-COPY dashboards dashboards
 COPY search_spaces search_spaces
 RUN python -m hatchling build --target wheel --directory /dist
 

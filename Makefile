@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-with-ray test-without-ray check chaos gpu bench clean
+.PHONY: demo test test-jobs test-servers test-without-ray check chaos gpu bench docs clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
 	@echo "make gpu     training, sampling and jobs on a GPU, compared with a CPU"
+	@echo "make docs    the documentation with the API of every room, in site/"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -25,22 +26,28 @@ demo: $(INSTALLED)
 	$(BIN)/lwddpm run jobs/demo.yaml
 	$(BIN)/lwddpm sample models:/lw-ddpm-demo@candidate --count 64 --out samples
 
-# Tests that start Ray wait for it most of their time, so the others run beside them.
+# Tests that start Ray or a server wait for it much of their time, so others run beside them.
 test: $(INSTALLED)
-	@echo "two halves of the tests side by side; each is printed when it has ended, the second after 15 to 20 minutes"
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-		test-with-ray test-without-ray
+	@echo "three parts of the tests side by side; each is printed when it has ended, the last after 10 to 15 minutes"
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+		test-jobs test-servers test-without-ray
 
-test-with-ray: $(INSTALLED)
-	$(BIN)/python -m pytest -m "cluster and not chaos and not gpu"
+# jobs on one Ray cluster that the tests share
+test-jobs: $(INSTALLED)
+	$(BIN)/python -m pytest -m "cluster and not chaos and not gpu" tests/kinds tests/cluster
+
+# command lines, heads and job servers, each with a Ray of its own
+test-servers: $(INSTALLED)
+	$(BIN)/python -m pytest -m "cluster and not chaos and not gpu" --ignore=tests/kinds --ignore=tests/cluster
 
 test-without-ray: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not cluster and not chaos and not gpu"
 
 check: $(INSTALLED)
-	$(BIN)/ruff check platform tests benchmarks jobs dashboards
-	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards
+	$(BIN)/ruff check platform tests benchmarks jobs dashboards docs
+	$(BIN)/ruff format --check platform tests benchmarks jobs dashboards docs
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -m "not cluster and not browser and not chaos and not gpu"
 
 chaos: $(INSTALLED)
@@ -51,6 +58,9 @@ gpu: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))
+
+docs: $(INSTALLED)
+	$(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf .venv

@@ -2,12 +2,15 @@
 
 import os
 
-# As the command line sets it, and before torch is imported anywhere: compute threads that do not spin for long.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Before torch is imported anywhere, here and in every process that a test starts: one compute thread. On networks this
+# small a second one only waits for the first, and where other tests have the CPUs each layer waits for both.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it, for the tests that want more threads
 os.environ.setdefault("TQDM_DISABLE", "1")
 # Ray gives its workers a niceness of 15, with which they starve beside other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ TINY = (
     "evaluation.num_samples=6",
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
+    "workers.cpus_per_worker=1",  # one thread, as above
 )
 # instead of the demo's diffusion settings
 TINY_GAN = (
@@ -93,6 +97,13 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     connect(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path) -> str:
+    """URI of an MLflow store of this test alone: the one that `tiny_job` and `search_overrides` name."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path}/mlflow.db"
 
 
 @pytest.fixture

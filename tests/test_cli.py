@@ -1,47 +1,34 @@
 """The command line as a process: exit codes, clean JSON on stdout, signals."""
 
 import json
-import os
-import shutil
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from lwddpm.cli import app
 from lwddpm.tracking.store import connect
 
-LWDDPM = str(Path(sys.executable).with_name("lwddpm"))
-
-
-def _environment() -> dict[str, str]:
-    """Without what tests in this process have set: MLflow exports its tracking URI."""
-    return {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
-
-
-def _call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [LWDDPM, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=_environment(), timeout=200)
+from .processes import LWDDPM, clean_environment, flags, lwddpm, wait_until
 
 
 @pytest.fixture
-def tiny(tiny_data: str, tiny_overrides: tuple[str, ...], empty_store: Path, tmp_path: Path) -> list[str]:
+def tiny(tiny_data: str, tiny_overrides: tuple[str, ...], store: str) -> list[str]:
     """Flags that make the demo the smallest job that has every part; the MLflow store is there already."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    return [part for override in (*tiny_overrides, f"data.path={tiny_data}") for part in ("--set", override)]
+    return flags([*tiny_overrides, f"data.path={tiny_data}"])
 
 
 @pytest.mark.parametrize("verb", [[], ["run"], ["sample"], ["models"], ["models", "promote"], ["doctor"]])
 def test_every_verb_has_help(verb: list[str], tmp_path: Path) -> None:
-    result = _call(*verb, "--help", folder=tmp_path)
+    result = lwddpm(*verb, "--help", folder=tmp_path)
     assert result.returncode == 0
     assert "Usage" in result.stdout
 
 
 def test_a_dry_run_describes_and_starts_nothing(tmp_path: Path) -> None:
-    result = _call("run", "paper", "--set", "data.source=phantom", "--dry-run", "--json", folder=tmp_path)
+    result = lwddpm("run", "paper", "--set", "data.source=phantom", "--dry-run", "--json", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     plan = json.loads(result.stdout)
     assert plan["parameters"] == 13_341_041
@@ -67,34 +54,39 @@ def test_a_dry_run_describes_and_starts_nothing(tmp_path: Path) -> None:
         (["run", "demo", "--no-such-flag"], "No such option"),
     ],
 )
-def test_wrong_input_is_exit_2_with_one_clear_message(arguments: list[str], expected: str, tmp_path: Path) -> None:
-    result = _call(*arguments, folder=tmp_path)
-    assert result.returncode == 2, result.stderr
+def test_wrong_input_is_exit_2_with_one_clear_message(
+    arguments: list[str], expected: str, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process: what is imported once is most of what these verbs do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.stderr
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_errors_are_json_too(tmp_path: Path) -> None:
-    result = _call("run", "nothing", "--json", folder=tmp_path)
+    result = lwddpm("run", "nothing", "--json", folder=tmp_path)
     assert result.returncode == 2
     assert json.loads(result.stdout)["exit_code"] == 2
 
 
 @pytest.mark.cluster
 def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: list[str], tmp_path: Path) -> None:
-    result = _call("run", "demo", "--json", *tiny, folder=tmp_path)
+    result = lwddpm("run", "demo", "--json", *tiny, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
     assert "training" in result.stderr
-    (listed,) = json.loads(_call("models", "list", "--json", folder=tmp_path).stdout)
+    (listed,) = json.loads(lwddpm("models", "list", "--json", folder=tmp_path).stdout)
     assert (listed["name"], listed["aliases"]) == ("lw-ddpm-demo", ["candidate"])
     uri = summary["model"]["uri"]
-    promoted = _call("models", "promote", uri, "--reason", "test", "--json", folder=tmp_path)
+    promoted = lwddpm("models", "promote", uri, "--reason", "test", "--json", folder=tmp_path)
     assert json.loads(promoted.stdout)["to"] == 1
-    shown = _call("models", "show", "models:/lw-ddpm-demo@champion", folder=tmp_path)
+    shown = lwddpm("models", "show", "models:/lw-ddpm-demo@champion", folder=tmp_path)
     assert "Not for diagnosis" in shown.stdout
-    drawn = _call("sample", uri, "--count", "3", "--steps", "2", "--out", "drawn", "--json", folder=tmp_path)
+    drawn = lwddpm("sample", uri, "--count", "3", "--steps", "2", "--out", "drawn", "--json", folder=tmp_path)
     assert json.loads(drawn.stdout)["count"] == 3
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     assert names == {"0.png", "1.png", "2.png", "grid.png", "samples.json"}
@@ -111,7 +103,6 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     overrides = [
         f"training.max_steps={steps}",
         "training.checkpoint_every_epochs=1000",
-        "workers.cpus_per_worker=1",  # one thread: no step waits for a core that other tests have
         "evaluation=null",
         "registry=null",
     ]
@@ -119,11 +110,11 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
         f"workers.count={workers}",
         "data.path=null",
     ]  # preparing starts Ray, whose signal handler is not ours
-    arguments = ["run", "demo", *tiny, *(part for override in overrides for part in ("--set", override))]
+    arguments = ["run", "demo", *tiny, *flags(overrides)]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen([LWDDPM, *arguments], cwd=tmp_path, stderr=log, env=_environment())
+        process = subprocess.Popen([LWDDPM, *arguments], cwd=tmp_path, stderr=log, env=clean_environment())
         uri = f"sqlite:///{tmp_path}/mlflow.db"
-        _wait_until(lambda: bool(list(tmp_path.glob("runs/*/outbox/*.json"))))  # into the training
+        wait_until(lambda: list(tmp_path.glob("runs/*/outbox/*.json")), process=process)  # into the training
         process.send_signal(number)
         assert process.wait(timeout=60) == 130, (tmp_path / "log").read_text()
     (folder,) = tmp_path.glob("runs/*")
@@ -132,23 +123,16 @@ def test_stopped_it_leaves_a_killed_run_and_a_checkpoint_and_continues(
     (checkpoint,) = folder.glob("checkpoints/step_*")
     reached = json.loads((checkpoint / "state.json").read_text())["step"]
     assert 0 < reached < steps
-    result = _call(*arguments, "--json", folder=tmp_path)
+    result = lwddpm(*arguments, "--json", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["run_id"] == run_id
     logged = [metric.step for metric in connect(uri).get_metric_history(run_id, "train/loss")]
     assert sorted(logged) == list(range(1, steps + 1))
 
 
-def _wait_until(condition: object, timeout_s: float = 150) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 @pytest.mark.cluster
 def test_the_doctor_tells_what_works(tmp_path: Path) -> None:
-    result = _call("doctor", "--json", folder=tmp_path)
+    result = lwddpm("doctor", "--json", folder=tmp_path)
     assert result.returncode == 0, result.stdout
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert checks["Ray"]["status"] == checks["MLflow"]["status"] == checks["weights for fd_lite0"]["status"] == "ok"

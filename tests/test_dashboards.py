@@ -3,7 +3,6 @@
 import configparser
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -23,8 +22,11 @@ import yaml
 
 from lwddpm.cluster.exported import COUNTERS, GAUGES, LABELS, PREFIX
 from lwddpm.head import monitoring
-from lwddpm.search.study import find_study, records
+from lwddpm.search.storage import find_study
+from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
+
+from .processes import clean_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "dashboards" / "grafana"
@@ -157,12 +159,11 @@ def test_every_panel_has_data_from_real_jobs(
     tiny_overrides: tuple[str, ...],
     tiny_gan_overrides: tuple[str, ...],
     tiny_data: str,
-    empty_store: Path,
+    store: str,
     tmp_path: Path,
 ) -> None:
     server, temp_dir = prometheus
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    store, storage = f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/optuna.db"
+    storage = f"sqlite:///{tmp_path}/optuna.db"
     (tmp_path / "space.yaml").write_text("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
     tiny = [*tiny_overrides, f"data.path={tiny_data}", f"output={tmp_path / 'runs'}", f"tracking.uri={store}"]
     tiny += ["training.checkpoint_every_epochs=5"]
@@ -177,12 +178,10 @@ def test_every_panel_has_data_from_real_jobs(
     evaluate += ["model_uri=models:/lw-ddpm-demo@candidate"]
     start = time.time()
     jobs = [("demo", gan), ("demo", train), ("search_demo", search), ("evaluate", evaluate)]
-    environment = os.environ | {"RAY_metrics_report_interval_ms": "1000"}
-    environment.pop("RAY_ADDRESS", None)
     script = str(Path(__file__).parent / "cluster" / "exporting.py")
     driver = subprocess.run(
         [sys.executable, script, str(temp_dir), json.dumps(jobs)],
-        env=environment,
+        env=clean_environment() | {"RAY_metrics_report_interval_ms": "1000"},
         capture_output=True,
         text=True,
         timeout=500,

@@ -16,20 +16,21 @@ from lwddpm.evaluation.features import WeightsUnavailable, read_weights
 from lwddpm.offline import is_offline, offline
 from lwddpm.tracking.store import check_tracking
 
+from .processes import LWDDPM, clean_environment, flags
+
 GUARD = Path(__file__).with_name("offline_guard")
 
 
 def _guarded(folder: Path, *command: str) -> tuple[subprocess.CompletedProcess[str], str]:
     """Run a command under the guard; returns also what was tried."""
     own = {socket.gethostname(), *(a.address for addresses in psutil.net_if_addrs().values() for a in addresses)}
-    environment = {key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
-    environment |= {
+    guarded = clean_environment() | {
         "PYTHONPATH": os.pathsep.join([str(GUARD), os.environ.get("PYTHONPATH", "")]),
         "GUARD_OWN": ",".join(own),
         "GUARD_LOG": str(folder / "guard.log"),
         "TORCH_HOME": str(folder / "torch"),  # no weights in it
     }
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=guarded, timeout=280)
     log = folder / "guard.log"
     return done, log.read_text() if log.exists() else ""
 
@@ -50,9 +51,7 @@ def test_the_guard_sees_every_way_out(tmp_path: Path) -> None:
 def test_an_offline_job_reaches_no_other_machine(tiny_overrides: tuple[str, ...], tmp_path: Path) -> None:
     """The whole path, with Ray processes and with a metric that would be downloaded for."""
     overrides = (*tiny_overrides, "offline=true", "evaluation.metrics=[fid,ssim_pairs]")
-    flags = [part for override in overrides for part in ("--set", override)]
-    lwddpm = str(Path(sys.executable).with_name("lwddpm"))
-    done, tried = _guarded(tmp_path, lwddpm, "run", "demo", "--json", *flags)
+    done, tried = _guarded(tmp_path, LWDDPM, "run", "demo", "--json", *flags(overrides))
     assert done.returncode == 0, done.stderr
     assert tried == ""
     assert len((tmp_path / "guard.pids").read_text().split()) > 2, "Ray's processes were not watched"

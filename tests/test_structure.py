@@ -7,100 +7,50 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from lwddpm import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "platform" / "lwddpm"
-BOARD = ROOT / "dashboards" / "lwddpm_board"
-# a package may import itself and what stands in an earlier group
-ORDER = [
-    {"errors"},
-    {"addresses", "families", "offline", "progress", "version"},
-    {"files"},
-    {"config"},
-    {"jobfile"},
-    {"data"},
-    {"models"},
-    {"diffusion"},
-    {"evaluation"},
-    {"report"},
-    {"training"},
-    {"tracking"},
-    {"search"},
-    {"cluster"},
-    {"kinds", "head"},
-    {"cli"},
-    {"__main__"},
-]
-INDEPENDENT = ({"data", "models", "diffusion"}, {"kinds", "head"})
-FORBIDDEN = {
-    **{
-        part: {"ray", "mlflow", "optuna"}
-        for part in (
-            "errors",
-            "addresses",
-            "families",
-            "files",
-            "version",
-            "config",
-            "jobfile",
-            "data",
-            "models",
-            "diffusion",
-            "evaluation",
-            "report",
-            "training",
-        )
-    },
-    "tracking": {"ray", "optuna"},
-    "search": {"ray", "mlflow"},
-}
+SOURCES = (ROOT / "platform" / "lwddpm", ROOT / "dashboards" / "lwddpm_board")
+PROGRAMS = Path(sys.executable).parent
+# private modules of libraries are imported here alone, each behind one function with a test of its own
+PRIVATE_IMPORTS = {"cluster/network.py", "cluster/preemption.py", "cluster/train.py"}
 
 
-def _imports(path: Path) -> set[str]:
-    found = set()
+def _run(*command: str) -> None:
+    """Run a program of the environment; its output is the test's message."""
+    run = subprocess.run([str(PROGRAMS / command[0]), *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_imports_keep_the_contracts() -> None:
+    _run("lint-imports", "--no-cache")
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
+    _run("deptry", "--no-ansi", "platform", "dashboards/lwddpm_board")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
+def test_private_modules_of_libraries_are_imported_in_guarded_places_alone(source: Path) -> None:
+    importing = {
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*.py")
+        if any(re.search(r"(^|\.)_(?!_)", name) for name in _imported_from_libraries(path))
+    }
+    assert importing <= PRIVATE_IMPORTS
+
+
+def _imported_from_libraries(path: Path) -> set[str]:
+    """Dotted names of all that a file imports from elsewhere than the platform."""
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" if node.module == "lwddpm" else node.module for alias in node.names}
-    return found
-
-
-def _part(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
-def test_imports_go_one_way(path: Path) -> None:
-    part = _part(path)
-    if part == "__init__":
-        return
-    rank = {name: number for number, group in enumerate(ORDER) for name in group}
-    for name in _imports(path):
-        top, _, rest = name.partition(".")
-        assert top not in FORBIDDEN.get(part, set()), f"{part} must not import {top}"
-        target = rest.partition(".")[0]
-        if top != "lwddpm" or target in ("", "__version__"):
-            continue
-        assert target == part or rank[target] < rank[part], f"{part} must not import {target}"
-        for group in INDEPENDENT:
-            assert not {part, target} <= group or part == target, f"{part} and {target} must not know each other"
-
-
-def test_only_its_verb_knows_the_board() -> None:
-    knowing = {path.relative_to(SOURCE) for path in SOURCE.rglob("*.py") if any(_is_board(n) for n in _imports(path))}
-    assert knowing == {Path("cli/dashboard.py")}
-
-
-@pytest.mark.parametrize("path", sorted(BOARD.rglob("*.py")), ids=lambda p: p.name)
-def test_the_board_stands_on_the_platform_and_not_on_its_command_line(path: Path) -> None:
-    for name in _imports(path):
-        assert not name.startswith("lwddpm.cli"), f"{path.name} must not import {name}"
-        assert name.partition(".")[0] != "ray" or path.name == "draw_process.py"
-
-
-def _is_board(name: str) -> bool:
-    return name.partition(".")[0] == "lwddpm_board"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if not name.startswith("lwddpm")}
 
 
 def test_core_runs_with_ray_mlflow_and_optuna_blocked() -> None:
@@ -124,14 +74,22 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-DOCUMENTS = [path for folder in (".", "docs", "dashboards") for path in sorted((ROOT / folder).glob("*.md"))]
+FOLDERS = (".", "docs", "dashboards", "dashboards/grafana", "search_spaces")
+DOCUMENTS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_in_the_documents_resolve(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
         if "://" not in target:
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_last_release_is_the_version_everywhere() -> None:
+    releases = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert releases[:2] == ["Unreleased", __version__]
+    for file in ("Dockerfile", "jobs/kubernetes/values.yaml"):
+        assert set(re.findall(r"lwddpm:(\d[\d.]*)", (ROOT / file).read_text())) == {__version__}, file
 
 
 def test_every_shipped_job_says_what_it_is_for() -> None:
@@ -140,3 +98,34 @@ def test_every_shipped_job_says_what_it_is_for() -> None:
         text = "\n".join(header)
         assert "command" in text, job.name
         assert "expect" in text, job.name
+
+
+def _hooks() -> dict[str, dict[str, str]]:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    return {hook["id"]: hook for repository in config["repos"] for hook in repository["hooks"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("scan.nii", True),
+        ("tests/data/sub-01_T1w.nii.gz", True),
+        ("scans/IM-0001.DCM", True),
+        ("weights.pt", True),
+        ("docs/images/run.png", False),
+        ("platform/lwddpm/data/sources.py", False),
+        ("docs/dcm.md", False),
+        ("requirements.ptx", False),
+    ],
+)
+def test_scans_and_weights_are_refused_before_a_commit(name: str, refused: bool) -> None:
+    assert bool(re.search(_hooks()["no-medical-images-or-weights"]["files"], name)) == refused
+
+
+def test_hooks_run_what_the_environment_has() -> None:
+    """Hubs of hooks cannot be reached from everywhere, so each hook is a program that is installed with the others."""
+    _run("pre-commit", "validate-config")
+    programs = {h["entry"].split()[0] for h in _hooks().values() if h["language"] == "system"}
+    missing = {program for program in programs if not (PROGRAMS / Path(program).name).exists()}
+    assert len(programs) >= 4
+    assert not missing

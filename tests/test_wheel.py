@@ -21,6 +21,11 @@ def test_the_wheel_runs_shipped_jobs_without_the_checkout(tmp_path: Path) -> Non
     board = ROOT / "dashboards" / "lwddpm_board"
     needed = {path.relative_to(board) for folder in ("templates", "static") for path in (board / folder).iterdir()}
     packed = tmp_path / "site" / "lwddpm_board"
+    assert (packed / "py.typed").exists()
+    assert (tmp_path / "site" / "lwddpm" / "py.typed").exists()
+    (metadata,) = (tmp_path / "site").glob("lwddpm-*.dist-info")
+    assert "Apache License" in (metadata / "licenses" / "LICENSE").read_text()
+    assert "License-Expression: Apache-2.0" in (metadata / "METADATA").read_text()
     assert needed <= {path.relative_to(packed) for path in packed.rglob("*")}
     provisioned = tmp_path / "site" / "lwddpm" / "bundled" / "dashboards"
     assert {path.name for path in provisioned.rglob("*.yml")} == {"prometheus.yml"}

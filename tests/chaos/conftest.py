@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,8 @@ from safetensors.torch import load_file
 
 from lwddpm.tracking.store import connect
 
-LWDDPM = (str(Path(sys.executable).with_name("lwddpm")),)
+from ..processes import LWDDPM, clean_environment, flags, free_port
+
 INTERVAL = 6  # steps from one checkpoint to the next
 STEPS = 90
 JOB = (
@@ -31,7 +31,6 @@ JOB = (
     "training.log_every_steps=2",
     "training.checkpoint_every_epochs=1",
     "training.snapshot_epochs=[4]",
-    "workers.cpus_per_worker=1",  # one thread: a step does not wait for a core that something else has
     "evaluation.metrics=[ssim_pairs]",
 )
 
@@ -52,19 +51,18 @@ class Training:
     flags: list[str]
     uri: str
     environment: dict[str, str] = field(default_factory=dict)
-    command: tuple[str, ...] = LWDDPM
+    command: tuple[str, ...] = (LWDDPM,)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, *further: str) -> subprocess.Popen[bytes]:
         """The command, always the same one."""
-        environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [*self.command, "run", "demo", *self.flags, *further],
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
-                env=environment | self.environment,
+                env=clean_environment() | self.environment,
             )
         self.processes.append(process)
         return process
@@ -159,8 +157,7 @@ def make(
             uri = f"sqlite:///{folder}/mlflow.db"
         tiny = [override for override in tiny_overrides if "snapshot" not in override]
         settings = [*tiny, *JOB, f"data.path={tiny_data}", f"tracking.uri={uri}", *overrides]
-        flags = [part for setting in settings for part in ("--set", setting)]
-        made.append(Training(folder, flags, uri, {"CHAOS": folder.name}))
+        made.append(Training(folder, flags(settings), uri, {"CHAOS": folder.name}))
         return made[-1]
 
     yield build
@@ -233,9 +230,7 @@ class TrackingServer:
     def __init__(self, folder: Path, store: Path) -> None:
         self._folder = folder
         shutil.copy(store, folder / "server.db")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.uri = f"http://127.0.0.1:{self._port}"
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -1,193 +1,25 @@
-"""A small world for the board: a flawed dataset, two trained versions, a study, a run that goes on, hostile names."""
+"""The board of a small world, in a process of its own."""
 
-import json
-import os
 import re
-import socket
+import shutil
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import optuna
 import pytest
-from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState
-from PIL import Image
 
-from lwddpm.config import TrainJob
-from lwddpm.data.phantom import LABELS, simulate
-from lwddpm.data.prepare import prepare_dataset
-from lwddpm.evaluation.figures import tile
-from lwddpm.jobfile import load_job
-from lwddpm.kinds.jobs import run_job
-from lwddpm.search import study as record
-from lwddpm.tracking.store import connect
-
-HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>../../etc/passwd'
-STUDY = "tiny-search"
-MODEL = "tiny"
-SIZE = 32
-SETTINGS = (
-    f"data.image_size={SIZE}",
-    "data.splits=[0.6,0.2,0.2]",
-    "model.dim=8",
-    "model.dim_mults=[1,2]",
-    "training.batch_size=8",
-    "training.warmup_steps=0",
-    "training.log_every_steps=2",
-    "training.snapshot_epochs=[1,2]",
-    "training.validation_samples=6",
-    "evaluation.metrics=[ssim_nearest,ssim_pairs]",
-    "evaluation.num_samples=8",
-    "evaluation.sampler=ddim",
-    "evaluation.num_inference_steps=3",
-    f"registry.name={MODEL}",
-)
-
-
-@dataclass(frozen=True)
-class World:
-    """Where everything lies, and what it is called.
-
-    Attributes:
-        runs: run ids by role.
-        rejected: the file that could not be read.
-    """
-
-    folder: Path
-    tracking: str
-    storage: str
-    dataset_version: str
-    runs: dict[str, str]
-    rejected: str
-
-    @property
-    def client(self) -> MlflowClient:
-        return MlflowClient(self.tracking)
+from ..processes import answers, clean_environment, wait_until
+from .world import World, build_world
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("board")
+    shutil.copy(empty_store, folder / "mlflow.db")
     return build_world(folder)
-
-
-def build_world(folder: Path) -> World:
-    rejected = _source(folder / "scans")
-    tracking, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
-    client = connect(tracking)
-    runs, version = {}, ""
-    for name, steps, seed in (("first", 12, 0), ("second", 18, 1)):
-        job = _job(folder, f"name={name}", f"training.max_steps={steps}", f"seed={seed}", f"tracking.uri={tracking}")
-        version = version or prepare_dataset(job.data, lambda function, items, **_: map(function, items)).version
-        runs[name] = run_job(job)["run_id"]
-    experiment = client.get_experiment_by_name("lw-ddpm").experiment_id
-    runs |= _runs(client, experiment)
-    _study(client, experiment, storage)
-    return World(folder, tracking, storage, version, runs, rejected)
-
-
-def _source(root: Path) -> str:
-    """40 slices in class folders, with copies, a mirrored one, a copy under another label and a broken file."""
-    for index in range(40):
-        path = root / LABELS[index % 4] / f"{index:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(simulate(0, index, 64)).save(path)
-    for index in (0, 4, 8):
-        image = Image.open(root / LABELS[0] / f"{index:03d}.png")
-        image.save(root / LABELS[0] / f"copy-{index:03d}.png")
-    Image.open(root / LABELS[1] / "001.png").save(root / LABELS[2] / "disputed.png")
-    (root / LABELS[3] / "broken.png").write_bytes(b"not an image")
-    return f"{LABELS[3]}/broken.png"
-
-
-def _job(folder: Path, *overrides: str) -> TrainJob:
-    places = (f"data.source={folder / 'scans'}", f"data.path={folder / 'dataset'}", f"output={folder / 'runs'}")
-    job = load_job("kaggle_small", [*places, *SETTINGS, *overrides])
-    assert isinstance(job, TrainJob)
-    return job
-
-
-def _runs(client: MlflowClient, experiment: str) -> dict[str, str]:
-    """A run that goes on, one that failed, and one whose name and tags are an attack."""
-    found = {}
-    for role, name, tags in (
-        ("running", "going-on", {"lwddpm.kind": "train"}),
-        ("failed", "diverged", {"lwddpm.kind": "train", "lwddpm.reason": "training diverged at step 4"}),
-        (
-            "hostile",
-            HOSTILE,
-            {"lwddpm.kind": HOSTILE, "lwddpm.search": HOSTILE, "lwddpm.trial": "1", HOSTILE[:20]: "x"},
-        ),
-    ):
-        run_id = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        params = [Param("training.max_steps", "100"), Param("training.lr", "0.001")]
-        client.log_batch(run_id, params=params, metrics=curve(0, 40))
-        found[role] = run_id
-    client.set_terminated(found["failed"], "FAILED")
-    client.set_terminated(found["hostile"])
-    report = '<style>h1 { color: rgb(0, 128, 0) }</style><h1>Report</h1><script>document.title = "executed"</script>'
-    client.log_text(found["hostile"], report, "report/report.html")
-    client.log_text(found["hostile"], "secret", "notes/deep.txt")
-    return found
-
-
-def curve(first: int, last: int) -> list[Metric]:
-    """Losses and throughput of some steps."""
-    rows = []
-    for step in range(first + 1, last + 1):
-        rows.append(Metric("train/loss", 1 / step + 0.05, 0, step))
-        rows.append(Metric("train/images_per_s", 96 + (7 * step % 11) / 2, 0, step))
-        if step % 10 == 0:
-            rows.append(Metric("val/loss", 1.1 / step + 0.05, 0, step))
-    return rows
-
-
-def _study(client: MlflowClient, experiment: str, storage: str) -> None:
-    """Two objectives, twelve trials, in every state; each has a run with a sample grid."""
-    space = {
-        "training.lr": FloatDistribution(1e-4, 1e-2, log=True),
-        "model.dim": CategoricalDistribution((8, 16, 32)),
-        "diffusion.beta_schedule": CategoricalDistribution(("linear", "cosine", "sigmoid")),
-    }
-    described = {key: json.loads(optuna.distributions.distribution_to_json(found)) for key, found in space.items()}
-    definition = record.Definition(
-        described, "tpe", 0, ("eval/fd_lite0", "parameters"), "asha", "eval/fd_lite0", 90, 30, 3, "job", "proxy"
-    )
-    study = record.open_study(storage, STUDY, definition)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    random = np.random.default_rng(0)
-    tags = {"lwddpm.kind": "search", "lwddpm.study": STUDY}
-    search = client.create_run(experiment, run_name=STUDY, tags=tags).info.run_id
-    for number in range(12):
-        trial = study.ask(space)
-        tags = {"lwddpm.kind": "train", "lwddpm.search": STUDY, "lwddpm.trial": str(number)}
-        tags |= {"mlflow.parentRunId": search}
-        run_id = client.create_run(experiment, run_name=f"{STUDY}-{number:04d}", tags=tags).info.run_id
-        trial.set_user_attr(record.RUN_ID, run_id)
-        images = np.stack([simulate(1, 16 * number + index, SIZE) for index in range(4)])
-        client.log_image(run_id, tile(images), artifact_file=f"samples/epoch_{number + 1:07.2f}.png")
-        size = float(1000 * trial.params["model.dim"])
-        quality = float(60 - trial.params["model.dim"] + 20 * random.random())
-        record.report(trial, 30, quality + 20, {"eval/fd_lite0": quality + 20}, 3.0, single=False)
-        if number in (3, 7, 10):
-            study.tell(trial, state=TrialState.PRUNED)
-        elif number == 5:
-            trial.set_user_attr(record.REASON, "training diverged at step 41: the loss is nan")
-            study.tell(trial, state=TrialState.FAIL)
-        elif number < 11:
-            record.report(trial, 90, quality, {"eval/fd_lite0": quality, "parameters": size}, 9.0, single=False)
-            study.tell(trial, [quality, size])
-        if number < 11:
-            client.set_terminated(run_id)
 
 
 @dataclass(frozen=True)
@@ -201,9 +33,7 @@ class Board:
 def start_board(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Board:
     """`lwddpm dashboard` on a free port, answering."""
     command = [sys.executable, "-m", "lwddpm", "dashboard", "--port", "0", *arguments]
-    known = {
-        key: value for key, value in os.environ.items() if key not in ("MLFLOW_TRACKING_URI", "LWDDPM_BOARD_TOKEN")
-    }
+    known = {key: value for key, value in clean_environment().items() if key != "LWDDPM_BOARD_TOKEN"}
     process = subprocess.Popen(
         command, cwd=folder, env=known | (environment or {}), stderr=subprocess.PIPE, text=True, bufsize=1
     )
@@ -219,27 +49,14 @@ def start_board(folder: Path, *arguments: str, environment: dict[str, str] | Non
 @contextmanager
 def running(*command: str, address: str) -> Iterator[None]:
     """A server for the length of a block, from its first answer on."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    alone = clean_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # MLflow would start 8 more processes
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=alone)
     try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(address, timeout=10).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{command[0]} has ended"
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+        wait_until(lambda: answers(address), process=process)
         yield
     finally:
         process.terminate()
         process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def stop(board: Board) -> str:
@@ -255,10 +72,3 @@ def board(world: World) -> Iterator[Board]:
     yield found
     said = stop(found)
     assert "Traceback" not in said, said
-
-
-if __name__ == "__main__":  # a world to look at: python tests/dashboards/conftest.py FOLDER
-    os.environ.setdefault("LWDDPM_CACHE", f"{sys.argv[1]}/cache")
-    Path(sys.argv[1]).mkdir(parents=True)
-    made = build_world(Path(sys.argv[1]))
-    print(json.dumps({"tracking": made.tracking, "storage": made.storage, "runs": made.runs}, indent=2))

@@ -14,9 +14,9 @@ from lwddpm_board import reader_study
 from lwddpm_board.reader_study import Share
 from lwddpm_board.stores import Stores
 
-from .conftest import SIZE, World
+from .world import SIZE, World
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]  # the world that it reads is trained first
+pytestmark = pytest.mark.timeout(600)  # the world that it reads is trained first
 
 
 @pytest.mark.parametrize(("right", "of"), [(0, 8), (8, 8), (13, 20), (1, 3)])

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from safetensors.torch import load_file
 
-from lwddpm.evaluation.distances import FeatureStatistics, cached_statistics, frechet_distance
+from lwddpm.evaluation.distances import ReferenceStatistics
 
 
 def correlated(n, d, seed):
@@ -21,7 +20,7 @@ def scipy_distance(a, b):
 
 
 def distance(a, b):
-    return frechet_distance(FeatureStatistics.of(a), FeatureStatistics.of(b))
+    return ReferenceStatistics.of(a).distance(b)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (40, 1000, 64)])
@@ -68,32 +67,20 @@ def test_a_mismatch_is_refused():
         distance(torch.zeros(5, 4), torch.zeros(5, 3))
 
 
-def test_cache_is_filled_once_and_gives_the_same_distance(tmp_path):
-    a, b, path, calls = correlated(30, 8, 0), correlated(30, 8, 1), tmp_path / "deep" / "a.safetensors", []
-
-    def features():
-        calls.append(1)
-        return a
-
-    first = cached_statistics(path, features)
-    second = cached_statistics(path, features)
-    assert len(calls) == 1
-    other = FeatureStatistics.of(b)
-    assert frechet_distance(first, other) == frechet_distance(second, other) == distance(a, b)
-    assert [file.name for file in path.parent.iterdir()] == ["a.safetensors"]
+def test_a_reference_serves_many_sets_and_comes_back_from_its_tensors():
+    a, sets = correlated(30, 8, 0), [correlated(30, 8, seed) for seed in (1, 2)]
+    reference = ReferenceStatistics.of(a)
+    distances = [reference.distance(b) for b in sets]
+    assert distances == [distance(a, b) for b in sets]
+    restored = ReferenceStatistics.from_tensors(reference.to_tensors())
+    assert restored.num == 30
+    assert [restored.distance(b) for b in sets] == distances
 
 
-def test_damaged_cache_is_made_again(tmp_path):
-    path = tmp_path / "a.safetensors"
-    path.write_bytes(b"half a fi")
-    assert cached_statistics(path, lambda: correlated(30, 8, 0)).num == 30
-    assert load_file(path)["sum"].dtype == torch.float64
-
-
-def test_a_failure_leaves_no_cache(tmp_path):
-    def fails():
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError):
-        cached_statistics(tmp_path / "a.safetensors", fails)
-    assert list(tmp_path.iterdir()) == []
+def test_tensors_of_another_version_are_refused():
+    tensors = ReferenceStatistics.of(correlated(30, 8, 0)).to_tensors()
+    with pytest.raises(KeyError):
+        ReferenceStatistics.from_tensors({"sum": torch.zeros(8)})
+    name = next(name for name in tensors if name.startswith("real"))
+    with pytest.raises(ValueError, match=f"renamed_{name}"):
+        ReferenceStatistics.from_tensors({f"renamed_{k}" if k == name else k: v for k, v in tensors.items()})

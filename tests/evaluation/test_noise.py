@@ -26,12 +26,12 @@ def test_a_model_that_knows_the_noise_has_its_histogram(prediction_type):
     process = DiffusionProcess(DiffusionConfig(prediction_type=prediction_type, num_train_timesteps=50))
     images = np.full((6, 16, 16), 255, np.uint8)
     timesteps = range(40, 0, -4)
-    found = noise_histograms(Knowing(process, torch.ones(1, 1, 16, 16), 1.0), process, images, timesteps)
-    assert found.true.shape == found.predicted.shape == (6, 100)
-    assert (found.true.sum(1) == 256).all()
-    assert wasserstein(found.edges, found.true.sum(0), found.predicted.sum(0)) < 0.01
+    histograms = noise_histograms(Knowing(process, torch.ones(1, 1, 16, 16), 1.0), process, images, timesteps)
+    assert histograms.true.shape == histograms.predicted.shape == (6, 100)
+    assert (histograms.true.sum(1) == 256).all()
+    assert wasserstein(histograms.edges, histograms.true.sum(0), histograms.predicted.sum(0)) < 0.01
     wrong = noise_histograms(Knowing(process, torch.ones(1, 1, 16, 16), 0.5), process, images, timesteps)
-    assert np.array_equal(wrong.true, found.true)
+    assert np.array_equal(wrong.true, histograms.true)
     assert wasserstein(wrong.edges, wrong.true.sum(0), wrong.predicted.sum(0)) > 0.1
 
 

@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-LWDDPM = str(Path(sys.executable).with_name("lwddpm"))
+from ..processes import LWDDPM, flags, free_port, wait_until
+
 STEPS = 600
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -66,10 +65,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
     home = tmp_path_factory.mktemp("home")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
     environment = kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
-    ports = {flag: _free_port() for flag in ("--ray-port", "--dashboard-port", "--mlflow-port")}
-    flags = [f"{flag}={port}" for flag, port in ports.items()]
+    ports = {flag: free_port() for flag in ("--ray-port", "--dashboard-port", "--mlflow-port")}
     head = RunningHead(home, environment, ports, {})
-    head.up = head.json("up", "--cpus=2", *flags)
+    head.up = head.json("up", "--cpus=2", *(f"{flag}={port}" for flag, port in ports.items()))
     processes = head.processes
     yield head
     stopped = head.json("down")
@@ -77,13 +75,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
     _, left = psutil.wait_procs(processes, timeout=20)
     assert not left, left
     assert "no head is running" in head.call("down").stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _status(url: str, **headers: str) -> int:
@@ -94,11 +85,17 @@ def _status(url: str, **headers: str) -> int:
         return error.code
 
 
-def _wait(condition: Callable[[], object], timeout_s: float = 180) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+def _get(head: RunningHead, path: str) -> str:
+    """What the head's Ray answers to whoever has its token."""
+    request = urllib.request.Request(f"{head.up['ray']}/{path}", headers={"Authorization": f"Bearer {head.secrets[1]}"})
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return str(answer.read().decode())
+
+
+def _nodes(head: RunningHead) -> list[dict[str, Any]]:
+    """Those that are alive."""
+    listed = json.loads(_get(head, "api/v0/nodes"))["data"]["result"]["result"]
+    return [node for node in listed if node["state"] == "ALIVE"]
 
 
 def test_it_lets_in_only_who_has_the_secrets(head: RunningHead) -> None:
@@ -136,7 +133,7 @@ def test_the_doctor_asks_every_node_and_finds_the_one_without_a_password(head: R
         stderr=subprocess.DEVNULL,
     )
     try:
-        time.sleep(8)
+        wait_until(lambda: len(_nodes(head)) == 2, process=worker)
         report = json.loads(head.call("doctor", "--address", head.up["ray"], "--json", code=1).stdout)
         first, second = [check for check in report["checks"] if check["name"].startswith("node ")]
         assert (first["status"], second["status"]) == ("ok", "broken")
@@ -161,8 +158,7 @@ def test_what_only_the_cluster_can_know_is_wrong_is_exit_2(head: RunningHead) ->
 
 def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overrides: tuple[str, ...]) -> None:
     further = (f"training.max_steps={STEPS}", "training.checkpoint_every_epochs=5", "workers.use_gpu=false")
-    further += ("workers.cpus_per_worker=1",)  # one thread: no step waits for a core that other tests have
-    settings = [part for override in (*tiny_overrides, *further) for part in ("--set", override)]
+    settings = flags([*tiny_overrides, *further])
     begun = head.json("submit", "demo", *settings)
     assert begun["submitted"]
     assert begun["run"] is not None, head.call("jobs", "logs", "demo").stdout
@@ -175,7 +171,7 @@ def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overri
     different = head.call("submit", "demo", *settings, "--set", "training.lr=1e-3", code=2)
     assert begun["id"] in different.stderr
 
-    _wait(lambda: list(head.storage.glob("runs/demo-*/checkpoints/step_*")))
+    wait_until(lambda: list(head.storage.glob("runs/demo-*/checkpoints/step_*")))
     stopped = head.json("jobs", "stop", "demo")
     assert stopped["state"] == "STOPPED"
     assert client.get_run(run_id).info.status == "KILLED"
@@ -195,10 +191,8 @@ def test_a_job_is_submitted_stopped_and_continued(head: RunningHead, tiny_overri
 
 
 def test_no_secret_is_left_where_others_read(head: RunningHead) -> None:
-    client, token = _client(head), head.secrets[1]
-    request = urllib.request.Request(f"{head.up['ray']}/api/jobs/", headers={"Authorization": f"Bearer {token}"})
-    with urllib.request.urlopen(request) as answer:
-        public = [answer.read().decode()]  # metadata and runtime_env of every job
+    client = _client(head)
+    public = [_get(head, "api/jobs/")]  # metadata and runtime_env of every job
     public += [head.call("jobs", "logs", job["id"]).stdout for job in head.json("jobs", "list")]
     for experiment in client.search_experiments():
         public += [str(run.to_dictionary()) for run in client.search_runs([experiment.experiment_id])]

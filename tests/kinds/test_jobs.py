@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -37,9 +38,16 @@ def _losses(job: TrainJob, run_id: str) -> dict[int, float]:
     return {m.step: m.value for m in history}
 
 
-@pytest.fixture
-def finished(tiny_job: Build) -> tuple[TrainJob, dict[str, object]]:
-    job = tiny_job()
+@pytest.fixture(scope="module")
+def finished(
+    tiny_data: str, tiny_overrides: tuple[str, ...], empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[TrainJob, dict[str, object]]:
+    """A job that has ended, and its result; the tests that share it change neither its run nor its model."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    places = (f"data.path={tiny_data}", f"output={folder / 'runs'}", f"tracking.uri=sqlite:///{folder}/mlflow.db")
+    job = load_job("demo", [*tiny_overrides, *places])
+    assert isinstance(job, TrainJob)
     return job, run_job(job)
 
 
@@ -66,25 +74,24 @@ def test_a_job_ends_with_a_registered_evaluated_model(finished: tuple[TrainJob, 
     assert saved.step == 8
 
 
-def test_run_again_it_does_nothing_and_fresh_starts_over(finished: tuple[TrainJob, dict[str, object]]) -> None:
-    job, result = finished
+def test_run_again_it_does_nothing_fresh_starts_over_and_another_evaluation_reuses_the_training(
+    tiny_job: Build,
+) -> None:
+    job = tiny_job()
+    result = run_job(job)
     again = run_job(job)
     assert again == json.loads(json.dumps(result))
     started_over = run_job(job, fresh=True)
     assert started_over["run_id"] != result["run_id"]
     assert started_over["metrics"] == result["metrics"]  # the same seeds give the same model
     assert started_over["model"]["version"] == 2
-
-
-def test_another_evaluation_reuses_the_training(finished: tuple[TrainJob, dict[str, object]]) -> None:
-    job, result = finished
     changed = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"seed": 5})})  # type: ignore[union-attr]
     weights = run_folder(job) / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
     second = run_job(changed)
     assert weights.stat().st_mtime_ns == before
-    assert second["run_id"] == result["run_id"]
-    assert second["metrics"] != result["metrics"]
+    assert second["run_id"] == started_over["run_id"]
+    assert second["metrics"] != started_over["metrics"]
 
 
 def test_samples_are_the_same_however_they_are_drawn(

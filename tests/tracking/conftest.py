@@ -1,4 +1,6 @@
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -8,9 +10,10 @@ from lwddpm.tracking.store import connect
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A real MLflow store on SQLite. Creating its tables takes seconds, so the tests share it, each with its names."""
+def store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A real MLflow store on SQLite that the tests here share, each with its names."""
     folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_store, folder / "mlflow.db")
     uri = f"sqlite:///{folder}/mlflow.db"
     client = connect(uri)
     client.create_experiment("lw-ddpm", artifact_location=str(folder / "artifacts"))

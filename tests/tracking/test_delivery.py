@@ -1,7 +1,6 @@
 """Deliveries to a real store: nothing lost, nothing twice, whatever happens in between."""
 
 import shutil
-import socket
 import time
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from lwddpm.tracking.delivery import Delivery
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.store import connect
 
+from ..processes import free_port, wait_until
+
 
 def _logged(store: str, run_id: str, key: str = "train/loss") -> list[tuple[int, float]]:
     return sorted((m.step, m.value) for m in connect(store).get_metric_history(run_id, key))
@@ -24,7 +25,7 @@ def _rows(*steps: int) -> dict[int, dict[str, float]]:
 
 
 def test_everything_arrives_and_the_outbox_is_empty(store: str, open_run: str, tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     for first in range(1, 1201, 300):  # more than one request holds
         outbox.metrics(_rows(*range(first, first + 300)))
     outbox.images(1200, 3.0, np.zeros((16, 16, 16), np.uint8))
@@ -43,12 +44,10 @@ def test_it_delivers_by_itself_while_a_training_goes_on(
     store: str, open_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lwddpm.tracking.delivery._EVERY_S", 0.05)
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(outbox, open_run, connect(store))
     outbox.metrics(_rows(1, 2))
-    deadline = time.monotonic() + 30
-    while outbox.waiting() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: not outbox.waiting(), 30)
     delivery.close()
     assert _logged(store, open_run) == [(1, 1.0), (2, 0.5)]
 
@@ -67,7 +66,7 @@ def test_killed_between_sending_and_forgetting_it_sends_again_and_doubles_nothin
 def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
     store: str, open_run: str, tmp_path: Path
 ) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(outbox, open_run, connect(store))
     outbox.metrics(_rows(1, 2, 3, 4))
     delivery.flush()
@@ -81,11 +80,8 @@ def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
 def test_an_outage_stops_no_report_and_is_delivered_afterwards(
     store: str, open_run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    outbox = Outbox(tmp_path)
-    away = Delivery(outbox, open_run, MlflowClient(f"http://127.0.0.1:{port}"))
+    outbox = Outbox(tmp_path / "outbox")
+    away = Delivery(outbox, open_run, MlflowClient(f"http://127.0.0.1:{free_port()}"))
     start = time.monotonic()
     outbox.metrics(_rows(1))
     with pytest.raises(JobError, match=r"does not answer.*kept in .*the same command delivers it"):
@@ -98,7 +94,7 @@ def test_an_outage_stops_no_report_and_is_delivered_afterwards(
 
 
 def test_what_the_store_will_never_take_is_said_at_once(store: str, tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.metrics(_rows(1))
     start = time.monotonic()
     with pytest.raises(JobError, match=r"did not take a report \(.*0000.*kept in"):

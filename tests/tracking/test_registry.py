@@ -2,7 +2,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from lwddpm.tracking.card import model_card
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import load_model, read_saved_model
+
+from ..processes import free_port
 
 METRICS = {"eval/fd_lite0": 20.0, "eval/fd_lite0_floor": 10.0}
 
@@ -159,9 +160,7 @@ def test_the_stored_model_serves_images(
     job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
     _register(job, store, model_dir, "served", tiny_dataset)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [Path(sys.executable).with_name("mlflow"), "models", "serve", "--env-manager", "local"]
     command += ["--model-uri", "models:/served@candidate", "--port", str(port), "--workers", "1"]
     environment = os.environ | {

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
@@ -56,6 +54,9 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
     Returns:
         A DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler. The last has state: make one for each batch.
     """
+    # here: importing diffusers takes over a second of every process that could draw and does not
+    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
     if visited is None:
         visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
     abar = (1 - noise_schedule(diffusion.beta_schedule, diffusion.num_train_timesteps)).cumprod(0)[visited.flip(0)]
@@ -115,6 +116,13 @@ def denoise(
     return x
 
 
+def _noise(shape: tuple[Any, ...], streams: list[torch.Generator], device: torch.device) -> Tensor:
+    """Standard normal noise, each image's from its own stream."""
+    from diffusers.utils.torch_utils import randn_tensor
+
+    return randn_tensor(shape, streams, device)
+
+
 def generate(
     model: nn.Module,
     diffusion: DiffusionConfig | None,
@@ -148,9 +156,9 @@ def generate(
         for batch in _batches(indices, sampling.batch_size):
             streams = _streams(sampling.seed, batch)
             if diffusion is None:
-                x = model(randn_tensor((len(batch), model.latent_dim), streams, torch.device(device))).float()
+                x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
             else:
-                x = randn_tensor((len(batch), 1, image_size, image_size), streams, torch.device(device))
+                x = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
                 x = denoise(model, process, sampling, visited, x, streams)
             images.append(to_uint8(x[:, 0]).cpu())
             if on_batch is not None:
@@ -182,7 +190,7 @@ def denoising_trajectory(
     kept = np.linspace(0, len(visited), num_frames).round().astype(int)
     with _inference(model):
         streams = _streams(sampling.seed, indices)
-        x = randn_tensor((len(indices), 1, image_size, image_size), streams, torch.device(device))
+        x = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
         states = [x]
         denoise(model, DiffusionProcess(diffusion).to(device), sampling, visited, x, streams, on_step=states.append)
         frames = torch.stack([to_uint8(states[k][:, 0]).cpu() for k in kept], dim=1)
@@ -225,7 +233,7 @@ def reconstruct(
         for batch, numbers_of_batch in zip(images.split(batch_size), _batches(numbers, batch_size), strict=False):
             streams = _streams(seed, numbers_of_batch)
             x_0 = from_uint8(batch[:, None]).to(device)
-            noise = randn_tensor(x_0.shape, streams, x_0.device)
+            noise = _noise(x_0.shape, streams, x_0.device)
             x = process.q_sample(x_0, torch.full((len(batch),), timestep, device=device), noise)
             x = denoise(model, process, ddim, visited, x, streams)
             restored.append(to_uint8(x[:, 0]).cpu())

@@ -1,45 +1,79 @@
-"""Fréchet distance between two sets of features, from statistics that can be cached.
+"""Fréchet distances from a reference set of features, whose statistics can be stored.
 
 d² = |mu_1 - mu_2|² + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)), Heusel et al. 2017 (arXiv:1706.08500), eq. 6; as is
 customary the square is what is reported. torchmetrics computes it, here always from float64 statistics: float32
 ones are off by more than a percent when there are fewer images than features.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lwddpm.files import whole_file
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
 
 
-@dataclass(frozen=True)
-class FeatureStatistics:
-    """Sufficient statistics of a feature set for a Fréchet distance.
+class ReferenceStatistics:
+    """Mean and covariance of a reference set's features, from which distances of other sets are measured.
 
     Attributes:
-        sum: of the features, float64 [D].
-        outer: sum of the features' outer products, float64 [D, D].
-        num: of images.
+        num: of images in the reference set.
     """
 
-    sum: Tensor
-    outer: Tensor
-    num: int
+    def __init__(self, metric: "FrechetInceptionDistance", num: int, num_features: int) -> None:
+        """Use `of` or `from_tensors`; `metric` has seen the reference set as its real images."""
+        self._metric, self.num, self._num_features = metric, num, num_features
 
     @classmethod
-    def of(cls, features: Tensor) -> "FeatureStatistics":
+    def of(cls, features: Tensor) -> "ReferenceStatistics":
         """Statistics of features [N, D] of any float type."""
-        features = features.double()
-        return cls(features.sum(0), features.T @ features, len(features))
+        num, num_features = features.shape
+        metric = _metric(num_features)
+        metric.update(features.double(), real=True)
+        return cls(metric, num, num_features)
+
+    def distance(self, features: Tensor) -> float:
+        """Squared Fréchet distance of the Gaussian fitted to features [M, D] (unbiased covariances).
+
+        Biased upwards for small sets: compare only distances of equal N and equal M.
+
+        Raises:
+            ValueError: a set has fewer than 2 images, or the numbers of features differ.
+        """
+        if min(self.num, len(features)) < 2 or features.shape[1] != self._num_features:
+            raise ValueError(
+                "a Fréchet distance needs 2 or more images a side and equal features, got "
+                f"{self.num} x {self._num_features} and {len(features)} x {features.shape[1]}"
+            )
+        self._metric.reset()  # keeps the reference
+        self._metric.update(features.double(), real=False)
+        return float(self._metric.compute())
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What `from_tensors` restores the statistics from; the metric's own state, under torchmetrics' names."""
+        self._metric.reset()
+        sizes = {"num": torch.tensor(self.num), "num_features": torch.tensor(self._num_features)}
+        return sizes | self._metric.state_dict()
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ReferenceStatistics":
+        """Inverse of `to_tensors`.
+
+        Raises:
+            KeyError, ValueError: another version has written the tensors.
+        """
+        state = dict(tensors)
+        num, num_features = int(state.pop("num")), int(state.pop("num_features"))
+        metric = _metric(num_features)
+        if metric.state_dict().keys() != state.keys():
+            raise ValueError(f"not the state of this torchmetrics' FID: {', '.join(state)}")
+        metric.load_state_dict(state)
+        return cls(metric, num, num_features)
 
 
-class _Given(nn.Module):
-    """The feature network of a metric whose features are already there."""
+class _Identity(nn.Module):
+    """The feature network of a metric that is given features instead of images."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -49,50 +83,10 @@ class _Given(nn.Module):
         return features
 
 
-def frechet_distance(real: FeatureStatistics, generated: FeatureStatistics) -> float:
-    """Squared Fréchet distance between the Gaussians fitted to two feature sets (unbiased covariances).
-
-    Biased upwards for small sets: compare only figures of equal `num` on both sides.
-
-    Raises:
-        ValueError: a set has fewer than 2 images, or the numbers of features differ.
-    """
+def _metric(num_features: int) -> "FrechetInceptionDistance":
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    if min(real.num, generated.num) < 2 or real.sum.shape != generated.sum.shape:
-        raise ValueError(
-            "a Fréchet distance needs 2 or more images a side and equal features, got "
-            f"{real.num} x {len(real.sum)} and {generated.num} x {len(generated.sum)}"
-        )
     # sync_on_compute: inside a worker the default would wait for ranks that never come
-    metric = FrechetInceptionDistance(_Given(len(real.sum)), sync_on_compute=False)
-    metric.merge_state(
-        {
-            f"{side}_features_{part}": value
-            for side, statistics in (("real", real), ("fake", generated))
-            for part, value in (
-                ("sum", statistics.sum),
-                ("cov_sum", statistics.outer),
-                ("num_samples", torch.tensor(statistics.num)),
-            )
-        }
-    )
-    metric.update(real.sum.new_empty(0, len(real.sum)), real=False)  # no images: fixes the result's type, float64
-    return float(metric.compute())
-
-
-def cached_statistics(path: Path, features: Callable[[], Tensor]) -> FeatureStatistics:
-    """Statistics from the file at `path`, or of `features()`, which are then stored there.
-
-    The file appears whole or not at all, so processes may share a cache; an unreadable one is made again.
-    `path` must name everything that the features depend on.
-    """
-    try:
-        stored = load_file(path)
-        return FeatureStatistics(stored["sum"], stored["outer"], int(stored["num"]))
-    except (FileNotFoundError, SafetensorError, KeyError):
-        statistics = FeatureStatistics.of(features())
-    with whole_file(path) as partial:
-        tensors = {"sum": statistics.sum, "outer": statistics.outer, "num": torch.tensor(statistics.num)}
-        save_file(tensors, partial)
-    return statistics
+    metric = FrechetInceptionDistance(_Identity(num_features), reset_real_features=False, sync_on_compute=False)
+    metric.persistent(True)
+    return metric

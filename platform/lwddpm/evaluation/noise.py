@@ -31,7 +31,7 @@ def noise_histograms(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Histograms:
-    """Noise real slices and let the model say what the noise was.
+    """Histograms of the noise added to real slices, and of the noise that the model predicts for them.
 
     Args:
         model: in eval mode, on the device of `process`.
@@ -42,17 +42,17 @@ def noise_histograms(
     thinned = np.linspace(0, len(timesteps) - 1, min(len(images), len(timesteps))).round().astype(int)
     visited = np.asarray(timesteps)[thinned]
     generator = torch.Generator().manual_seed(seed)
-    counts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    true: list[np.ndarray] = []
+    predicted: list[np.ndarray] = []
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         t = torch.from_numpy(visited[np.arange(start, start + len(batch)) % len(visited)]).to(device)
         x_0 = from_uint8(torch.from_numpy(batch)[:, None]).to(device)
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         x_t = process.q_sample(x_0, t, noise)
-        predicted = process.predict_noise(x_t, t, model(x_t, t).float())
-        for found, values in zip(counts, (noise, predicted), strict=True):
-            found.append(_counts(values))
-    return Histograms(EDGES, np.concatenate(counts[0]), np.concatenate(counts[1]))
+        true.append(_counts(noise))
+        predicted.append(_counts(process.predict_noise(x_t, t, model(x_t, t).float())))
+    return Histograms(EDGES, np.concatenate(true), np.concatenate(predicted))
 
 
 def _counts(values: Tensor) -> np.ndarray:

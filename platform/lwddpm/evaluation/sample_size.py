@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from lwddpm.evaluation.distances import FeatureStatistics, frechet_distance
+from lwddpm.evaluation.distances import ReferenceStatistics
 
 
 def frechet_by_size(
-    features: Tensor, reference: FeatureStatistics, sizes: Sequence[int], *, repeats: int = 3, seed: int = 0
+    features: Tensor, reference: ReferenceStatistics, sizes: Sequence[int], *, repeats: int = 3, seed: int = 0
 ) -> dict[int, list[float]]:
-    """Distances of subsets of a feature set from a reference.
+    """Fréchet distances of subsets of a feature set from a reference.
 
     Args:
         features: float [N, D].
@@ -23,10 +23,10 @@ def frechet_by_size(
         Size -> distances, as many as `repeats` or, where disjoint subsets are fewer, as many as there are.
     """
     order = np.random.default_rng(seed).permutation(len(features))
-    found: dict[int, list[float]] = {}
+    distances: dict[int, list[float]] = {}
     for size in sorted(set(sizes)):
         if not 2 <= size <= len(features):
             continue
         parts = [order[start : start + size] for start in range(0, len(order) - size + 1, size)][:repeats]
-        found[size] = [frechet_distance(reference, FeatureStatistics.of(features[part])) for part in parts]
-    return found
+        distances[size] = [reference.distance(features[part]) for part in parts]
+    return distances

@@ -1,11 +1,11 @@
 """A whole comparison on the smallest dataset: killed, continued without retraining, drawn again from the store."""
 
+import contextlib
 import json
-import os
+import shutil
 import signal
+import sqlite3
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from lwddpm.kinds.compare.redraw import redraw
 from lwddpm.kinds.jobs import run_job
 from lwddpm.report import data as report_data
 from lwddpm.tracking.store import connect
+
+from ...processes import LWDDPM, clean_environment, flags, wait_until
 
 pytestmark = pytest.mark.cluster
 SMALL = (
@@ -48,6 +50,7 @@ SMALL = (
     "compare.sample_sizes=[4]",
     "compare.cost_rounds=1",
     "compare.cost_steps=4",
+    "workers.cpus_per_worker=1",
 )
 
 
@@ -59,20 +62,23 @@ def overrides(tiny_data: str, tmp_path: Path) -> list[str]:
 
 def _killed_in_the_second_training(overrides: list[str], folder: Path) -> None:
     """Start the command line and kill it, as a full machine does."""
-    flags = [part for override in overrides for part in ("--set", override)]
-    command = [str(Path(sys.executable).with_name("lwddpm")), "run", "compare_demo", *flags]
-    environment = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")}
+    command = [LWDDPM, "run", "compare_demo", *flags(overrides)]
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment, stderr=log)
+        process = subprocess.Popen(command, cwd=folder, env=clean_environment(), stderr=log)
         try:
-            deadline = time.monotonic() + 280
-            while not list(folder.glob("runs/compare-demo-gan-*/run.json")):
-                assert process.poll() is None, (folder / "log").read_text()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            started = "runs/compare-demo-gan-*/run.json"
+            wait_until(lambda: list(folder.glob(started)), 280, process, folder / "log")
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
+
+
+def _delete_artifacts(folder: Path, *names: str) -> None:
+    """Remove what MLflow keeps of all runs, as a careless clean-up of its store does."""
+    deleted = [path for name in names for path in folder.glob(f"mlruns/*/*/artifacts/{name}")]
+    assert deleted
+    for path in deleted:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _trained(folder: Path) -> dict[str, Any]:
@@ -87,6 +93,7 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
 ) -> None:
     _killed_in_the_second_training(overrides, tmp_path)
     before = _trained(tmp_path)
+    _delete_artifacts(tmp_path, "evaluation", "samples")
     monkeypatch.chdir(tmp_path)
     job = load_job("compare_demo", overrides)
     result = run_job(job)
@@ -122,5 +129,17 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     assert again["statements"] == result["statements"]
     for name in ("report.md", "report.html"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    # nothing of it is read back from MLflow: without artifacts and metrics the command ends with the same report
+    report_files = {name: (folder / name).read_bytes() for name in ("report.json", "curves.parquet", "report.html")}
+    _delete_artifacts(tmp_path, "*")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM metrics")
+        database.execute("DELETE FROM latest_metrics")
+    place = folder.parent
+    (place / "result.json").unlink()
+    (place / "cache").rename(place / "bench")  # its name in an earlier version
+    shutil.rmtree(folder)
+    assert run_job(job) == result
+    assert {name: (folder / name).read_bytes() for name in report_files} == report_files
     with pytest.raises(ConfigError, match="no comparison of this folder, run id or job name"):
         redraw("nothing", tracking_uri=str(job.tracking.uri))
