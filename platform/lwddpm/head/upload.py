@@ -16,7 +16,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
 
 # Only these are uploaded, whatever else lies in the checkout.
-_SUFFIXES = (".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".svg", ".toml", ".yaml", ".yml")
+_SUFFIXES = (".css", ".html", ".ini", ".js", ".json", ".md", ".py", ".svg", ".toml", ".typed", ".yaml", ".yml")
 LIMIT_MIB = 10.0  # Ray's job server takes 100
 JOB_FILE = "job.yaml"
 
