@@ -24,8 +24,7 @@ def _training(workers: int) -> Listener:
 LISTENERS: dict[str, Callable[[], Listener]] = {
     "training in the driver's process": lambda: _training(1),
     "training on workers": lambda: _training(2),
-    "trial": lambda: trial._Watch(3, queue.Queue()),
-    "trial that nobody watches": lambda: trial._Watch(3, None),
+    "trial": lambda: trial.TrialListener(3, queue.Queue()),
 }
 
 
