@@ -20,9 +20,10 @@ from lwddpm.search.ranking import ranking, table
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.training.checkpoint import latest_checkpoint, load_model, read_state
+from lwddpm.training.checkpoint import FORMAT, latest_checkpoint, load_model, read_state
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
+from lwddpm.version import code_version
 
 FIXTURES = sorted(path for path in (Path(__file__).parent / "fixtures").iterdir() if path.is_dir())
 CPU = torch.device("cpu")
@@ -59,7 +60,9 @@ def test_a_training_goes_on_from_its_checkpoint(earlier: Path, dataset: Dataset)
     job = TrainJob.model_validate_json((earlier / "gan" / "job.json").read_text())
     checkpoint = latest_checkpoint(earlier / "gan")
     assert checkpoint is not None
-    assert read_state(checkpoint).step == 2
+    state = read_state(checkpoint)
+    assert state.step == 2
+    assert (state.code_version is None) == (state.format == 1)  # which did not name the code that wrote it
     recorder = RecordingReporter()
     assert train(job, dataset, earlier / "gan", recorder, CPU).finished
     expected = json.loads((earlier / "gan" / "next.json").read_text())
@@ -67,7 +70,8 @@ def test_a_training_goes_on_from_its_checkpoint(earlier: Path, dataset: Dataset)
     for step, values in expected.items():
         for name, value in values.items():
             assert recorder.values[int(step)][name] == pytest.approx(value, rel=1e-3), (step, name)
-    assert read_state(earlier / "gan" / "checkpoints" / "step_00000004").code_version is not None
+    after = read_state(earlier / "gan" / "checkpoints" / "step_00000004")
+    assert (after.format, after.code_version) == (FORMAT, code_version())
 
 
 def test_reports_that_are_not_sent_yet_are_read(earlier: Path) -> None:
