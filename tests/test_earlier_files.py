@@ -15,11 +15,15 @@ from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import DataError
 from lwddpm.report import data as report
-from lwddpm.search import study as record
+from lwddpm.search.definition import DEFINITION, Definition, open_study
+from lwddpm.search.ranking import ranking, table
+from lwddpm.search.storage import find_study
+from lwddpm.search.trials import records
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.training.checkpoint import latest_checkpoint, load_model, read_state
+from lwddpm.training.checkpoint import FORMAT, latest_checkpoint, load_model, read_state
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
+from lwddpm.version import code_version
 
 FIXTURES = sorted(path for path in (Path(__file__).parent / "fixtures").iterdir() if path.is_dir())
 CPU = torch.device("cpu")
@@ -48,7 +52,7 @@ def test_a_dataset_is_read_and_its_shards_are_those_of_its_manifest(dataset: Dat
 def test_a_dataset_of_another_schema_is_refused_with_a_remedy(earlier: Path) -> None:
     file = earlier / "dataset" / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
-    with pytest.raises(DataError, match=r"schema.version must be .*got 99"):
+    with pytest.raises(DataError, match=r"schema.version must be .*got 99.*--fresh"):
         open_dataset(str(earlier / "dataset"))
 
 
@@ -56,7 +60,9 @@ def test_a_training_goes_on_from_its_checkpoint(earlier: Path, dataset: Dataset)
     job = TrainJob.model_validate_json((earlier / "gan" / "job.json").read_text())
     checkpoint = latest_checkpoint(earlier / "gan")
     assert checkpoint is not None
-    assert read_state(checkpoint).step == 2
+    state = read_state(checkpoint)
+    assert state.step == 2
+    assert (state.code_version is None) == (state.format == 1)  # which did not name the code that wrote it
     recorder = RecordingReporter()
     assert train(job, dataset, earlier / "gan", recorder, CPU).finished
     expected = json.loads((earlier / "gan" / "next.json").read_text())
@@ -64,7 +70,8 @@ def test_a_training_goes_on_from_its_checkpoint(earlier: Path, dataset: Dataset)
     for step, values in expected.items():
         for name, value in values.items():
             assert recorder.values[int(step)][name] == pytest.approx(value, rel=1e-3), (step, name)
-    assert read_state(earlier / "gan" / "checkpoints" / "step_00000004").code_version is not None
+    after = read_state(earlier / "gan" / "checkpoints" / "step_00000004")
+    assert (after.format, after.code_version) == (FORMAT, code_version())
 
 
 def test_reports_that_are_not_sent_yet_are_read(earlier: Path) -> None:
@@ -86,8 +93,8 @@ def test_a_study_is_read_and_goes_on(earlier: Path) -> None:
     url = f"sqlite:///{earlier}/optuna.db"
     with closing(sqlite3.connect(earlier / "optuna.db")) as database:
         database.executescript((earlier / "study.sql").read_text())
-    study = record.find_study(url, "earlier")
-    states = [(trial.state, trial.step, trial.last) for trial in record.records(study)]
+    study = find_study(url, "earlier")
+    states = [(trial.state, trial.step, trial.last) for trial in records(study)]
     assert states == [
         ("complete", 270, 20.0),
         ("pruned", 30, 60.0),
@@ -96,11 +103,11 @@ def test_a_study_is_read_and_goes_on(earlier: Path) -> None:
         ("infeasible", 0, None),
         ("running", 30, 45.0),
     ]
-    assert [trial.number for trial in record.ranking(study)] == [2, 0]
-    assert "training diverged" in record.table(study)
-    stored = study.user_attrs[record.DEFINITION]
-    definition = record.Definition(**stored | {"objectives": tuple(stored["objectives"])})
-    record.open_study(url, "earlier", definition)
+    assert [trial.number for trial in ranking(study)] == [2, 0]
+    assert "training diverged" in table(study)
+    stored = study.user_attrs[DEFINITION]
+    definition = Definition(**stored | {"objectives": tuple(stored["objectives"])})
+    open_study(url, "earlier", definition)
 
 
 def test_the_same_search_compares_what_it_compared(earlier: Path, dataset: Dataset) -> None:
@@ -120,8 +127,8 @@ def test_a_comparison_is_read(earlier: Path) -> None:
     assert data.images["samples/ddpm"].shape == (4, 16, 16)
 
 
-def test_a_comparison_of_another_schema_is_refused_with_a_remedy(earlier: Path) -> None:
+def test_a_comparison_of_another_format_is_refused_with_a_remedy(earlier: Path) -> None:
     file = earlier / "comparison" / "report.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"schema_version": 99}))
-    with pytest.raises(DataError, match=r"schema_version.*got 99; run the comparison again"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
+    with pytest.raises(DataError, match=r"format.*got 99; .*run the comparison"):
         report.load(earlier / "comparison")

@@ -234,7 +234,7 @@ def _read_json(path: Path, kind: type[_Json]) -> _Json:
                 f"{path}: format must be at most {FORMAT}, got {origin.format}, written by lwddpm "
                 f"{origin.code_version or 'of a later version'}; upgrade lwddpm (here {code_version()}) to read it"
             )
-        return kind.model_validate_json(content)
+        return kind.model_validate_json(content).model_copy(update={"format": origin.format})
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: {path.name} is missing: not a saved model or checkpoint") from None
     except (OSError, ValidationError) as error:

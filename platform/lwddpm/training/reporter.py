@@ -15,7 +15,7 @@ class Reporter(Protocol):
     """
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        """Numbers by step: those of many steps in one call, since a listener may be a process away."""
+        """Numbers by step, of one step or more: one call for many, since a listener may be a process away."""
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
         """Samples drawn from the EMA weights: uint8 [N, H, W], N at least 1."""
