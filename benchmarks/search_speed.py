@@ -77,8 +77,8 @@ def search(folder: Path, name: str, *further: str) -> dict[str, Any]:
     output = subprocess.run([*command, *flags], capture_output=True, text=True)
     if output.returncode != 0:
         raise RuntimeError(output.stderr)
-    found: dict[str, Any] = json.loads(output.stdout)["search"]
-    return found
+    described: dict[str, Any] = json.loads(output.stdout)["search"]
+    return described
 
 
 def quality(seeds: list[int], trials: int) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def quality(seeds: list[int], trials: int) -> dict[str, Any]:
 
 def _steps_until(folder: Path, name: str, target: float) -> int | None:
     """Optimizer steps of all trials begun before the first one as good as `target` ended; an upper bound."""
-    from lwddpm.search.study import curve, find_study
+    from lwddpm.search.storage import find_study
+    from lwddpm.search.trials import curve
 
     trials = find_study(f"sqlite:///{folder}/optuna.db", name).get_trials(deepcopy=False)
     ends = [t.datetime_complete for t in trials if t.values and t.values[0] <= target and t.datetime_complete]
@@ -121,7 +122,7 @@ def _steps_until(folder: Path, name: str, target: float) -> int | None:
 
 def overhead(trials: int) -> dict[str, float]:
     """Seconds beyond training: of the first trial, and median and worst of the others."""
-    from lwddpm.search.study import find_study
+    from lwddpm.search.storage import find_study
     from lwddpm.tracking.store import connect
 
     beyond = []
@@ -130,10 +131,10 @@ def overhead(trials: int) -> dict[str, float]:
         alone = ("search.scheduler=none", "search.max_concurrent=1", f"search.num_trials={trials}")
         log = ("training.log_every_steps=30", "training.snapshot_epochs=[]")
         judged = (space_in(folder), "search.objectives=[val/loss]", f"training.batch_size={batch}")
-        found = search(folder, "overhead", *alone, *log, *judged)
+        searched = search(folder, "overhead", *alone, *log, *judged)
         client = connect(f"sqlite:///{folder}/mlflow.db")
         for trial in find_study(f"sqlite:///{folder}/optuna.db", "overhead").get_trials():
-            run = found["trials"][trial.number]["run_id"]
+            run = searched["trials"][trial.number]["run_id"]
             rates = [metric.value for metric in client.get_metric_history(run, "train/images_per_s")]
             training = sum(30 * batch / rate for rate in rates)
             assert trial.duration is not None
@@ -162,37 +163,38 @@ def bookkeeping(trials: int) -> dict[str, float]:
 
 @contextmanager
 def _timed() -> Iterator[dict[int, float]]:
-    """Seconds by trial number that the searcher and the ledger take while the block runs."""
+    """Seconds by trial number that the driver's two threads compute for it while the block runs, summed at its end."""
     from lwddpm.cluster.searcher import StudySearcher
-    from lwddpm.kinds.search.run import _Ledger
+    from lwddpm.kinds.search.books import Books
 
-    seconds: dict[int, float] = collections.defaultdict(float)
-    kept = {}
+    spent: list[tuple[int, float]] = []  # by either thread
+    originals = {}
 
-    def watch(owner: type, method: str, number_of: Any) -> None:
-        original = kept[owner, method] = getattr(owner, method)
+    def measure(owner: type, method: str, number_of: Any) -> None:
+        original = originals[owner, method] = getattr(owner, method)
 
         def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
-            number = number_of(self, args, None)
             start = time.perf_counter()
             result = original(self, *args, **kwargs)
-            spent = time.perf_counter() - start
-            number = number_of(self, args, result) if number is None else number
+            number = number_of(args, result)
             if number is not None:
-                seconds[number] += spent
+                spent.append((number, time.perf_counter() - start))
             return result
 
         setattr(owner, method, timed)
 
-    watch(StudySearcher, "suggest", lambda self, args, result: result["number"] if isinstance(result, dict) else None)
-    watch(StudySearcher, "on_trial_complete", lambda self, args, result: self._trials[args[0]].number)
-    for method in ("metrics", "rung", "end"):  # `begin` happens within `suggest`
-        watch(_Ledger, method, lambda self, args, result: args[0])
+    measure(StudySearcher, "suggest", lambda args, result: result["number"] if isinstance(result, dict) else None)
+    measure(StudySearcher, "_end", lambda args, result: args[0].number)
+    for method in ("begin", "metrics", "rung", "end"):
+        measure(Books, method, lambda args, result: args[0])
+    seconds: dict[int, float] = collections.defaultdict(float)
     try:
         yield seconds
     finally:
-        for (owner, method), original in kept.items():
+        for (owner, method), original in originals.items():
             setattr(owner, method, original)
+        for number, duration in spent:
+            seconds[number] += duration
 
 
 def main() -> None:

@@ -22,7 +22,8 @@ import yaml
 
 from lwddpm.cluster.exported import COUNTERS, GAUGES, LABELS, PREFIX
 from lwddpm.head import monitoring
-from lwddpm.search.study import find_study, records
+from lwddpm.search.storage import find_study
+from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
 
 from .processes import clean_environment

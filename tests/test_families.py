@@ -52,8 +52,8 @@ def test_what_is_not_given_is_as_published(
 ) -> None:
     job = _bare(family, **given)
     assert job.adversarial is not None
-    found = job.adversarial.model_dump()
-    assert {key: found[key] for key in expected} == expected
+    adversarial = job.adversarial.model_dump()
+    assert {key: adversarial[key] for key in expected} == expected
     assert (job.training.lr, job.training.max_grad_norm) == (lr, None)
     assert (job.model.dim_mults, job.model.latent_dim) == ((1, 2, 4, 8), 100)
     assert job.evaluation is not None
@@ -101,7 +101,7 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
         (["model.family=gan", *NULLS, "training.validation_samples=9"], "no use for training.validation_samples"),
         (["model.family=gan", *NULLS, "evaluation.sampler=ddim"], "no use for evaluation.sampler"),
         (["model.family=gan", *NULLS, "data.image_size=48"], "power of two from 16 to 256 for gan, got 48"),
-        (["model.family=lsgan", *NULLS, "adversarial.clip=0.1"], "adversarial.clip: is for wgan, got 0.1 for lsgan"),
+        (["model.family=lsgan", *NULLS, "adversarial.clip=0.1"], "adversarial.clip: is for wgan, not for lsgan"),
         (["model.family=wgan", *NULLS, "adversarial.clip=null"], "either clip or gradient_penalty"),
         (
             ["model.family=wgan", *NULLS, "adversarial.clip=0.1", "adversarial.gradient_penalty=1"],

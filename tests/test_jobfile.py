@@ -64,6 +64,7 @@ def test_a_job_is_immutable() -> None:
         ("training.lr=fast", ["training.lr", "valid number", "'fast'"]),
         ("training.lr=-1", ["greater than 0", "-1"]),
         ("model.dim=20", ["model.dim", "multiple of 8", "20"]),
+        ("model.dim=80000000", ["model.dim", "dim_mults", "at most 65536", "80000000"]),
         ("data.image_size=30", ["data.image_size", "divisible by 4", "30", "try 32"]),
         ("workers.count={max: 33}", ["training.batch_size", "32", "at least", "33"]),
         ("workers.count={min: 2, max: 2}", ["min < max", "fixed number"]),
@@ -98,6 +99,15 @@ def test_an_error_in_a_file_names_file_and_line(tmp_path: Path) -> None:
     message = _error(job=str(path))
     assert f"{path}:5: training.lr: " in message
     assert f"{path}:6: training.bath_size: unknown key" in message
+
+
+def test_a_rule_is_placed_where_the_key_or_what_is_around_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text("kind: train\ndata:\n  image_size: 30\nmodel:\n  dim: 16\nworkers: {count: 3}\n")
+    assert f"{path}:2: data.source: is required" in _error(job=str(path))
+    assert f"{path}:3: data.image_size: must be divisible" in _error("data.source=phantom", job=str(path))
+    assert _error("data={source: phantom, image_size: 30}", job=str(path)).startswith("--set data: data.image_size: ")
+    assert _error("modle.dim=8", job=str(path)).splitlines()[1].startswith("--set modle.dim: modle: unknown key")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "kind: [", "kind: train\n"])

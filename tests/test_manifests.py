@@ -16,7 +16,8 @@ import yaml
 
 from lwddpm import __version__
 from lwddpm.config import EvaluateJob, SearchJob, TrainJob
-from lwddpm.jobfile import known_keys, load_job
+from lwddpm.config.keys import known_keys
+from lwddpm.jobfile import load_job
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "jobs" / "kubernetes"

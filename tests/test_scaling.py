@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 from lwddpm.config import SearchJob, TrainJob
-from lwddpm.jobfile import known_keys, load_job
+from lwddpm.config.keys import known_keys
+from lwddpm.jobfile import load_job
 from lwddpm.training.estimate import estimate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -63,7 +63,7 @@ class Access:
                 "unset it to have one made"
             )
         if token is None and not is_loopback(host):
-            token = _kept_token()
+            token = _stored_token()
         here = {socket.gethostname().lower(), socket.getfqdn().lower()} if token else set()
         return cls(token, _LOOPBACK_NAMES | here | {name.lower() for name in allowed_hosts})
 
@@ -93,7 +93,7 @@ class Access:
         return hmac.new((self.token or "").encode(), b"lwddpm board session", hashlib.sha256).hexdigest()
 
 
-def _kept_token() -> str:
+def _stored_token() -> str:
     """A token that only this user can read: made once, the same at every start."""
     path = token_file()
     try:
@@ -108,6 +108,7 @@ def _kept_token() -> str:
 
 
 def token_file() -> Path:
+    """Where a token that the board made is kept."""
     return state_folder() / "board-token"
 
 
@@ -127,9 +128,8 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("content-security-policy", _POLICY)
                 headers.setdefault("x-content-type-options", "nosniff")
-                headers.setdefault(
-                    "referrer-policy", "same-origin"
-                )  # without one a form says that it comes from nowhere
+                # without a referrer a form's Origin header is "null", which would be refused below
+                headers.setdefault("referrer-policy", "same-origin")
                 headers.setdefault("cross-origin-opener-policy", "same-origin")
                 headers.setdefault("cross-origin-resource-policy", "same-origin")
                 headers.setdefault("cache-control", "no-cache")

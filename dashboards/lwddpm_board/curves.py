@@ -22,17 +22,17 @@ def curve_names(run: Run) -> list[str]:
 
 def read_curves(client: MlflowClient, run: Run, names: Iterable[str]) -> dict[str, Points]:
     """(step, value) in order of steps, at most some hundreds of points a curve; NaN and infinity are None."""
-    return {name: _curve(client, run.info.run_id, name, _mark(run, name)) for name in names}
+    return {name: _curve(client, run.info.run_id, name, _version(run, name)) for name in names}
 
 
-def _mark(run: Run, name: str) -> tuple[float | str, int | None]:
+def _version(run: Run, name: str) -> tuple[float | str, int | None]:
     """Changes whenever a run has logged more."""
     latest = run.data.metrics[name]
     return (latest if math.isfinite(latest) else str(latest), run.info.end_time)
 
 
 @lru_cache(_CACHED_CURVES)
-def _curve(client: MlflowClient, run_id: str, name: str, mark: object) -> Points:
+def _curve(client: MlflowClient, run_id: str, name: str, version: object) -> Points:
     history = client.get_metric_history(run_id, name)
     by_step = {point.step: point.value for point in sorted(history, key=lambda point: (point.step, point.timestamp))}
     return thin(list(by_step.items()))

@@ -39,15 +39,15 @@ class KnownDataset:
 
 @router.get("/datasets")
 def datasets_page(request: Request, stores: Store) -> Response:
-    found = known(stores)
-    if not found:
+    datasets = known(stores)
+    if not datasets:
         raise NothingYet("no run has used a dataset yet")
     rows: list[tuple[KnownDataset, Manifest | None, str]] = []
-    for one in found:
+    for dataset in datasets:
         try:
-            rows.append((one, open_known(stores, one.version).manifest, ""))
+            rows.append((dataset, open_known(stores, dataset.version).manifest, ""))
         except (DataError, Missing) as error:
-            rows.append((one, None, str(error)))
+            rows.append((dataset, None, str(error)))
     return render(request, "datasets.html", rows=rows)
 
 
@@ -88,29 +88,29 @@ def slice_picture(stores: Store, version: Version, split: Split, index: Annotate
 def known(stores: Stores) -> list[KnownDataset]:
     """Datasets that runs name, the most recently used first, and those that the board was started with.
 
-    Each request asks MLflow for the newest run with a dataset not found yet: few requests, however many runs.
+    Each request asks MLflow for the newest run with a dataset that is not listed yet: few requests, however many runs.
     """
-    found: dict[str, KnownDataset] = {}
+    by_version: dict[str, KnownDataset] = {}
     for path in stores.datasets:
         manifest = read_manifest(path)
         if manifest is not None:
-            found[manifest.version] = KnownDataset(manifest.version, path)
+            by_version[manifest.version] = KnownDataset(manifest.version, path)
     try:
         ids = experiments(stores.client)
     except NothingYet:
         ids = []
-    passed: set[str] = set()
-    while ids and len(passed) < _MOST_DATASETS:
+    named: set[str] = set()
+    while ids and len(named) < _MOST_DATASETS:
         query = " and ".join(
-            [f"tags.`{_TAG}` IS NOT NULL", *(f"tags.`{_TAG}` != '{version}'" for version in sorted(passed))]
+            [f"tags.`{_TAG}` IS NOT NULL", *(f"tags.`{_TAG}` != '{version}'" for version in sorted(named))]
         )
         newest = next(iter(stores.client.search_runs(ids, query, max_results=1)), None)
         version = newest.data.tags[_TAG] if newest else ""
         if newest is None or not re.fullmatch("[0-9a-f]+", version):
             break
-        passed.add(version)
-        found.setdefault(version, KnownDataset(version, newest.data.tags.get("lwddpm.dataset_path", "")))
-    return list(found.values())
+        named.add(version)
+        by_version.setdefault(version, KnownDataset(version, newest.data.tags.get("lwddpm.dataset_path", "")))
+    return list(by_version.values())
 
 
 def open_known(stores: Stores, version: str) -> Dataset:
@@ -125,7 +125,7 @@ def open_known(stores: Stores, version: str) -> Dataset:
 
 @lru_cache(maxsize=16)
 def _opened(stores: Stores, version: str) -> Dataset:
-    path = next((one.path for one in known(stores) if one.version == version), None)
+    path = next((dataset.path for dataset in known(stores) if dataset.version == version), None)
     if path is None:
         raise Missing(f"no run has used a dataset of version {version}")
     dataset = open_dataset(path)
@@ -144,23 +144,24 @@ class Columns:
 
 
 def columns(dataset: Dataset, split: str) -> Columns:
+    """The columns of a split; kept, for they take long to read."""
     return _columns(dataset.path, dataset.version, split)
 
 
 @lru_cache(maxsize=16)
 def _columns(path: str, version: str, split: str) -> Columns:
     dataset = open_dataset(path)
-    names = np.array(dataset.labels_names, dtype=object)
+    names = np.array(dataset.label_names, dtype=object)
     return Columns(names[dataset.labels(split)], dataset.sources(split), dataset.groups(split))
 
 
 def duplicate_groups(dataset: Dataset) -> list[tuple[str, int, int]]:
     """(split, group, slices) of all groups of more than one slice, the largest first."""
-    found: list[tuple[str, int, int]] = []
+    groups: list[tuple[str, int, int]] = []
     for split in SPLITS:
         numbers, counts = np.unique(columns(dataset, split).groups, return_counts=True)
-        found += [(split, int(n), int(count)) for n, count in zip(numbers, counts, strict=True) if count > 1]
-    return sorted(found, key=lambda group: -group[2])
+        groups += [(split, int(n), int(count)) for n, count in zip(numbers, counts, strict=True) if count > 1]
+    return sorted(groups, key=lambda group: -group[2])
 
 
 def _group(dataset: Dataset, split: str, number: int, count: int) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""The process that draws slices, so that it can be stopped and never slows the pages: `python -m`.
+"""The process that draws slices: apart from the server, so that it can be stopped and does not slow the pages.
 
 Every line on stdin is an order, every line on stdout a JSON object: how far it is, and at the end of an order a
 `state`. An order leaves `images.npy` and, where the training images are at hand, `nearest.json` in its folder. The
-process stays for the next order, because importing torch takes seconds; it ends when stdin does, or after long rest.
+process stays for the next order, because importing torch takes seconds; it ends when stdin does, or when no order has
+come for ten minutes.
 """
 
 import json
@@ -27,12 +28,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 _MOST_COMPARED = 20_000  # training slices; a larger dataset is compared by a draw of so many
 _QUERIES = 16
-_REST_S = 600.0
+_IDLE_S = 600.0
 _NICE = 5
 
 
-class _Told(Session):
-    """Computes in this process and tells how far it is."""
+class _ReportingSession(Session):
+    """Computes in this process and reports how many slices are done."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         super().__init__(WorkersConfig())
@@ -49,7 +50,13 @@ class _Told(Session):
 
 
 def nearest(images: np.ndarray, path: str, tell: Callable[[int], None]) -> list[dict[str, Any]]:
-    """For each slice, uint8 [N, S, S], the training slice of highest SSIM, plain or mirrored as training sees it."""
+    """For each slice the training slice of highest SSIM, plain or mirrored as training sees it.
+
+    Args:
+        images: uint8 [N, S, S].
+        path: the dataset; of a large one a random draw of its training slices is compared.
+        tell: gets the number of slices done.
+    """
     dataset = open_dataset(path)
     bank = dataset.images("train")
     chosen = np.arange(len(bank))
@@ -57,24 +64,24 @@ def nearest(images: np.ndarray, path: str, tell: Callable[[int], None]) -> list[
         chosen = np.sort(np.random.default_rng(0).choice(len(bank), _MOST_COMPARED, replace=False))
         bank = bank[chosen]
     sources, labels = dataset.sources("train"), dataset.labels("train")
-    found: list[dict[str, Any]] = []
+    matches: list[dict[str, Any]] = []
     for start in range(0, len(images), _QUERIES):
         part = images[start : start + _QUERIES]
         values, indices = ssim_nearest(np.concatenate([part, part[:, :, ::-1]]), np.array(bank))
         for plain in range(len(part)):
             row = max(plain, plain + len(part), key=lambda row: float(values[row]))
             index = int(chosen[indices[row]])
-            found.append(
+            matches.append(
                 {
                     "index": index,
                     "ssim": float(values[row]),
                     "mirrored": row != plain,
                     "source": sources[index],
-                    "label": dataset.labels_names[labels[index]],
+                    "label": dataset.label_names[labels[index]],
                 }
             )
-        tell(len(found))
-    return found
+        tell(len(matches))
+    return matches
 
 
 def draw(order: dict[str, Any], tell: Callable[..., None]) -> None:
@@ -82,13 +89,13 @@ def draw(order: dict[str, Any], tell: Callable[..., None]) -> None:
     folder, count = Path(order["folder"]), order["count"]
     sampling = SamplingConfig.model_validate(order["sampling"])
     tell(stage="drawing", done=0, total=count)
-    with _Told(lambda done: tell(stage="drawing", done=done, total=count)) as session:
+    with _ReportingSession(lambda done: tell(stage="drawing", done=done, total=count)) as session:
         images = generate_images(Path(order["model_dir"]), sampling, count, session)
     np.save(folder / "images.npy", images)
     if order["dataset"] is not None:
         tell(stage="comparing", done=0, total=count)
-        found = nearest(images, order["dataset"], lambda done: tell(stage="comparing", done=done, total=count))
-        (folder / "nearest.json").write_text(json.dumps(found))
+        matches = nearest(images, order["dataset"], lambda done: tell(stage="comparing", done=done, total=count))
+        (folder / "nearest.json").write_text(json.dumps(matches))
 
 
 def main() -> None:
@@ -98,7 +105,7 @@ def main() -> None:
     def tell(**message: Any) -> None:
         print(json.dumps(message), file=out, flush=True)
 
-    while select.select([sys.stdin], [], [], _REST_S)[0] and (line := sys.stdin.readline()):
+    while select.select([sys.stdin], [], [], _IDLE_S)[0] and (line := sys.stdin.readline()):
         try:
             draw(json.loads(line), tell)
             tell(state="done")

@@ -1,4 +1,4 @@
-"""Drawings: slices that visitors ask for, made in a process of their own, one drawing at a time."""
+"""Drawings: slices that visitors ask for, drawn in a process of their own, one drawing at a time."""
 
 import json
 import secrets
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, Sampler, SamplingConfig, check_steps
+from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
@@ -28,7 +28,7 @@ _BATCH = 8  # small: progress and cancelling come between batches
 _KEPT = 8
 
 
-class Wanted(BaseModel):
+class DrawingRequest(BaseModel):
     """What to draw; image i depends on the seed and i alone."""
 
     model: Annotated[str, Field(max_length=300)]
@@ -40,7 +40,7 @@ class Wanted(BaseModel):
     nearest: bool = True
 
 
-def _fitting(wanted: Wanted, saved: SavedModel) -> SamplingConfig:
+def _fitting(wanted: DrawingRequest, saved: SavedModel) -> SamplingConfig:
     """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
     if saved.diffusion is None:
         return SamplingConfig(**ONE_PASS, seed=wanted.seed, batch_size=_BATCH)
@@ -53,8 +53,9 @@ def _fitting(wanted: Wanted, saved: SavedModel) -> SamplingConfig:
     )
     try:
         check_steps(sampling, saved.diffusion, "sampling")
-    except ValueError as error:
-        raise ConfigError(str(error).replace("sampling.num_inference_steps", "steps")) from None
+    except RuleBroken as broken:
+        key = {"sampling.num_inference_steps": "steps"}.get(broken.key, broken.key)
+        raise ConfigError(str(RuleBroken(key, broken.rule, broken.value, broken.remedy))) from None
     return sampling
 
 
@@ -68,7 +69,7 @@ class Drawing:
     """
 
     id: str
-    wanted: Wanted
+    wanted: DrawingRequest
     sampling: SamplingConfig
     version: RegisteredVersion
     folder: Path
@@ -124,7 +125,7 @@ class Drawings:
         self._all: OrderedDict[str, Drawing] = OrderedDict()
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, version: RegisteredVersion, model_dir: Path, wanted: Wanted) -> Drawing:
+    def start(self, version: RegisteredVersion, model_dir: Path, wanted: DrawingRequest) -> Drawing:
         """Begin.
 
         Raises:

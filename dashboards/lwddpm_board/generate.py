@@ -5,9 +5,8 @@ from typing import Annotated, get_args
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from lwddpm import families
-from lwddpm.config import Sampler
-from lwddpm_board.drawing import MOST, Drawings, Wanted
+from lwddpm.config import DiffusionSampler
+from lwddpm_board.drawing import MOST, DrawingRequest, Drawings
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
 from lwddpm_board.registry import all_versions, find, model_folder
@@ -15,7 +14,7 @@ from lwddpm_board.runs import Store
 from lwddpm_board.stores import Missing
 
 _KEPT_S = 3600
-_SAMPLERS = [name for name in get_args(Sampler) if name != families.SAMPLER]
+_SAMPLERS = get_args(DiffusionSampler)
 
 router = APIRouter()
 DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
@@ -29,7 +28,7 @@ def generate_page(request: Request, stores: Store, model: Annotated[str, Query(m
 
 
 @router.post("/api/drawings")
-def start(request: Request, stores: Store, wanted: Wanted) -> JSONResponse:
+def start(request: Request, stores: Store, wanted: DrawingRequest) -> JSONResponse:
     version = find(stores, wanted.model)
     return JSONResponse(_drawings(request).start(version, model_folder(stores, version), wanted).as_dict())
 

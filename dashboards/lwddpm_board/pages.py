@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 from fastapi import Request
@@ -12,6 +12,8 @@ from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
 from markupsafe import Markup
+
+from lwddpm.config import Metric
 
 VIEWS = {  # path -> name, in the order of the navigation
     "runs": "Runs",
@@ -21,7 +23,6 @@ VIEWS = {  # path -> name, in the order of the navigation
     "datasets": "Dataset",
     "readers": "Readers",
 }
-QUALITY = ("fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction")
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -45,13 +46,14 @@ def when(moment: float | str | None) -> Markup:
     """A moment, given in milliseconds since 1970 or in ISO 8601, as a `<time>` in UTC, which its title says."""
     if moment is None:
         return Markup("–")
-    found = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment / 1000, UTC)
+    time = datetime.fromisoformat(moment) if isinstance(moment, str) else datetime.fromtimestamp(moment / 1000, UTC)
     return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(
-        found.isoformat(timespec="seconds"), f"{found:%-d %b %Y, %H:%M}"
+        time.isoformat(timespec="seconds"), f"{time:%-d %b %Y, %H:%M}"
     )
 
 
 def duration(seconds: float | None) -> str:
+    """A time span in the two units that tell: "9.5 s", "3 min 07 s", "2 h 05 min"."""
     if seconds is None:
         return "–"
     if seconds < 60:
@@ -62,6 +64,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(num_bytes: int | None) -> str:
+    """A file's size in decimal units."""
     if num_bytes is None:
         return "–"
     value = float(num_bytes)
@@ -74,8 +77,8 @@ def size(num_bytes: int | None) -> str:
 
 def quality(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
     """(metric, value, real-versus-real floor) of what was evaluated, the most telling first."""
-    found = [name for name in QUALITY if f"eval/{name}" in metrics]
-    return [(name, metrics[f"eval/{name}"], metrics.get(f"eval/{name}_floor")) for name in found]
+    names = [name for name in get_args(Metric) if f"eval/{name}" in metrics]
+    return [(name, metrics[f"eval/{name}"], metrics.get(f"eval/{name}_floor")) for name in names]
 
 
 def markdown(text: str) -> Markup:

@@ -40,8 +40,8 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
-        found = binomtest(self.right, self.of).proportion_ci(0.95, method="exact")
-        return float(found.low), float(found.high)
+        interval = binomtest(self.right, self.of).proportion_ci(0.95, method="exact")
+        return float(interval.low), float(interval.high)
 
     @property
     def value(self) -> float:
@@ -102,7 +102,13 @@ class Study:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: of one reader, or of all who have finished."""
+    """How well slices were told apart, by one reader or by all who have finished.
+
+    Attributes:
+        accuracy: right answers among all.
+        found_synthetic: synthetic slices that were called synthetic (sensitivity).
+        found_real: real slices that were called real (specificity).
+    """
 
     accuracy: Share
     found_synthetic: Share
@@ -185,11 +191,11 @@ def _tags(version: RegisteredVersion) -> dict[str, str]:
 
 def studies(stores: Stores, query: str = "") -> list[Study]:
     """All studies, newest first."""
-    found = stores.client.get_experiment_by_name(READER_EXPERIMENT)
-    if found is None:
+    experiment = stores.client.get_experiment_by_name(READER_EXPERIMENT)
+    if experiment is None:
         return []
     parts = [f"tags.`lwddpm.kind` = '{KIND}'", "tags.`mlflow.parentRunId` IS NULL", *([query] if query else [])]
-    return [Study.of(run) for run in stores.client.search_runs([found.experiment_id], " and ".join(parts))]
+    return [Study.of(run) for run in stores.client.search_runs([experiment.experiment_id], " and ".join(parts))]
 
 
 def find(stores: Stores, run_id: str) -> Study:
@@ -200,8 +206,8 @@ def readers(stores: Stores, study: Study) -> list[Reader]:
     """Everybody who has begun, in the order of beginning."""
     experiment = stores.client.get_run(study.run_id).info.experiment_id
     query = f"tags.`mlflow.parentRunId` = '{study.run_id}'"
-    found = stores.client.search_runs([experiment], query, order_by=["attributes.start_time ASC"])
-    return [_reader(stores, run) for run in found]
+    runs = stores.client.search_runs([experiment], query, order_by=["attributes.start_time ASC"])
+    return [_reader(stores, run) for run in runs]
 
 
 def _reader(stores: Stores, run: Run) -> Reader:
@@ -261,21 +267,21 @@ def _finish(stores: Stores, study: Study, reader: Reader) -> None:
     client.log_batch(reader.run_id, metrics=_metrics(right, 0))
     client.log_dict(reader.run_id, {"answers": review(stores, study, reader)}, "answers.json")
     client.set_terminated(reader.run_id)
-    done = [one for one in readers(stores, study) if one.finished]
+    done = [other for other in readers(stores, study) if other.finished]
     tags = [RunTag("lwddpm.readers", str(len(done)))]
     client.log_batch(study.run_id, metrics=_metrics(outcome(stores, study, done), len(done)), tags=tags)
 
 
-def _metrics(found: Outcome, step: int) -> list[Metric]:
+def _metrics(result: Outcome, step: int) -> list[Metric]:
     now = int(time.time() * 1000)
-    low, high = found.accuracy.interval
+    low, high = result.accuracy.interval
     values = {
-        "reader/accuracy": found.accuracy.value,
+        "reader/accuracy": result.accuracy.value,
         "reader/accuracy_low": low,
         "reader/accuracy_high": high,
-        "reader/n": float(found.accuracy.of),
-        "reader/found_synthetic": found.found_synthetic.value,
-        "reader/found_real": found.found_real.value,
+        "reader/n": float(result.accuracy.of),
+        "reader/found_synthetic": result.found_synthetic.value,
+        "reader/found_real": result.found_real.value,
     }
     return [Metric(key, value, now, step) for key, value in values.items()]
 
@@ -316,19 +322,19 @@ def images(stores: Stores, study: Study) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _images(stores: Stores, run_id: str) -> np.ndarray:
-    found: np.ndarray = np.load(io.BytesIO(stores.file(run_id, _IMAGES)), allow_pickle=False)
-    return found
+    slices: np.ndarray = np.load(io.BytesIO(stores.file(run_id, _IMAGES)), allow_pickle=False)
+    return slices
 
 
 @lru_cache(maxsize=64)
 def _key(stores: Stores, run_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(stores.file(run_id, _KEY))["key"]
-    return found
+    key: list[dict[str, Any]] = json.loads(stores.file(run_id, _KEY))["key"]
+    return key
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A study in a line."""
+    """A study as a row of a list; `pooled` counts the answers of all finished readers together."""
 
     run_id: str
     name: str
@@ -338,6 +344,7 @@ class Judgement:
 
 
 def judgement(stores: Stores, study: Study) -> Judgement:
+    """How many readers have begun and finished a study, and how often they were right."""
     everybody = readers(stores, study)
     done = [reader for reader in everybody if reader.finished]
     pooled = outcome(stores, study, done).accuracy if done else None

@@ -45,14 +45,14 @@ class Answer(BaseModel):
 @router.get("/readers")
 def readers_page(request: Request, stores: Store, model: Annotated[str, Query(max_length=300)] = "") -> Response:
     versions = all_versions(stores)
-    found = [(study, reader_study.judgement(stores, study)) for study in reader_study.studies(stores)]
+    studies = [(study, reader_study.judgement(stores, study)) for study in reader_study.studies(stores)]
     drawings = [
         (drawing.id, f"{drawing.version.name}/{drawing.version.version}", f"{drawing.total} drawn here: {drawing.how}")
         for version in versions
         for drawing in request.app.state.drawings.of_version(version.name, version.version)
     ]
     return render(
-        request, "readers.html", studies=found, versions=versions, chosen=model, drawings=drawings,
+        request, "readers.html", studies=studies, versions=versions, chosen=model, drawings=drawings,
         fewest=FEWEST, most=MOST,
     )  # fmt: skip
 
@@ -108,9 +108,9 @@ def reading_page(request: Request, stores: Store, study_id: RunId, reader_id: Re
     reader = reader_study.find_reader(stores, study, reader_id)
     if not reader.finished:
         return render(request, "reading.html", study=study, reader=reader)
-    found = reader_study.outcome(stores, study, [reader])
+    outcome = reader_study.outcome(stores, study, [reader])
     review = reader_study.review(stores, study, reader)
-    return render(request, "reader.html", study=study, reader=reader, found=found, review=review)
+    return render(request, "reader.html", study=study, reader=reader, found=outcome, review=review)
 
 
 @router.get("/readers/{study_id}/{reader_id}/{position}.png")

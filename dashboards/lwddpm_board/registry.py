@@ -60,10 +60,10 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
 
 def _scored(*versions: RegisteredVersion) -> dict[str, list[tuple[float | None, float | None]]]:
     """For each metric that a version has, (value, floor) of every version."""
-    found = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
+    scores = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
     return {
-        name: [one.get(name, (None, None)) for one in found]
-        for name in dict.fromkeys(name for one in found for name in one)
+        name: [of_version.get(name, (None, None)) for of_version in scores]
+        for name in dict.fromkeys(name for of_version in scores for name in of_version)
     }
 
 
@@ -110,16 +110,16 @@ def all_versions(stores: Stores) -> list[RegisteredVersion]:
     Raises:
         NothingYet: the registry is empty.
     """
-    _ = stores.client
-    found = registry.list_versions()
-    if not found:
+    _ = stores.client  # connects: the registry's functions use the store that this process is pointed at
+    versions = registry.list_versions()
+    if not versions:
         raise NothingYet("no model is registered yet")
-    return found
+    return versions
 
 
 def find(stores: Stores, reference: str) -> RegisteredVersion:
     """The version that `NAME/VERSION` names."""
-    _ = stores.client
+    _ = stores.client  # connects: the registry's functions use the store that this process is pointed at
     try:
         return registry.find_version(reference)
     except ConfigError:

@@ -80,7 +80,8 @@ class Summary:
 
 def experiments(client: MlflowClient) -> list[str]:
     """Ids of the experiments that hold runs of jobs."""
-    return [found.experiment_id for found in client.search_experiments() if found.name != READER_EXPERIMENT]
+    experiments = client.search_experiments()
+    return [experiment.experiment_id for experiment in experiments if experiment.name != READER_EXPERIMENT]
 
 
 def run_query(name: str, status: str, kind: str, parent: str, nested: bool) -> str:
@@ -112,14 +113,14 @@ def runs_page(
 ) -> Response:
     query = run_query(name, status, kind, parent, nested)
     ids = experiments(stores.client)
-    found = stores.client.search_runs(ids, query, max_results=PAGE, page_token=after or None) if ids else []
+    runs = stores.client.search_runs(ids, query, max_results=PAGE, page_token=after or None) if ids else []
     chosen = {"name": name, "status": status, "kind": kind, "parent": parent, "nested": nested}
-    if not found and not after and not any(chosen.values()):
+    if not runs and not after and not any(chosen.values()):
         return render(request, "empty.html", view="runs", why="MLflow holds no runs yet")
-    rows = [Summary.of(run) for run in found]
+    rows = [Summary.of(run) for run in runs]
     above = Summary.of(stores.client.get_run(parent)) if parent else None
     return render(
-        request, "runs.html", rows=rows, chosen=chosen, next=getattr(found, "token", None), first=not after,
+        request, "runs.html", rows=rows, chosen=chosen, next=getattr(runs, "token", None), first=not after,
         statuses=STATUSES, kinds=KINDS, parent=above,
     )  # fmt: skip
 
@@ -128,9 +129,9 @@ def runs_page(
 def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     run = stores.client.get_run(run_id)
     listed = [*stores.listing(run_id), *stores.listing(run_id, "report")]
-    files = sorted(found.path for found in listed if not found.is_dir)
+    files = sorted(file.path for file in listed if not file.is_dir)
     reports = [path for path in files if path.endswith("report.html")]
-    figures = [found.path for found in stores.listing(run_id, "figures") if found.path.endswith(".png")]
+    figures = [file.path for file in stores.listing(run_id, "figures") if file.path.endswith(".png")]
     table = stores.text(run_id, "evaluation/metrics.md")
     return render(
         request, "run.html", run=Summary.of(run), files=files, reports=reports, figures=figures, table=table,
@@ -171,9 +172,9 @@ def _progress(run: Summary, step: int | None) -> float | None:
 
 def samples(stores: Stores, run_id: str) -> list[dict[str, Any]]:
     """Sample grids of a run in order of epochs."""
-    listed = [(_EPOCH.fullmatch(found.path), found.path) for found in stores.listing(run_id, "samples")]
-    found = [{"epoch": float(match[1]), "url": f"/runs/{run_id}/files/{path}"} for match, path in listed if match]
-    return sorted(found, key=lambda sample: sample["epoch"])
+    listed = [(_EPOCH.fullmatch(file.path), file.path) for file in stores.listing(run_id, "samples")]
+    grids = [{"epoch": float(match[1]), "url": f"/runs/{run_id}/files/{path}"} for match, path in listed if match]
+    return sorted(grids, key=lambda grid: grid["epoch"])
 
 
 @router.get("/compare")
@@ -182,9 +183,9 @@ def compare_page(request: Request, stores: Store, run: Annotated[list[str], Quer
     if len(ids) != 2 or not all(re.fullmatch("[0-9a-f]{32}", run_id) for run_id in ids):
         raise Missing("two different runs can be compared: choose two in the list of runs")
     both = [stores.client.get_run(run_id) for run_id in ids]
-    first, second = (Summary.of(one) for one in both)
+    first, second = (Summary.of(run) for run in both)
     return render(
-        request, "compare.html", first=first, second=second, live=[_live(stores, one) for one in both],
+        request, "compare.html", first=first, second=second, live=[_live(stores, run) for run in both],
         settings=differences(first.params, second.params),
         metrics=differences(_evaluated(first), _evaluated(second)),
     )  # fmt: skip
@@ -194,10 +195,10 @@ def _evaluated(run: Summary) -> dict[str, float]:
     return {name: value for name, value in run.metrics.items() if not name.startswith(("system/", "train/epoch"))}
 
 
-def differences(one: dict[str, Any], two: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
-    """(key, value in one, value in the other, whether they differ) of all keys of either."""
-    keys: Iterable[str] = sorted(one.keys() | two.keys())
-    return [(key, one.get(key), two.get(key), one.get(key) != two.get(key)) for key in keys]
+def differences(first: dict[str, Any], second: dict[str, Any]) -> list[tuple[str, Any, Any, bool]]:
+    """(key, value in the first, value in the second, whether they differ) of all keys of either."""
+    keys: Iterable[str] = sorted(first.keys() | second.keys())
+    return [(key, first.get(key), second.get(key), first.get(key) != second.get(key)) for key in keys]
 
 
 @router.get("/runs/{run_id}/files/{path:path}")

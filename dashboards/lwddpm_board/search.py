@@ -13,8 +13,11 @@ from optuna.distributions import CategoricalDistribution
 
 from lwddpm.addresses import public
 from lwddpm.errors import ConfigError
-from lwddpm.search import study as record
+from lwddpm.search.definition import DEFINITION
+from lwddpm.search.ranking import importance, pareto_front, ranking
 from lwddpm.search.space import decoded
+from lwddpm.search.storage import check_storage, find_study, study_names
+from lwddpm.search.trials import METRICS, TrialRecord, curve, records
 from lwddpm_board.pages import render
 from lwddpm_board.runs import RunId, Store, samples
 from lwddpm_board.stores import Missing, NothingYet, Stores, Unreachable
@@ -28,7 +31,7 @@ def searches_page(request: Request, stores: Store) -> Response:
     studies = [summary(_study(stores, name)) for name in _names(stores)]
     if not studies:
         raise NothingYet(f"{public(stores.storage)} holds no studies yet")
-    studies.sort(key=lambda found: found["started"] or 0, reverse=True)
+    studies.sort(key=lambda study: study["started"] or 0, reverse=True)
     return render(request, "searches.html", studies=studies, storage=public(stores.storage))
 
 
@@ -41,7 +44,7 @@ def study_page(request: Request, stores: Store, name: StudyName) -> Response:
 @router.get("/api/searches/{name:path}/importance")
 def study_importance(stores: Store, name: StudyName) -> JSONResponse:
     """fANOVA takes a second and more: the page asks for it when the rest is there."""
-    num_ranked = len(record.ranking(_study(stores, name)))
+    num_ranked = len(ranking(_study(stores, name)))
     return JSONResponse({"num_ranked": num_ranked, "shares": _importance(stores.storage, name, num_ranked)})
 
 
@@ -58,8 +61,8 @@ def trial_samples(stores: Store, run_id: RunId) -> JSONResponse:
 
 def _names(stores: Stores) -> list[str]:
     try:
-        record.check_storage(stores.storage)
-        return record.study_names(stores.storage)
+        check_storage(stores.storage)
+        return study_names(stores.storage)
     except ConfigError as error:
         raise Unreachable(str(error).removeprefix("search.storage: ")) from None
 
@@ -67,17 +70,17 @@ def _names(stores: Stores) -> list[str]:
 def _study(stores: Stores, name: str) -> optuna.Study:
     if name not in (known := _names(stores)):
         raise Missing(f"there is no study {name} in {public(stores.storage)}; it has {', '.join(known) or 'none'}")
-    return record.find_study(stores.storage, name)
+    return find_study(stores.storage, name)
 
 
 @lru_cache(maxsize=32)
 def _importance(storage: str, name: str, num_ranked: int) -> dict[str, dict[str, float]]:
-    return record.importance(record.find_study(storage, name))
+    return importance(find_study(storage, name))
 
 
 def summary(study: optuna.Study) -> dict[str, Any]:
     """A study as a row of the list; `started` in milliseconds since 1970."""
-    trials = record.records(study)
+    trials = records(study)
     starts = [trial.datetime_start for trial in study.get_trials(deepcopy=False) if trial.datetime_start]
     return {
         "name": study.study_name,
@@ -86,9 +89,9 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "num_trials": len(trials),
         "seconds": sum(trial.seconds for trial in trials),
         "steps": sum(trial.step for trial in trials),
-        "best": next(iter(record.ranking(study)), None),
-        "front": record.pareto_front(study),
-        "definition": study.user_attrs.get(record.DEFINITION, {}),
+        "best": next(iter(ranking(study)), None),
+        "front": pareto_front(study),
+        "definition": study.user_attrs.get(DEFINITION, {}),
         "started": min(starts).timestamp() * 1000 if starts else None,
     }
 
@@ -106,30 +109,30 @@ def picture(study: optuna.Study) -> dict[str, Any]:
             {"name": name, "more_is_better": direction == optuna.study.StudyDirection.MAXIMIZE}
             for name, direction in zip(objectives(study), study.directions, strict=True)
         ],
-        "max_steps": study.user_attrs.get(record.DEFINITION, {}).get("max_steps"),
-        "ranking": [found.number for found in record.ranking(study)],
-        "front": [found.number for found in record.pareto_front(study)],
+        "max_steps": study.user_attrs.get(DEFINITION, {}).get("max_steps"),
+        "ranking": [trial.number for trial in ranking(study)],
+        "front": [trial.number for trial in pareto_front(study)],
         "axes": _axes(trials),
-        "trials": [_trial(*pair) for pair in zip(record.records(study), trials, strict=True)],
+        "trials": [_trial(*pair) for pair in zip(records(study), trials, strict=True)],
     }
 
 
-def _trial(found: record.TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    measured = trial.user_attrs.get(record.METRICS, {})
-    curve = [[step, value if math.isfinite(value) else None] for step, value in sorted(record.curve(trial).items())]
-    return _finite(asdict(found)) | {"measured": _finite(measured), "curve": curve}
+def _trial(row: TrialRecord, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    measured = trial.user_attrs.get(METRICS, {})
+    points = [[step, value if math.isfinite(value) else None] for step, value in sorted(curve(trial).items())]
+    return _finite(asdict(row)) | {"measured": _finite(measured), "curve": points}
 
 
 def _axes(trials: list[optuna.trial.FrozenTrial]) -> list[dict[str, Any]]:
     """One axis a parameter, with the range or the choices that the search may take."""
-    found: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for trial in trials:
-        found |= trial.distributions
+        distributions |= trial.distributions
     return [
         {"key": key, "choices": [decoded({key: choice})[key] for choice in axis.choices]}
         if isinstance(axis, CategoricalDistribution)
         else {"key": key, "low": axis.low, "high": axis.high, "log": axis.log}
-        for key, axis in sorted(found.items())
+        for key, axis in sorted(distributions.items())
     ]
 
 

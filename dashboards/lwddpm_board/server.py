@@ -14,15 +14,15 @@ from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.progress import say
-from lwddpm.search.study import storage_url
+from lwddpm.search.storage import storage_url
 from lwddpm.tracking.store import tracking_uri
 
 if TYPE_CHECKING:
     from lwddpm_board.stores import Stores
 
 _LAST_ANSWERS_S = 5
-# a visitor waits for the answer: MLflow's own patience is minutes
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
+# a visitor waits for the answer: by default MLflow tries again for minutes
+_MLFLOW_TIMEOUTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "15"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def serve(settings: Settings) -> None:
         ConfigError: the address cannot be bound, or the token in the environment is too short.
         KeyboardInterrupt: stopped.
     """
-    for variable, value in _IMPATIENT.items():
+    for variable, value in _MLFLOW_TIMEOUTS.items():
         os.environ.setdefault(variable, value)
     import uvicorn
 
@@ -91,12 +91,12 @@ def serve(settings: Settings) -> None:
 
 
 def _connect_early(stores: "Stores") -> None:
-    """MLflow takes seconds for its first answers: better before the address is said than while a visitor waits."""
+    """MLflow takes seconds for its first answers: better before the address is printed than while a visitor waits."""
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(LwddpmError, MlflowException):
-        found = stores.client.search_experiments()
-        stores.client.search_runs([one.experiment_id for one in found], max_results=1)
+        experiments = stores.client.search_experiments()
+        stores.client.search_runs([experiment.experiment_id for experiment in experiments], max_results=1)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -110,5 +110,5 @@ def _bound(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"--host {host} --port {port}: cannot be used ({error.strerror}); choose another, such as --port 0"
         ) from None
-    listener.listen()  # visitors may come from the moment on in which the address is said
+    listener.listen()  # visitors may come from the moment on that the address is printed
     return listener

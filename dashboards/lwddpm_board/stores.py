@@ -73,8 +73,8 @@ class Stores:
 
     def listing(self, run_id: str, folder: str = "") -> list[FileInfo]:
         """What MLflow lists in a folder of a run's artifacts; empty where there is no such folder."""
-        found: list[FileInfo] = self.client.list_artifacts(run_id, folder or None)
-        return found
+        files: list[FileInfo] = self.client.list_artifacts(run_id, folder or None)
+        return files
 
     def file(self, run_id: str, path: str) -> bytes:
         """Content of an artifact that MLflow itself lists under exactly this path.
@@ -86,7 +86,7 @@ class Stores:
         if any(part in ("", ".", "..") or not part.isprintable() or "\\" in part for part in parts):
             raise Missing("no such file")
         try:
-            listed = {found.path: found for found in self.listing(run_id, "/".join(parts[:-1])) if not found.is_dir}
+            listed = {file.path: file for file in self.listing(run_id, "/".join(parts[:-1])) if not file.is_dir}
         except MlflowException:
             listed = {}
         if path not in listed:

@@ -1,6 +1,6 @@
 """The one family of errors that a user is meant to read.
 
-Every message states the rule that was broken, the value found and the remedy. The command line prints the
+Every message states the rule that was broken, the value that broke it and the remedy. The command line prints the
 message alone (no stack trace) and exits with the class's `exit_code`: 2 for wrong input, 1 for a failure.
 """
 

@@ -1,26 +1,34 @@
-"""The systems that a job can train, and what each family of them takes from the job file.
+"""The systems that a job can train: their names, and what each family of them takes from a job file.
 
-Diffusion models have a forward process and a sampler; GANs have a latent vector, a discriminator and one pass. A
-setting that a family has no use for is refused where it is given; what is not given gets its published value.
+Diffusion models have a forward process and a sampler. GANs have a latent vector, a discriminator, and draw in one pass
+of their generator. Here stand the tables and the functions that complete values; `config` calls them before it
+validates, so that a validated job is complete and nothing is filled in later.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-ADVERSARIAL = ("gan", "wgan", "lsgan")
-SAMPLER = "generator"  # one pass of a GAN's generator, where diffusion models name a sampler
+DiffusionFamily = Literal["lw_ddpm", "ddpm"]
+AdversarialFamily = Literal["gan", "wgan", "lsgan"]
+Family = Literal[DiffusionFamily, AdversarialFamily]
+OnePass = Literal["generator"]
 
-# What only diffusion models have, and what stands there in the job of a GAN.
+ADVERSARIAL: tuple[AdversarialFamily, ...] = get_args(AdversarialFamily)
+SAMPLER: OnePass = "generator"  # stands where diffusion models name a sampler
+ONE_PASS: dict[str, Any] = {"sampler": SAMPLER, "num_inference_steps": 1}  # how a GAN's slices are drawn
+
+ATTENTION: dict[DiffusionFamily, Literal["se", "linear"]] = {"lw_ddpm": "se", "ddpm": "linear"}
+
+# Sampling settings that mean nothing to a GAN, and what stands there in its job.
+_SAMPLING: dict[str, Any] = {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50}
+# All that only diffusion models have, by dotted key.
 _DIFFUSION_ONLY: dict[str, Any] = {
     "diffusion": None,
     "model.attention": None,
     "model.se_reduction": 16,
     "model.downsample_last": False,
     "training.validation_samples": 0,  # for val/loss: an adversarial loss on held-out slices says nothing of samples
-    "evaluation.sampler": SAMPLER,
-    "evaluation.num_inference_steps": 1,
-    "evaluation.eta": 0.0,
-    "evaluation.reconstruction_timestep": 50,
+    **{f"evaluation.{name}": value for name, value in _SAMPLING.items()},
 }
 _ADVERSARIAL_ONLY = ("adversarial", "model.latent_dim")
 
@@ -39,64 +47,115 @@ _WGAN_GP: dict[str, dict[str, Any]] = {
     "training": {"lr": 1e-4, "max_grad_norm": None},
     "adversarial": {"optimizer": "adam", "betas": (0.0, 0.9), "n_critic": 5, "discriminator_norm": "group"},
 }
+# What a GAN has published values for, or none at all, whatever the diffusion model beside it is trained with.
+_OWN_OF_GANS = (
+    "model.dim_mults",
+    "training.lr",
+    "training.lr_schedule",
+    "training.warmup_steps",
+    "training.max_grad_norm",
+    *_DIFFUSION_ONLY,
+)
 
 
-def settle(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete a job's values as its `model.family` asks for.
+def family_of(values: Mapping[str, Any]) -> Any:
+    """What a job's values give as `model.family`, valid or not; the default family where they give none."""
+    family = _read(values, "model.family")
+    return "lw_ddpm" if family is None else family
+
+
+def model_defaults(family: Any) -> dict[str, Any]:
+    """Settings of section `model` that follow from its family."""
+    if family in ADVERSARIAL:
+        return {"dim_mults": (1, 2, 4, 8), "latent_dim": 100}
+    return {"attention": ATTENTION["ddpm" if family == "ddpm" else "lw_ddpm"]}
+
+
+def unused(values: Mapping[str, Any]) -> list[str]:
+    """Dotted keys that a job gives and that its family has no use for.
 
     Args:
-        values: nested mapping as in a job file.
-
-    Raises:
-        ValueError: a setting that the family has no use for; names each, and how to leave it out.
+        values: nested mapping as in a job file. A key counts as given unless it is null or, in a GAN's job, has the
+            value that `completed` puts there.
     """
-    family = _read(values, "model.family")
+    if family_of(values) not in ADVERSARIAL:
+        return [key for key in _ADVERSARIAL_ONLY if _read(values, key) is not None]
+    return [key for key, value in _DIFFUSION_ONLY.items() if _read(values, key) not in (None, value)]
+
+
+def unused_in_one_pass(sampling: Mapping[str, Any]) -> list[str]:
+    """Which of some given sampling settings mean nothing to a GAN: those that are neither null nor as in its job."""
+    return [name for name, value in _SAMPLING.items() if sampling.get(name) not in (None, value)]
+
+
+def completed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's values with all that follows from its family: what the values themselves give stays.
+
+    Idempotent: completing the dump of a validated job changes nothing.
+
+    Args:
+        values: nested mapping as in a job file, without keys that are `unused`.
+    """
+    family = family_of(values)
     if family not in ADVERSARIAL:
-        _refuse(family or "lw_ddpm", [key for key in _ADVERSARIAL_ONLY if _read(values, key) is not None])
         return {key: value for key, value in values.items() if key != "diffusion" or value is not None}
-    _refuse(family, [key for key, none in _DIFFUSION_ONLY.items() if _read(values, key) not in (None, none)])
-    settled = {**values, "adversarial": values.get("adversarial") or {}}
-    for key, none in _DIFFUSION_ONLY.items():
-        _put(settled, key, none)
-    for section, defaults in published(family, _read(values, "adversarial.gradient_penalty") is not None).items():
+    complete = {**values, "adversarial": values.get("adversarial") or {}}
+    for key, value in _DIFFUSION_ONLY.items():
+        _put(complete, key, value)
+    penalised = _read(values, "adversarial.gradient_penalty") is not None
+    for section, defaults in published(family, penalised=penalised).items():
         for name, value in defaults.items():
-            if _section(settled, section) is not None and name not in settled[section]:
-                _put(settled, f"{section}.{name}", value)
-    return settled
+            if _section(complete, section) is not None and name not in complete[section]:
+                _put(complete, f"{section}.{name}", value)
+    return complete
 
 
-def published(family: str, penalised: bool) -> dict[str, dict[str, Any]]:
-    """Settings that a family of GANs was published with, by section; `penalised`: with a gradient penalty."""
+def published(family: str, *, penalised: bool) -> dict[str, dict[str, Any]]:
+    """Settings that a family of GANs was published with, by section.
+
+    Args:
+        penalised: a WGAN has a gradient penalty instead of clipped weights.
+    """
     if family != "wgan":
         return _DCGAN
     return _WGAN_GP if penalised else _WGAN
 
 
-def not_for_one_pass(given: Mapping[str, Any]) -> list[str]:
-    """Which of some given sampling settings mean nothing to a GAN."""
-    keys = {key.removeprefix("evaluation."): none for key, none in _DIFFUSION_ONLY.items() if "evaluation." in key}
-    return [name for name, value in given.items() if name in keys and value != keys[name]]
+def rebased(values: Mapping[str, Any], family: str) -> dict[str, Any]:
+    """The values of a diffusion model's job as the base of a job of another family.
 
+    What the old family decided is left out, so that validating decides it anew: attention that nobody chose; for a GAN
+    also what it has published settings for, and what it has no use for.
 
-def _refuse(family: str, keys: list[str]) -> None:
-    if keys:
-        flags = " ".join(f"--set {key}=null" for key in keys)
-        raise ValueError(f"model.family: {family} has no use for {', '.join(keys)}; leave out, or {flags}")
+    Args:
+        values: dump of a validated job.
+        family: the new family; it is not set here.
+    """
+    base = {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    if family in ADVERSARIAL:
+        for key in _OWN_OF_GANS:
+            section, _, name = key.rpartition(".")
+            inside = base.get(section) if section else base
+            if isinstance(inside, dict):
+                inside.pop(name, None)
+    elif _read(base, "model.attention") == model_defaults(family_of(values)).get("attention"):
+        base["model"]["attention"] = None
+    return base
 
 
 def _read(values: Mapping[str, Any], dotted: str) -> Any:
-    found: Any = values
+    value: Any = values
     for part in dotted.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any] | None:
     """A section that may be written to, made where it is missing; None where it is not a mapping (null: left out)."""
-    found = values.setdefault(name, {})
-    if not isinstance(found, Mapping):
+    section = values.setdefault(name, {})
+    if not isinstance(section, Mapping):
         return None
-    values[name] = dict(found)
+    values[name] = dict(section)
     return values[name]
 
 

@@ -4,17 +4,28 @@ Defaults < YAML < overrides (`--set`, or a search trial's values): `load_job` is
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from lwddpm.config import KINDS, AnyJob, Job
+from lwddpm.config import KINDS, AnyJob, RuleBroken, shown
+from lwddpm.config.refused import broken_rules
 from lwddpm.errors import ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
+_MOST_MESSAGES = 20
+
+# Limits of what is read: far above any job file, and far below what exhausts memory or Python's recursion. Values are
+# counted with what aliases stand for, so that neither an alias to itself nor one of many aliases gets through.
+_MOST_VALUES = 10_000
+_DEEPEST = 20
+_LONGEST_VALUE = 2_000
+_LONGEST_KEY = 200
+# PyYAML's constructors let through what Python raises for values such as 2001-99-99, 0x_ and !!bool maybe.
+_NOT_CONSTRUCTED = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
 
 
 def shipped(folder: str) -> Path:
@@ -35,8 +46,11 @@ def find_file(reference: str, folder: str, what: str) -> Path:
         ConfigError: there is no such file; lists the shipped ones.
     """
     path = Path(reference)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError):  # no path at all: longer than the system takes, or with a NUL
+        raise ConfigError(f"{shown(reference)}: no such {what}") from None
     for name in (path.name, f"{path.name}.yaml"):
         if path.parent in (Path(), Path(folder)) and (shipped(folder) / name).is_file():
             return shipped(folder) / name
@@ -47,14 +61,17 @@ def find_file(reference: str, folder: str, what: str) -> Path:
 def read_mapping(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]:
     """The mapping in a YAML file, and the `file:line` of every dotted key in it.
 
+    Args:
+        what: what such a file holds, for the message.
+
     Raises:
-        ConfigError: not YAML, not a mapping, or a key twice.
+        ConfigError: not YAML, not a mapping, too large, or a key twice.
     """
     try:
-        text = path.read_text()
-        values = yaml.safe_load(text)
-        node = yaml.compose(text)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        values, node = _read_yaml(path.read_text(encoding="utf-8"))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    except (*_NOT_CONSTRUCTED, OSError) as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {what}")
@@ -74,13 +91,17 @@ def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:
         overrides: `dotted.key=value` strings; values are read as YAML.
 
     Raises:
-        ConfigError: every broken rule, one line each: file, line, key, rule, value.
+        ConfigError: every broken rule, one line each: file, line, key, rule, value, remedy.
     """
     path = find_file(reference, "jobs", "job file")
     values, origins = read_mapping(path, f"a job file is a mapping that starts with 'kind: {'|'.join(KINDS)}'")
     for override in overrides:
         key, value = _parse_override(override)
-        set_value(values, key, value)
+        try:
+            set_value(values, key, value)
+        except ConfigError as error:
+            raise ConfigError(f"--set {error}") from None
+        origins = {given: place for given, place in origins.items() if not given.startswith(f"{key}.")}
         origins[key] = f"--set {key}"
     values.setdefault("name", path.stem)
     return validate_job(values, str(path), origins)
@@ -97,36 +118,63 @@ def validate_job(values: Mapping[str, Any], where: str, origins: Mapping[str, st
     Raises:
         ConfigError: as `load_job`.
     """
+    origins = origins or {}
     kind = values.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"{where}: kind: must be one of {', '.join(KINDS)}, got {kind!r}{hint}")
+        hint = f"did you mean {near[0]}?" if near else ""
+        rule = RuleBroken("kind", f"must be one of {', '.join(KINDS)}", kind, hint)
+        raise ConfigError(_message(rule, where, origins))
     try:
         return KINDS[kind].model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError("\n".join(_messages(error, KINDS[kind], values, where, origins or {}))) from None
+        broken = broken_rules(error, KINDS[kind])
+    messages = [_message(rule, where, origins) for rule in broken[:_MOST_MESSAGES]]
+    if len(broken) > _MOST_MESSAGES:
+        messages.append(f"{where}: and {len(broken) - _MOST_MESSAGES} more")
+    raise ConfigError("\n".join(messages))
+
+
+def _message(broken: RuleBroken, where: str, origins: Mapping[str, str]) -> str:
+    """`FILE:LINE: key: rule, got VALUE; remedy`, or `--set key: ...`.
+
+    The place is that of the key; else of one below it, given by an override; else of the section around it.
+    """
+    key = broken.key
+    below = (place for given, place in origins.items() if key and given.startswith(f"{key}."))
+    place = origins.get(key) or next(below, None)
+    while place is None and key:
+        key = key.rpartition(".")[0]
+        place = origins.get(key)
+    place = place or where
+    return f"--set {broken}" if place == f"--set {broken.key}" else f"{place}: {broken}"
 
 
 def _parse_override(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {override}: must be dotted.key=value, such as training.lr=1e-4")
+    if not separator or not key.strip() or len(key) > _LONGEST_KEY:
+        raise ConfigError(f"--set {override[:80]}: must be dotted.key=value, such as training.lr=1e-4")
     try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError:
+        return key.strip(), _read_yaml(text)[0]
+    except ConfigError as error:
+        raise ConfigError(f"--set {key.strip()}: {error}") from None
+    except _NOT_CONSTRUCTED:
         return key.strip(), text
 
 
 def set_value(values: dict[str, Any], dotted: str, value: Any) -> None:
-    """Put a value at a dotted key of a nested mapping."""
+    """Put a value at a dotted key of a nested mapping; sections on the way are made where they are missing.
+
+    Raises:
+        ConfigError: a part of the key is a single value already.
+    """
     *parents, last = dotted.split(".")
     for part in parents:
         inner = values.get(part)
         if inner is None:
             inner = values[part] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {dotted}: {part} is a single value, not a section")
+            raise ConfigError(f"{dotted}: {part} is a single value, not a section")
         values = inner
     values[last] = value
 
@@ -139,77 +187,45 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _lines(node: yaml.Node | None, prefix: str = "") -> list[tuple[str, int]]:
-    if not isinstance(node, yaml.MappingNode):
-        return []
-    found = []
-    for key, value in node.value:
-        dotted = f"{prefix}{key.value}"
-        found += [(dotted, key.start_mark.line + 1), *_lines(value, f"{dotted}.")]
-    return found
+def _read_yaml(text: str) -> tuple[Any, yaml.Node | None]:
+    """The value in a YAML text, and the nodes that it was made of.
+
+    Raises:
+        ConfigError: more, deeper or longer values than any job has.
+        yaml.YAMLError, ValueError, ...: `_NOT_CONSTRUCTED`.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _check_size(node)
+        return None if node is None else loader.construct_document(node), node
+    except RecursionError:
+        raise ConfigError(f"must be nested at most {_DEEPEST} levels deep") from None
+    finally:
+        loader.dispose()
 
 
-def _messages(
-    error: ValidationError, job: type[Job], values: Mapping[str, Any], where: str, origins: Mapping[str, str]
-) -> list[str]:
-    messages: dict[str, str] = {}
-    for item in error.errors():
-        section, parts, known = job, [], True
-        for part in map(str, item["loc"]):
-            if section is None:
-                break  # pydantic adds the tried type of a union, or a list index: not part of the key
-            parts.append(part)
-            known = part in section.model_fields
-            section = _section(section, part)  # type: ignore[assignment]
-        dotted = ".".join(parts)
-        if item["type"] == "extra_forbidden" and not known:
-            rule = f"unknown key{nearest_key(dotted, job)}"
-        elif item["type"] == "missing":
-            rule = "is required"
-        elif item["type"] == "value_error":
-            rule = str(item["ctx"]["error"])
-        else:
-            rule = f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
-        key, colon, _ = rule.partition(":")
-        if not dotted and colon and " " not in key:
-            dotted, rule = key, rule[len(key) + 2 :]  # a rule over several sections names its own key
-        place = origins.get(dotted, where)
-        label = "" if place.startswith("--set") else f"{dotted}: " if dotted else ""
-        if dotted in messages:  # the other members of a union: one line says them all
-            messages[dotted] = f"{messages[dotted].rsplit(', got ', 1)[0]}; or {rule}"
-        else:
-            messages[dotted] = f"{place}: {label}{rule}"
-    return list(messages.values())
+def _check_size(node: yaml.Node | None) -> None:
+    count, rest = 0, [(node, 0)]
+    while rest:
+        node, depth = rest.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise ConfigError(f"must hold at most {_MOST_VALUES} values, counted with what aliases stand for")
+        if depth > _DEEPEST:
+            raise ConfigError(f"must be nested at most {_DEEPEST} levels deep")
+        if isinstance(node, yaml.ScalarNode) and len(node.value) > _LONGEST_VALUE:
+            raise ConfigError(f"a value may have at most {_LONGEST_VALUE} characters, got {len(node.value)}")
+        if isinstance(node, yaml.MappingNode):
+            rest += [(child, depth + 1) for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            rest += [(child, depth + 1) for child in node.value]
 
 
-def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    field = model.model_fields.get(name)
-    candidates = () if field is None else (field.annotation, *get_args(field.annotation))
-    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-
-
-def _takes_a_value(model: type[BaseModel], name: str) -> bool:
-    """Whether a key that may be a section may be a single value too."""
-    others = [kind for kind in get_args(model.model_fields[name].annotation) if kind is not type(None)]
-    return any(not (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in others)
-
-
-def known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    found = []
-    for name in model.model_fields:
-        inner = _section(model, name)
-        found += known_keys(inner, f"{prefix}{name}.") if inner else []
-        if inner is None or _takes_a_value(model, name):
-            found.append(f"{prefix}{name}")
-    return found
-
-
-def nearest_key(dotted: str, job: type[Job]) -> str:
-    keys = known_keys(job)
-    last = dotted.rpartition(".")[2]
-    near = difflib.get_close_matches(dotted, keys, n=1, cutoff=0.75) or [k for k in keys if k.endswith(f".{last}")]
-    if near:
-        return f"; did you mean {near[0]}?"
-    parent = dotted.rpartition(".")[0]
-    siblings = [key for key in keys if parent and key.rpartition(".")[0] == parent] or list(job.model_fields)
-    return f"; known here: {', '.join(siblings)}"
+def _lines(node: yaml.Node | None, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Every dotted key below a node, with the line that it stands in."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            dotted = f"{prefix}{key.value}"
+            yield dotted, key.start_mark.line + 1
+            yield from _lines(value, f"{dotted}.")

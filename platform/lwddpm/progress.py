@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.live import Live
@@ -67,16 +68,29 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         yield Bar(description, total, progress)
 
 
-class TrialTable:
-    """Live table of a search: a table that is redrawn on a terminal, a line for each beginning and end elsewhere."""
+@dataclass(frozen=True)
+class _Row:
+    """A trial in the table."""
 
-    _SHOWN = 12
+    values: str
+    state: str = "running"
+    step: int = 0
+    measured: str = ""
+
+
+class TrialTable:
+    """Live table of a search: a table that is redrawn on a terminal, a line for each beginning and end elsewhere.
+
+    The terminal is redrawn from a thread of its own, which sees one finished mapping of rows or the next: a row that
+    changes is replaced, and so are the rows.
+    """
+
+    _MAX_ROWS = 12
 
     def __init__(self, num_trials: int, max_steps: int, measure: str) -> None:
         self._num_trials, self._max_steps, self._measure = num_trials, max_steps, measure
-        self._rows: dict[int, dict[str, str]] = {}
-        self._states: dict[int, str] = {}
-        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2)
+        self._rows: Mapping[int, _Row] = {}
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=2)
 
     def __enter__(self) -> "TrialTable":
         self._on_terminal = sys.stderr.isatty() and console.is_terminal
@@ -89,36 +103,41 @@ class TrialTable:
             self._live.stop()
 
     def begin(self, number: int, values: Mapping[str, object]) -> None:
-        shown = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
-        self._rows[number] = {"step": "0", "value": "", "values": shown}
-        self._states[number] = "running"
+        row = _Row(", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items()))
+        self._put(number, row)
         if not self._on_terminal:
-            say(f"trial {number}: {shown}")
+            say(f"trial {number}: {row.values}")
 
     def advance(self, number: int, step: int) -> None:
-        self._rows[number]["step"] = str(step)
+        self._put(number, replace(self._rows[number], step=step))
 
     def rung(self, number: int, step: int, value: float) -> None:
-        self._rows[number] |= {"step": str(step), "value": f"{value:.4g}"}
+        self._put(number, replace(self._rows[number], step=step, measured=f"{value:.4g}"))
 
     def end(self, number: int, state: str, reason: str) -> None:
-        self._states[number] = state
-        row = self._rows[number]
+        row = replace(self._rows[number], state=state)
+        self._put(number, row)
         if not self._on_terminal:
-            measured = f", {self._measure} {row['value']}" if row["value"] else ""
+            measured = f", {self._measure} {row.measured}" if row.measured else ""
             why = f": {reason}" if reason else ""
-            say(f"trial {number}: {state} at step {row['step']} of {self._max_steps}{measured}{why}")
+            say(f"trial {number}: {state} at step {row.step} of {self._max_steps}{measured}{why}")
 
-    def _render(self) -> Table:
-        counts = Counter(self._states.values())
+    def _put(self, number: int, row: _Row) -> None:
+        self._rows = {**self._rows, number: row}
+
+    def render(self) -> Table:
+        """The running trials, and above them as many of those that ended last as there is room for."""
+        rows = self._rows
+        counts = Counter(row.state for row in rows.values())
         title = ", ".join(f"{count} {state}" for state, count in counts.items())
         table = Table("trial", "state", "step", self._measure, "values", title=title, title_justify="left")
-        running = [number for number, state in self._states.items() if state == "running"]
-        ended = [number for number in self._rows if number not in running]
-        for number in [*ended[-(self._SHOWN - len(running)) :], *running]:
-            row = self._rows[number]
-            step = f"{row['step']}/{self._max_steps}"
-            table.add_row(f"{number} of {self._num_trials}", self._states[number], step, row["value"], row["values"])
+        running = [number for number, row in rows.items() if row.state == "running"]
+        ended = [number for number, row in rows.items() if row.state != "running"]
+        room = max(0, self._MAX_ROWS - len(running))
+        for number in [*ended[max(0, len(ended) - room) :], *running]:
+            row = rows[number]
+            step = f"{row.step}/{self._max_steps}"
+            table.add_row(f"{number} of {self._num_trials}", row.state, step, row.measured, row.values)
         return table
 
 

@@ -1,5 +1,7 @@
 """A canary: what `cluster.preemption` reads is private to Ray, and a new version may move it."""
 
+import ast
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ from ray.train import PreemptionInfo
 from ray.train.v2._internal.execution import context
 from ray.train.v2._internal.execution.preemption import PreemptionContext
 
+import lwddpm
 from lwddpm.cluster.preemption import preemption_announced
 
 
@@ -24,3 +27,12 @@ def test_outside_a_worker_and_on_an_older_ray_nothing_is_announced(monkeypatch: 
     assert not preemption_announced()
     monkeypatch.setattr(context, "_train_context", SimpleNamespace())
     assert not preemption_announced()
+
+
+def test_nothing_of_the_platform_needs_private_modules_of_ray_to_be_imported() -> None:
+    """Within a function, with a fallback, one may be tried."""
+    for path in Path(lwddpm.__file__).parent.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "ray":
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                assert not [name for name in names if name.startswith("_")], f"{path}: {ast.unparse(node)}"

@@ -1,5 +1,6 @@
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,25 @@ def test_a_tasks_error_arrives_as_itself() -> None:
     with pytest.raises(DataError) as caught:
         list(ray_map(_refuse, [1], description="fails"))
     assert str(caught.value) == "no 1"
+
+
+def _two_processes(session: Session) -> set[str]:
+    return {session.fresh_process(os.path.realpath, "/proc/self") for _ in range(2)}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for the process")
+def test_a_fresh_process_is_a_new_one_each_time() -> None:
+    assert len(_two_processes(Session(WorkersConfig())) - {str(Path("/proc/self").resolve())}) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks Linux for the process")
+def test_a_fresh_process_on_ray_is_a_new_one_each_time_and_passes_errors_on() -> None:
+    session = Session(WorkersConfig(), address="auto")
+    assert len(_two_processes(session) - {str(Path("/proc/self").resolve())}) == 2
+    with pytest.raises(DataError, match="no 1"):
+        session.fresh_process(_refuse, 1)
 
 
 @pytest.mark.parametrize(

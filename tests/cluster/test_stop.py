@@ -1,6 +1,5 @@
 """Signals as processes meet them: the first asks the workers to stop, the second ends at once."""
 
-import os
 import queue
 import signal
 import subprocess
@@ -79,14 +78,13 @@ def test_a_second_signal_ends_a_process_whose_training_goes_on(number: signal.Si
 def test_a_disk_that_refuses_the_stop_file_is_asked_again_and_raises_nothing(tmp_path: Path) -> None:
     file = tmp_path / "run" / "stop"  # in a folder that is not there yet
     with StopRequest(file) as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        while not stop.requested:
-            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.requested
         file.parent.mkdir()
         _wait_for(file)
     assert not file.exists()
     with StopRequest(tmp_path / "never" / "stop"):  # ends while the disk still refuses
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_handlers_are_put_back_and_a_stale_file_is_removed(tmp_path: Path) -> None:

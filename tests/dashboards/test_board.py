@@ -13,7 +13,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Request as PageRequest
 
-from lwddpm.search import study as record
+from lwddpm.search.ranking import importance, pareto_front, ranking
+from lwddpm.search.storage import find_study
+from lwddpm.search.trials import records
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
 
@@ -204,8 +206,8 @@ def test_a_search_is_the_study_and_a_point_shows_its_samples(page: Page, world: 
     page.goto("/searches")
     _photograph(page, "searches")
     page.get_by_role("link", name=STUDY).click()
-    study = record.find_study(world.storage, STUDY)
-    trials, ranked, front = record.records(study), record.ranking(study), record.pareto_front(study)
+    study = find_study(world.storage, STUDY)
+    trials, ranked, front = records(study), ranking(study), pareto_front(study)
     for state in ("complete", "pruned", "failed", "running"):
         assert _tile(page, state) == str(sum(trial.state == state for trial in trials))
     shown = page.locator("[data-trials] tbody th").all_inner_texts()
@@ -214,7 +216,7 @@ def test_a_search_is_the_study_and_a_point_shows_its_samples(page: Page, world: 
     points = page.locator("circle.front-point")
     assert {int(point.get_attribute("data-trial") or -1) for point in points.all()} == {t.number for t in front}
     assert page.locator("path.strand").count() == len(ranked)
-    shares = record.importance(study)["eval/fd_lite0"]
+    shares = importance(study)["eval/fd_lite0"]
     expect(page.locator(".shares").first.locator("li").first).to_contain_text(f"{max(shares.values()):.2f}")
     chosen = int(points.first.get_attribute("data-trial") or -1)
     points.first.focus()

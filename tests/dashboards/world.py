@@ -20,7 +20,8 @@ from lwddpm.data.prepare import prepare_dataset
 from lwddpm.evaluation.figures import tile
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
-from lwddpm.search import study as record
+from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.trials import REASON, RUN_ID, report
 from lwddpm.tracking.store import connect
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>../../etc/passwd'
@@ -146,10 +147,10 @@ def _study(client: MlflowClient, experiment: str, storage: str) -> None:
         "diffusion.beta_schedule": CategoricalDistribution(("linear", "cosine", "sigmoid")),
     }
     described = {key: json.loads(optuna.distributions.distribution_to_json(found)) for key, found in space.items()}
-    definition = record.Definition(
+    definition = Definition(
         described, "tpe", 0, ("eval/fd_lite0", "parameters"), "asha", "eval/fd_lite0", 90, 30, 3, "job", "proxy"
     )
-    study = record.open_study(storage, STUDY, definition)
+    study = open_study(storage, STUDY, definition)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     random = np.random.default_rng(0)
     tags = {"lwddpm.kind": "search", "lwddpm.study": STUDY}
@@ -159,19 +160,19 @@ def _study(client: MlflowClient, experiment: str, storage: str) -> None:
         tags = {"lwddpm.kind": "train", "lwddpm.search": STUDY, "lwddpm.trial": str(number)}
         tags |= {"mlflow.parentRunId": search}
         run_id = client.create_run(experiment, run_name=f"{STUDY}-{number:04d}", tags=tags).info.run_id
-        trial.set_user_attr(record.RUN_ID, run_id)
+        trial.set_user_attr(RUN_ID, run_id)
         images = np.stack([simulate(1, 16 * number + index, SIZE) for index in range(4)])
         client.log_image(run_id, tile(images), artifact_file=f"samples/epoch_{number + 1:07.2f}.png")
         size = float(1000 * trial.params["model.dim"])
         quality = float(60 - trial.params["model.dim"] + 20 * random.random())
-        record.report(trial, 30, quality + 20, {"eval/fd_lite0": quality + 20}, 3.0, single=False)
+        report(trial, 30, quality + 20, {"eval/fd_lite0": quality + 20}, 3.0, single=False)
         if number in (3, 7, 10):
             study.tell(trial, state=TrialState.PRUNED)
         elif number == 5:
-            trial.set_user_attr(record.REASON, "training diverged at step 41: the loss is nan")
+            trial.set_user_attr(REASON, "training diverged at step 41: the loss is nan")
             study.tell(trial, state=TrialState.FAIL)
         elif number < 11:
-            record.report(trial, 90, quality, {"eval/fd_lite0": quality, "parameters": size}, 9.0, single=False)
+            report(trial, 90, quality, {"eval/fd_lite0": quality, "parameters": size}, 9.0, single=False)
             study.tell(trial, [quality, size])
         if number < 11:
             client.set_terminated(run_id)

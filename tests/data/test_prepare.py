@@ -64,7 +64,7 @@ def test_a_folder_becomes_a_dataset(source, tmp_path):
     dataset = prepare_dataset(data, serial)
     assert dataset == open_dataset(str(tmp_path / "out" / "data"))
     assert {split: dataset.num(split) for split in SPLITS} == {"train": 48, "validation": 6, "test": 6}
-    assert dataset.labels_names == CLASSES
+    assert dataset.label_names == CLASSES
     assert all(split.counts.keys() == set(CLASSES) for split in dataset.manifest.splits.values())
     for split in SPLITS:
         rows = zip(dataset.images(split), dataset.labels(split), dataset.sources(split), strict=True)
@@ -361,7 +361,7 @@ def test_phantoms_are_labelled_as_simulated(tmp_path):
     dataset = prepare_dataset(data, serial)
     assert dataset.manifest.simulated
     assert dataset.manifest.num == 24
-    assert len(dataset.labels_names) == 4
+    assert len(dataset.label_names) == 4
     assert dataset.manifest.settings.keys() == {"image_size", "splits", "phantom_count", "seed"}
     with pytest.raises(DataError, match=r"data\.phantom_count = 24, the job says 25"):
         check_source(data.model_copy(update={"phantom_count": 25}))

@@ -49,7 +49,7 @@ def test_round_trip(dataset):
     np.testing.assert_array_equal(dataset.labels("validation"), np.arange(20, 30) % 2)
     np.testing.assert_array_equal(dataset.groups("validation"), np.arange(20, 30) // 2)
     assert dataset.sources("train") == [row.source for row in ROWS[:20]]
-    assert dataset.labels_names == ("a", "b")
+    assert dataset.label_names == ("a", "b")
     assert dataset.manifest.splits["train"].counts == {"a": 10, "b": 10}
     assert dataset.num("test") == len(dataset.images("test")) == len(dataset.labels("test")) == 0
     with pytest.raises(ValueError, match="split must be one of"):

@@ -13,7 +13,7 @@ from lwddpm.head.doctor import examine
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.compare.cost import measure_cost
 from lwddpm.kinds.jobs import run_job
-from lwddpm.search.study import find_study
+from lwddpm.search.storage import find_study
 from lwddpm.tracking.store import connect
 
 Build = Callable[..., TrainJob]

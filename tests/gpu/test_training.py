@@ -14,23 +14,15 @@ from lwddpm.diffusion.sampling import generate
 from lwddpm.training.batches import BatchLoader
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 from lwddpm.training.loop import train
-from lwddpm.training.reporter import SilentReporter
+from lwddpm.training.reporter import RecordingReporter
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Build = Callable[..., TrainJob]
 LONGER = ("training.max_steps=40", "training.lr=4e-3")
 
 
-class Recorder(SilentReporter):
-    def __init__(self) -> None:
-        self.rows: dict[int, dict[str, float]] = {}
-
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        for step, values in rows.items():
-            self.rows.setdefault(step, {}).update(values)
-
-    def of(self, name: str) -> list[float]:
-        return [values[name] for _, values in sorted(self.rows.items()) if name in values]
+def _series(recorder: RecordingReporter, name: str) -> list[float]:
+    return list(recorder.series(name).values())
 
 
 @pytest.fixture
@@ -45,8 +37,8 @@ def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
-def _train(job: TrainJob, dataset: Dataset, folder: Path, device: torch.device, **options: object) -> Recorder:
-    recorder = Recorder()
+def _train(job: TrainJob, dataset: Dataset, folder: Path, device: torch.device, **options: object) -> RecordingReporter:
+    recorder = RecordingReporter()
     train(job, dataset, folder, recorder, device, **options)  # type: ignore[arg-type]
     return recorder
 
@@ -57,7 +49,7 @@ def test_the_loss_curve_is_that_of_a_cpu(tiny_job: Build, tiny_dataset: Dataset,
     on_cpu = _train(job, tiny_dataset, tmp_path / "cpu", CPU)
     on_gpu = _train(job, tiny_dataset, tmp_path / "gpu", GPU)
     for name in ("train/loss", "val/loss", "train/grad_norm"):
-        np.testing.assert_allclose(on_gpu.of(name), on_cpu.of(name), rtol=2e-3, err_msg=name)
+        np.testing.assert_allclose(_series(on_gpu, name), _series(on_cpu, name), rtol=2e-3, err_msg=name)
 
 
 @pytest.mark.usefixtures("same_noise")
@@ -67,7 +59,7 @@ def test_what_makes_steps_fast_keeps_the_curve(
 ) -> None:
     plain = _train(tiny_job(*LONGER), tiny_dataset, tmp_path / "plain", GPU)
     fast = _train(tiny_job(*LONGER, *options), tiny_dataset, tmp_path / "fast", GPU)
-    np.testing.assert_allclose(fast.of("train/loss"), plain.of("train/loss"), rtol=0.05)
+    np.testing.assert_allclose(_series(fast, "train/loss"), _series(plain, "train/loss"), rtol=0.05)
     assert load_file(tmp_path / "fast/model/model.safetensors").keys() == (
         load_file(tmp_path / "plain/model/model.safetensors").keys()
     )
@@ -82,7 +74,9 @@ def test_stopped_and_continued_equals_uninterrupted(
     first = _train(job, tiny_dataset, tmp_path / "parts", GPU, until=4)
     second = _train(job, tiny_dataset, tmp_path / "parts", GPU)
     # not bit by bit: cuDNN's weight gradients add up in an order that changes
-    np.testing.assert_allclose(first.of("train/loss") + second.of("train/loss"), whole.of("train/loss"), rtol=1e-2)
+    np.testing.assert_allclose(
+        _series(first, "train/loss") + _series(second, "train/loss"), _series(whole, "train/loss"), rtol=1e-2
+    )
 
 
 def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_back(
@@ -92,7 +86,7 @@ def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_back(
     _train(job, tiny_dataset, tmp_path, GPU, until=3)
     _train(job, tiny_dataset, tmp_path, CPU, until=6)
     last = _train(job, tiny_dataset, tmp_path, GPU)
-    assert max(last.rows) == 8
+    assert max(last.values) == 8
     found = latest_checkpoint(tmp_path)
     assert found is not None
     assert found.name.endswith("8")
@@ -102,7 +96,7 @@ def test_a_checkpoint_of_a_gpu_goes_on_on_a_cpu_and_back(
 def test_gans_train(family: str, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
     penalty = ("adversarial.gradient_penalty=10", "adversarial.n_critic=2") if family == "wgan" else ()
     found = _train(tiny_gan(f"model.family={family}", *penalty), tiny_dataset, tmp_path, GPU)
-    assert np.isfinite(found.of("train/loss")).all()
+    assert np.isfinite(_series(found, "train/loss")).all()
     model, _ = load_model(tmp_path / "model", GPU)
     images = generate(model, None, SamplingConfig(sampler="generator"), range(5), 16, GPU)
     assert images.shape == (5, 16, 16)
@@ -111,8 +105,10 @@ def test_gans_train(family: str, tiny_gan: Build, tiny_dataset: Dataset, tmp_pat
 def test_peak_memory_is_the_gpus(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
     torch.cuda.reset_peak_memory_stats()
     found = _train(tiny_job(), tiny_dataset, tmp_path, GPU)
-    assert found.of("train/peak_memory_mib")[-1] == pytest.approx(torch.cuda.max_memory_allocated() / 2**20, rel=0.5)
-    assert found.of("train/peak_memory_mib")[-1] < 100  # the process itself takes gigabytes
+    assert _series(found, "train/peak_memory_mib")[-1] == pytest.approx(
+        torch.cuda.max_memory_allocated() / 2**20, rel=0.5
+    )
+    assert _series(found, "train/peak_memory_mib")[-1] < 100  # the process itself takes gigabytes
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"])

@@ -5,18 +5,18 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from lwddpm.evaluation.result import Unavailable
 from lwddpm.jobfile import load_job
 from lwddpm.report.data import (
+    ComparisonReport,
     Cost,
     Curves,
     Images,
+    MeasuredSystem,
     Measurement,
-    Missing,
     NoiseHistogram,
-    Report,
     ReportData,
     SampleSize,
-    System,
     Training,
 )
 
@@ -110,7 +110,7 @@ def build() -> Build:
             )
             for s in ("ddpm", "ddim", "lw_ddpm")
         ]
-        report = Report(
+        report = ComparisonReport(
             name="compare-test",
             run_id="abc",
             created="2026-01-02T03:04:05+00:00",
@@ -129,9 +129,9 @@ def build() -> Build:
             distance="fd_lite0",
             extractor="EfficientNet-Lite0",
             weights_sha256="5793",
-            missing=(Missing(name="fid", reason="no <weights>"),),
+            missing=(Unavailable(name="fid", reason="no <weights>"),),
             systems=tuple(
-                System(
+                MeasuredSystem(
                     name=s,
                     trainings=("ddpm" if s == "ddim" else s,),
                     timesteps=None if "gan" in s else 1000,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lwddpm.report.intervals import difference, estimate, ratio, ties
+from lwddpm.report.intervals import difference, mean_interval, ratio, ties
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def draws():
 
 
 def test_an_interval_covers_the_truth_as_often_as_it_says(draws):
-    covered = [low <= 5 <= high for _, low, high, _ in (estimate(draws.normal(5, 2, 4)) for _ in range(2000))]
+    covered = [low <= 5 <= high for _, low, high, _ in (mean_interval(draws.normal(5, 2, 4)) for _ in range(2000))]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
 
 
@@ -37,7 +37,7 @@ def test_a_difference_turns_round_with_its_rows(draws):
 
 
 def test_without_repeats_nothing_is_decided():
-    assert estimate([3.0]) == (3.0, None, None, 1)
+    assert mean_interval([3.0]) == (3.0, None, None, 1)
     assert difference([1.0], [100.0, 101.0]) == (-99.5, None, None, 0)
     assert ratio([1.0], [100.0]).differs == 0
 
@@ -60,7 +60,7 @@ def test_a_ratio_does_not_depend_on_the_unit_and_inverts(draws):
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")]])
 def test_what_cannot_be_averaged_is_refused(values):
     with pytest.raises(ValueError, match="finite"):
-        estimate(values)
+        mean_interval(values)
 
 
 def test_ties_are_with_the_best_row_only():

@@ -1,5 +1,6 @@
 """The report on disk: drawn from data alone, complete, self-contained."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -66,10 +67,28 @@ def test_saved_data_come_back_as_they_were(build, tmp_path):
 def test_missing_and_damaged_data_are_one_clear_error(build, tmp_path, file):
     report_data.save(build(), tmp_path)
     (tmp_path / file).write_bytes(b"{")
-    with pytest.raises(DataError, match=r"damaged|schema_version"):
+    with pytest.raises(DataError, match=r"damaged|format"):
         report_data.load(tmp_path)
     (tmp_path / file).unlink()
     with pytest.raises(DataError, match=re.escape(file)):
+        report_data.load(tmp_path)
+
+
+def test_data_of_an_earlier_version_are_read(build, tmp_path):
+    data = build()
+    report_data.save(data, tmp_path)
+    values = json.loads((tmp_path / "report.json").read_text())
+    assert values.pop("format") == 2
+    (tmp_path / "report.json").write_text(json.dumps({"schema_version": 1} | values))
+    assert report_data.load(tmp_path).report == data.report
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", None])
+def test_data_of_an_unknown_format_are_refused_with_a_remedy(build, tmp_path, version):
+    report_data.save(build(), tmp_path)
+    values = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(values | {"format": version}))
+    with pytest.raises(DataError, match=rf"format 1 to 2, got {version}; draw it .* run the comparison compare-test"):
         report_data.load(tmp_path)
 
 

@@ -67,5 +67,5 @@ def test_the_evidence_is_the_difference_itself(build):
     (found,) = [f for f in judge(report) if f.statement.key == "ddim_price"]
     (evidence,) = found.evidence
     means = {s: sum(m.values["fd_lite0"] for m in report.group("system") if m.label == s) / 3 for s in ("ddpm", "ddim")}
-    assert evidence.comparison.value == pytest.approx(means["ddpm"] - means["ddim"])
-    assert evidence.comparison.low < evidence.comparison.value < evidence.comparison.high < 0
+    assert evidence.difference.value == pytest.approx(means["ddpm"] - means["ddim"])
+    assert evidence.difference.low < evidence.difference.value < evidence.difference.high < 0

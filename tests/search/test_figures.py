@@ -5,10 +5,11 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from lwddpm.search import study as record
+from lwddpm.search.definition import Definition, open_study
 from lwddpm.search.figures import all_figures
+from lwddpm.search.trials import report
 
-DEFINITION = record.Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
+DEFINITION = Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
 SPACE = {
     "training.lr": FloatDistribution(1e-5, 1e-2, log=True),
     "model.dim_mults": CategoricalDistribution(("[1, 2]", "[1, 2, 4]")),
@@ -17,21 +18,21 @@ SPACE = {
 
 def _filled(tmp_path: Path, *objectives: str) -> optuna.Study:
     definition = replace(DEFINITION, objectives=objectives, prune_on=objectives[0])
-    study = record.open_study(f"sqlite:///{tmp_path}/o.db", "s", definition)
+    study = open_study(f"sqlite:///{tmp_path}/o.db", "s", definition)
     for number in range(8):
         trial = study.ask(SPACE)
         single = len(objectives) == 1
-        record.report(trial, 30, 2.0 + number, {}, 1.0, single=single)
+        report(trial, 30, 2.0 + number, {}, 1.0, single=single)
         if number % 2:
             study.tell(trial, state=TrialState.PRUNED)
         else:
-            record.report(trial, 90, 1.0 + number, {}, 1.0, single=single)
+            report(trial, 90, 1.0 + number, {}, 1.0, single=single)
             study.tell(trial, [1.0 + number, 9.0 - number][: len(objectives)])
     return study
 
 
 def test_a_study_without_trials_has_no_figures(tmp_path: Path) -> None:
-    assert all_figures(record.open_study(f"sqlite:///{tmp_path}/o.db", "s", DEFINITION)) == {}
+    assert all_figures(open_study(f"sqlite:///{tmp_path}/o.db", "s", DEFINITION)) == {}
 
 
 def test_figures_tell_budgets_apart_and_say_n(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from lwddpm.errors import ConfigError
-from lwddpm.search import study as record
+from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.storage import check_storage, delete_study, find_study
+from lwddpm.search.trials import records, report
 
 from ..processes import free_port
 
-DEFINITION = record.Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
+DEFINITION = Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
 PROGRAMS = Path(shutil.which("initdb") or "/none").resolve().parent
 pytestmark = pytest.mark.skipif(not (PROGRAMS / "pg_ctl").exists(), reason="PostgreSQL is not installed here")
 
@@ -46,25 +48,25 @@ def server() -> Iterator[str]:
 
 def test_a_study_is_written_and_continued(server: str) -> None:
     url = f"postgresql://postgres@{server}/postgres"
-    record.check_storage(url)
-    study = record.open_study(url, "shared", DEFINITION)
+    check_storage(url)
+    study = open_study(url, "shared", DEFINITION)
     study.tell(study.ask(), 0.5)
     running = study.ask()
-    record.report(running, 30, 0.7, {"val/loss": 0.7}, 1.5, single=True)
-    again = record.open_study(url, "shared", DEFINITION)
-    assert [(trial.state, trial.step, trial.last) for trial in record.records(again)] == [
+    report(running, 30, 0.7, {"val/loss": 0.7}, 1.5, single=True)
+    again = open_study(url, "shared", DEFINITION)
+    assert [(trial.state, trial.step, trial.last) for trial in records(again)] == [
         ("complete", 0, None),
         ("running", 30, 0.7),
     ]
     with pytest.raises(ConfigError, match=r"search\.sampler was tpe, is random"):
-        record.open_study(url, "shared", replace(DEFINITION, sampler="random"))
-    record.delete_study(url, "shared")
+        open_study(url, "shared", replace(DEFINITION, sampler="random"))
+    delete_study(url, "shared")
     with pytest.raises(ConfigError, match="no such study"):
-        record.find_study(url, "shared")
+        find_study(url, "shared")
 
 
 def test_a_wrong_database_is_one_clear_error_without_the_password(server: str) -> None:
     with pytest.raises(ConfigError, match="cannot be used") as caught:
-        record.open_study(f"postgresql://postgres:hunter2@{server}/absent", "shared", DEFINITION)
+        open_study(f"postgresql://postgres:hunter2@{server}/absent", "shared", DEFINITION)
     assert "absent" in str(caught.value)
     assert "hunter2" not in str(caught.value)

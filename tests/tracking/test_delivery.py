@@ -25,7 +25,7 @@ def _rows(*steps: int) -> dict[int, dict[str, float]]:
 
 
 def test_everything_arrives_and_the_outbox_is_empty(store: str, open_run: str, tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     for first in range(1, 1201, 300):  # more than one request holds
         outbox.metrics(_rows(*range(first, first + 300)))
     outbox.images(1200, 3.0, np.zeros((16, 16, 16), np.uint8))
@@ -44,7 +44,7 @@ def test_it_delivers_by_itself_while_a_training_goes_on(
     store: str, open_run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lwddpm.tracking.delivery._EVERY_S", 0.05)
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(outbox, open_run, connect(store))
     outbox.metrics(_rows(1, 2))
     wait_until(lambda: not outbox.waiting(), 30)
@@ -66,7 +66,7 @@ def test_killed_between_sending_and_forgetting_it_sends_again_and_doubles_nothin
 def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
     store: str, open_run: str, tmp_path: Path
 ) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(outbox, open_run, connect(store))
     outbox.metrics(_rows(1, 2, 3, 4))
     delivery.flush()
@@ -80,7 +80,7 @@ def test_steps_repeated_after_a_crash_are_logged_once_with_their_first_value(
 def test_an_outage_stops_no_report_and_is_delivered_afterwards(
     store: str, open_run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     away = Delivery(outbox, open_run, MlflowClient(f"http://127.0.0.1:{free_port()}"))
     start = time.monotonic()
     outbox.metrics(_rows(1))
@@ -94,7 +94,7 @@ def test_an_outage_stops_no_report_and_is_delivered_afterwards(
 
 
 def test_what_the_store_will_never_take_is_said_at_once(store: str, tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.metrics(_rows(1))
     start = time.monotonic()
     with pytest.raises(JobError, match=r"did not take a report \(.*0000.*kept in"):

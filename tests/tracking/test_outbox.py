@@ -30,7 +30,7 @@ def test_reports_come_back_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def test_what_has_arrived_is_known_per_run(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.save_delivered(Delivered(run_id="a", steps={"train/loss": 7}))
     assert outbox.delivered("a").steps == {"train/loss": 7}
     assert outbox.delivered("b").steps == {}
@@ -38,9 +38,19 @@ def test_what_has_arrived_is_known_per_run(tmp_path: Path) -> None:
 
 
 def test_a_damaged_report_is_named(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path)
+    outbox = Outbox(tmp_path / "outbox")
     outbox.metrics({1: {"train/loss": 1.0}})
     (path,) = outbox.waiting()
     path.write_text("{")
     with pytest.raises(JobError, match=f"{path.name}: not a report"):
         outbox.read(path)
+
+
+def test_a_run_that_is_opened_late_leaves_alone_what_its_trial_is_writing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    half_written = tmp_path / ".000000000001-0000000000000000001.json.partial"
+    half_written.write_text("{")
+    outbox.reopen()
+    assert half_written.exists()
+    outbox.sweep()
+    assert not half_written.exists()

@@ -13,11 +13,14 @@ from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.training.checkpoint import (
+    FORMAT,
     SavedModel,
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
     load_model,
+    read_saved_model,
+    read_state,
     save_checkpoint,
     save_model,
 )
@@ -219,3 +222,25 @@ save_checkpoint(folder, _state(2), {{"model": model}}, {{"optimizer": optimizer}
     latest = latest_checkpoint(tmp_path)
     assert latest is not None
     assert load_checkpoint(latest, {"model": model}, {"optimizer": optimizer}, CPU) == _state(1)
+
+
+@pytest.mark.parametrize(("file", "read"), [("state.json", read_state), ("config.json", read_saved_model)])
+def test_what_a_later_version_wrote_is_refused_with_a_remedy(
+    file: str, read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    model, optimizer = _trained(0)
+    if file == "state.json":
+        path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
+    else:
+        path = save_model(tmp_path / "model", model, _saved())
+    values = json.loads((path / file).read_text())
+    assert values["format"] == FORMAT
+    later = values | {"format": FORMAT + 1, "code_version": "9.0.0+abc", "a_new_key": 1}
+    (path / file).write_text(json.dumps(later))
+    with pytest.raises(
+        CheckpointError, match=rf"format must be at most {FORMAT}, got {FORMAT + 1}, .*9\.0\.0.*upgrade"
+    ):
+        read(path)
+    (path / file).write_text(json.dumps(values | {"a_new_key": 1}))  # of this version there is no such file
+    with pytest.raises(CheckpointError, match="a_new_key"):
+        read(path)

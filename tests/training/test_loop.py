@@ -18,6 +18,7 @@ from lwddpm.errors import CheckpointError, JobError
 from lwddpm.training.adversarial import LOSSES, AdversarialLoss
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 from lwddpm.training.loop import train
+from lwddpm.training.reporter import RecordingReporter
 
 from ..processes import free_port
 
@@ -31,30 +32,8 @@ GANS = {
 }
 
 
-class Recorder:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.values: dict[int, dict[str, float]] = {}
-        self.drawn: list[tuple[int, np.ndarray]] = []
-        self.saved: list[int] = []
-
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        for step, values in rows.items():
-            self.values.setdefault(step, {}).update(values)
-
-    def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        self.drawn.append((step, images))
-
-    def checkpoint(self, step: int, path: Path) -> None:
-        self.saved.append(step)
-
-    def losses(self) -> dict[int, float]:
-        return {step: values["train/loss"] for step, values in self.values.items() if "train/loss" in values}
-
-
-def _train(job: TrainJob, dataset: Dataset, folder: Path, **options: object) -> Recorder:
-    recorder = Recorder()
+def _train(job: TrainJob, dataset: Dataset, folder: Path, **options: object) -> RecordingReporter:
+    recorder = RecordingReporter()
     train(job, dataset, folder, recorder, CPU, **options)  # type: ignore[arg-type]
     return recorder
 
@@ -62,7 +41,7 @@ def _train(job: TrainJob, dataset: Dataset, folder: Path, **options: object) -> 
 def test_the_loss_falls_and_everything_is_reported(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
     job = tiny_job("training.max_steps=60", "training.lr=4e-3", "training.snapshot_epochs=[2]")
     recorder = _train(job, tiny_dataset, tmp_path)
-    losses = recorder.losses()
+    losses = recorder.series("train/loss")
     assert sorted(losses) == list(range(1, 61))
     validation = [values["val/loss"] for values in recorder.values.values() if "val/loss" in values]
     assert validation[-1] < 0.8 * validation[0]
@@ -86,11 +65,11 @@ def test_stopped_and_continued_equals_uninterrupted(
     whole = _train(job, tiny_dataset, tmp_path / "whole")
     calls = iter([False] * 4 + [True] * 2)
     first = _train(job, tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls))
-    stopped_at = max(first.losses())
+    stopped_at = max(first.series("train/loss"))
     assert stopped_at < 8
     second = _train(job, tiny_dataset, tmp_path / "parts")
-    assert min(second.losses()) == stopped_at + 1
-    assert first.losses() | second.losses() == whole.losses()
+    assert min(second.series("train/loss")) == stopped_at + 1
+    assert first.series("train/loss") | second.series("train/loss") == whole.series("train/loss")
     _assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
 
 
@@ -114,9 +93,9 @@ def test_a_gan_stopped_and_continued_equals_uninterrupted(
     whole = _train(job, tiny_dataset, tmp_path / "whole")
     calls = iter([False] * 4 + [True] * 2)
     first = _train(job, tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls))
-    assert max(first.losses()) < 8
+    assert max(first.series("train/loss")) < 8
     second = _train(job, tiny_dataset, tmp_path / "parts")
-    assert first.losses() | second.losses() == whole.losses()
+    assert first.series("train/loss") | second.series("train/loss") == whole.series("train/loss")
     assert {"discriminator.safetensors", "optimizer_discriminator.safetensors"} <= {
         path.name
         for path in latest_checkpoint(tmp_path / "parts").iterdir()  # type: ignore[union-attr]
@@ -129,7 +108,8 @@ def _start(job: TrainJob, dataset: Dataset, folder: Path, *arguments: str) -> su
     job_file = folder / "job.json"
     job_file.write_text(job.model_dump_json())
     worker = Path(__file__).with_name("worker.py")
-    return subprocess.Popen([sys.executable, worker, job_file, dataset.path, folder, *arguments])
+    command = [sys.executable, "-W", "always", worker, job_file, dataset.path, folder, *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("family", ["lw_ddpm", "lsgan"])
@@ -138,18 +118,23 @@ def test_killed_and_continued_equals_uninterrupted(
 ) -> None:
     job = tiny_job() if family == "lw_ddpm" else tiny_gan(f"model.family={family}")
     whole = _train(job, tiny_dataset, tmp_path / "whole")
-    assert _start(job, tiny_dataset, tmp_path / "parts", "kill", "5").wait() == -signal.SIGKILL
+    process = _start(job, tiny_dataset, tmp_path / "parts", "kill", "5")
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
     assert not (tmp_path / "parts" / "model").exists()
     rest = _train(job, tiny_dataset, tmp_path / "parts")
-    assert 1 < min(rest.losses()) <= 6
-    assert rest.losses().items() <= whole.losses().items()
+    assert 1 < min(rest.series("train/loss")) <= 6
+    assert rest.series("train/loss").items() <= whole.series("train/loss").items()
     a, b = (load_file(tmp_path / part / "model" / "model.safetensors") for part in ("whole", "parts"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def _train_on(world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:
     """Values by step, from as many processes that compute in float64."""
-    assert _start(job, dataset, folder, "ranks", str(world), str(free_port())).wait() == 0
+    process = _start(job, dataset, folder, "ranks", str(world), str(free_port()))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert not [line for line in errors.decode().splitlines() if "Warning" in line]  # such as DDP's
     return {int(step): values for step, values in json.loads((folder / "values.json").read_text()).items()}
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from lwddpm.config import TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.training.loop import train
-from lwddpm.training.reporter import SilentReporter
+from lwddpm.training.reporter import RecordingReporter, SilentReporter
 
 
 class KillsItself(SilentReporter):
@@ -28,18 +29,11 @@ class KillsItself(SilentReporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Collects(SilentReporter):
-    def __init__(self) -> None:
-        self.values: dict[int, dict[str, float]] = {}
-
-    def metrics(self, rows: dict[int, dict[str, float]]) -> None:
-        for step, values in rows.items():
-            self.values.setdefault(step, {}).update(values)
-
-
 def fork(world: int) -> int:
     """Rank of this process among `world`, of which the first starts the others: what is imported is shared."""
-    return next((rank for rank in range(1, world) if os.fork() == 0), 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from Python 3.12 on: other threads are there, and hold no lock that a rank needs
+        return next((rank for rank in range(1, world) if os.fork() == 0), 0)
 
 
 def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
@@ -52,10 +46,12 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port:
     torch.set_default_dtype(torch.float64)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     dist.init_process_group("gloo", rank=rank, world_size=int(number))
-    reporter = Collects()
+    reporter = RecordingReporter()
     train(job, data, Path(folder), reporter, torch.device("cpu"))
     if rank == 0:
         (Path(folder) / "values.json").write_text(json.dumps(reporter.values))
+    else:
+        assert vars(reporter) == vars(RecordingReporter()), "only rank 0 reports"
     dist.destroy_process_group()
     if rank == 0:
         assert not any(os.wait()[1] for _ in range(1, int(number)))

@@ -97,7 +97,7 @@ def submit(
         from lwddpm.head.jobserver import JobServer
         from lwddpm.jobfile import load_job
         from lwddpm.progress import say
-        from lwddpm.tracking.provenance import git_commit
+        from lwddpm.version import git_commit
 
         loaded = load_job(job, overrides or [])
         server = JobServer(address)

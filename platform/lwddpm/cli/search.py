@@ -29,7 +29,8 @@ def search_show(
     """
 
     def verb() -> dict[str, Any]:
-        from lwddpm.search.study import check_storage, describe, find_study, storage_url
+        from lwddpm.search.ranking import describe
+        from lwddpm.search.storage import check_storage, find_study, storage_url
 
         url = storage_url(storage)
         check_storage(url)

@@ -5,42 +5,49 @@ NaN objective RUNNING; here a trial is COMPLETE at its full budget only, PRUNED 
 the only record: after a crash, trials that were running are handed out again first, under their old numbers.
 """
 
+import threading
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import optuna
 from optuna.trial import TrialState
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from lwddpm.cluster.trial import TrialSettings
 from lwddpm.errors import ConfigError
-from lwddpm.search import study as record
+from lwddpm.search.proposals import sampler_for, suggest
 from lwddpm.search.space import SearchSpace, decoded, infeasible
-
-Notify = Callable[[optuna.Trial, str, tuple[Any, ...]], None]
+from lwddpm.search.stopping import StoppingRule
+from lwddpm.search.trials import INFEASIBLE, REASON, RUN_ID, report, resumed_trial
 
 
 class StudySearcher(Searcher):
     """Proposes the study's next trials until it has `num_trials`, infeasible ones included.
 
+    Tune calls it in its own thread. What happens goes as events into `settings.events`, in line with the reports of the
+    trials: `begin` before a trial is handed out, so before anything that it reports.
+
     Args:
         study: loaded by `open_study`.
         space: of the study.
         settings: shared by the trials.
-        notify: called with (trial, "begin", "rung" or "end", arguments).
     """
 
-    def __init__(self, study: optuna.Study, space: SearchSpace, settings: TrialSettings, notify: Notify) -> None:
+    def __init__(self, study: optuna.Study, space: SearchSpace, settings: TrialSettings) -> None:
         super().__init__(metric=None, mode=None)
-        self._study, self._space, self._settings, self._notify = study, space, settings, notify
-        self._trials: dict[str, optuna.Trial] = {}
-        known = study.get_trials(deepcopy=False)
-        self._num_proposed = len(known)
-        running = [trial for trial in known if trial.state == TrialState.RUNNING]
-        self._interrupted = deque(optuna.Trial(study, trial._trial_id) for trial in running)
+        self._study, self._space, self._settings = study, space, settings
+        self._rule = StoppingRule.of(settings.job)
+        self._trials: dict[str, optuna.Trial] = {}  # at work, by Tune's ids
+        self._handed_out: dict[int, optuna.Trial] = {}
+        stored = study.get_trials(deepcopy=False)
+        self._num_proposed = len(stored)
+        running = [trial.number for trial in stored if trial.state == TrialState.RUNNING]
+        self._interrupted = deque(resumed_trial(study, number) for number in running)
         self._handed_out_again: set[int] = set()
+        self._runs_opened = threading.Condition()
+        self._with_run: set[int] = set()
+        self._released = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         search = self._settings.job.search
@@ -49,47 +56,71 @@ class StudySearcher(Searcher):
                 trial = self._interrupted.popleft()
             elif self._num_proposed < search.num_trials:
                 seed, objectives = self._settings.job.seed, len(search.objectives)
-                self._study.sampler = record.sampler_for(search.sampler, seed, self._num_proposed, objectives)
+                self._study.sampler = sampler_for(search.sampler, seed, self._num_proposed, objectives)
                 trial = self._study.ask()
                 self._num_proposed += 1
             elif self._trials:
                 return None  # one of those running may have to be handed out again
             else:
                 break
-            values = decoded(record.suggest(trial, self._space.distributions))
+            values = decoded(suggest(trial, self._space.distributions))
             try:
-                job = self._settings.job_of(trial.number, values)
-                reason = infeasible(job)
+                reason = infeasible(self._settings.job_of(trial.number, values))
             except ConfigError as error:
                 reason = str(error)
             if reason is None:
-                self._trials[trial_id] = trial
-                self._notify(trial, "begin", (job, values))
+                self._trials[trial_id] = self._handed_out[trial.number] = trial
+                self._send(trial, "begin", values)
                 return {"number": trial.number, "values": values}
-            trial.set_user_attr(record.INFEASIBLE, True)
-            trial.set_user_attr(record.REASON, reason)
+            trial.set_user_attr(INFEASIBLE, True)
+            trial.set_user_attr(REASON, reason)
             self._study.tell(trial.number, state=TrialState.PRUNED)
         return Searcher.FINISHED
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._book(self._trials[trial_id], result)
+    def run_opened(self, number: int, run_id: str) -> None:
+        """Keep the id of a trial's MLflow run in the study; called by whoever handles the event `begin`."""
+        with self._runs_opened:
+            if number not in self._with_run:
+                self._handed_out[number].set_user_attr(RUN_ID, run_id)
+                self._with_run.add(number)
+            self._runs_opened.notify_all()
 
-    def _book(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
+    def release(self) -> None:
+        """Nobody handles events any more: do not wait for runs."""
+        with self._runs_opened:
+            self._released = True
+            self._runs_opened.notify_all()
+
+    def ends(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether early stopping ends a trial that has reached a rung; Tune asks before `on_trial_result`."""
+        name = self._settings.job.search.pruned_on
+        return name in result and self._rule.ends(self._trials[trial_id], result["step"], float(result[name]))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._report(self._trials[trial_id], result)
+
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
         search = self._settings.job.search
         if search.pruned_on not in result:  # it failed, or was interrupted
             return
         step, value = result["step"], float(result[search.pruned_on])
         measured = {name: result[name] for name in (search.pruned_on, *search.objectives) if name in result}
-        record.report(trial, step, value, measured, result["seconds"], single=len(search.objectives) == 1)
-        self._notify(trial, "rung", (step, value))
+        report(trial, step, value, measured, result["seconds"], single=len(search.objectives) == 1)
+        self._send(trial, "rung", step, value)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self._trials.pop(trial_id)
-        result = result or {}
-        self._book(trial, result)  # Tune tells the last result here only
+        with self._runs_opened:  # Optuna takes no attribute, so no run id, for a trial that has ended
+            self._runs_opened.wait_for(lambda: trial.number in self._with_run or self._released)
+            if trial.number not in self._with_run:
+                return  # stays RUNNING in the study: the next session continues it, with a run
+        self._end(trial, result or {}, error)
+
+    def _end(self, trial: optuna.Trial, result: dict[str, Any], error: bool) -> None:
+        self._report(trial, result)  # Tune tells the last result to `on_trial_complete` only
         full = result.get("step") == self._settings.rungs[-1]
         if not error and (result.get("interrupted") or (self._settings.stop_file.exists() and not full)):
-            self._notify(trial, "end", ("interrupted", ""))
+            self._send(trial, "end", "interrupted", "")
             return  # stays RUNNING in the study: the next session continues it
         if error and self._settings.job.workers.max_failures > 0 and trial.number not in self._handed_out_again:
             # Tune retries a process lost while training, but gives up on one lost while it starts or changes trials
@@ -98,7 +129,7 @@ class StudySearcher(Searcher):
             return
         if error or "error" in result:
             reason = str(result.get("error", "its process was lost too often; see Ray's logs"))
-            trial.set_user_attr(record.REASON, reason)
+            trial.set_user_attr(REASON, reason)
             state, values = TrialState.FAIL, None
         elif full:
             reason, state = "", TrialState.COMPLETE
@@ -106,7 +137,10 @@ class StudySearcher(Searcher):
         else:
             reason, state, values = f"ended by {self._settings.job.search.scheduler}", TrialState.PRUNED, None
         self._study.tell(trial.number, values, state=state)
-        self._notify(trial, "end", (state.name.lower(), reason))
+        self._send(trial, "end", state.name.lower(), reason)
+
+    def _send(self, trial: optuna.Trial, name: str, *arguments: Any) -> None:
+        self._settings.events.put((trial.number, name, arguments))
 
     # Tune copies and pickles searchers to restore experiments, which never happens here: the study has it all.
     def __deepcopy__(self, memo: dict[int, Any]) -> "StudySearcher":
@@ -122,29 +156,12 @@ class StudySearcher(Searcher):
         pass
 
 
-class _PastTrial:
-    """Stands for a trial of an earlier session in a scheduler's books."""
+class StudyScheduler(FIFOScheduler):
+    """Ends trials as the study says: Tune's own schedulers keep books beside it, and forget them when restored."""
 
-    def __init__(self, trial_id: str) -> None:
-        self.trial_id = trial_id
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()
+        self._searcher = searcher
 
-
-def make_scheduler(study: optuna.Study, settings: TrialSettings) -> TrialScheduler:
-    """The early stopping of the job, knowing every result that the study has: Tune itself forgets rungs on restore."""
-    search, rungs = settings.job.search, settings.rungs
-    if search.scheduler == "none":
-        return FIFOScheduler()
-    mode = "max" if record.maximised(search.pruned_on) else "min"
-    shared = {"time_attr": "step", "metric": search.pruned_on, "mode": mode, "grace_period": rungs[0]}
-    scheduler = (
-        ASHAScheduler(**shared, max_t=rungs[-1], reduction_factor=search.reduction_factor)
-        if search.scheduler == "asha"
-        else MedianStoppingRule(**shared)
-    )
-    for trial in study.get_trials(deepcopy=False):
-        past = _PastTrial(f"study-{trial.number}")
-        for step, value in sorted(record.curve(trial).items()):
-            if trial.state != TrialState.RUNNING:  # those report again, under a new id
-                scheduler.on_trial_add(None, past)
-                scheduler.on_trial_complete(None, past, {"step": step, search.pruned_on: value})
-    return scheduler
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        return self.STOP if self._searcher.ends(trial.trial_id, result) else self.CONTINUE

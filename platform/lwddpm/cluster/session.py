@@ -1,10 +1,12 @@
 """Ray for the length of one job: inside this process, or a cluster behind an address. Started when first needed."""
 
 import logging
+import multiprocessing
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.offline import is_offline, worker_environment
 from lwddpm.progress import bar, say
+from lwddpm.training.allocator import ENVIRONMENT
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -177,6 +180,25 @@ class Session:
         held = {name: amount * tasks for name, amount in resources.items()}
         with exported.holding(held) if exported else nullcontext():
             yield from ray_map(function, items, description=description, **options)
+
+    def fresh_process(self, function: Callable[[T], R], argument: T) -> R:
+        """Call a module's function in a process that has done nothing else, with one worker's resources."""
+        if self.in_process:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                return pool.submit(function, argument).result()
+        self.connect()
+        resources = self.worker_resources
+        task = ray.remote(
+            num_cpus=resources["CPU"],
+            num_gpus=resources.get("GPU", 0),
+            max_calls=1,  # the process ends with its first task
+            runtime_env={"env_vars": ENVIRONMENT},
+        )(_apply)
+        try:
+            result: R = ray.get(task.remote(function, argument))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        return result
 
 
 def serial_map(function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]:

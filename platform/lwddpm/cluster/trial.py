@@ -21,7 +21,7 @@ from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
 from lwddpm.files import read_json, write_json
 from lwddpm.search.objectives import measure
-from lwddpm.search.space import trial_job
+from lwddpm.search.space import numbered_trial_job
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.loop import GRID_SAMPLES
@@ -34,9 +34,9 @@ class TrialSettings:
     Attributes:
         rungs: optimizer steps at which a trial is measured; the last is its full budget.
         pruned_on: the objective that is measured at every rung; the others only at the last one.
-        cpus_per_worker: compute threads of each worker.
         stop_file: once it exists, trials save a checkpoint and end.
-        events: queue to the driver of (trial number, name, arguments); None: nobody listens.
+        cpus_per_worker: compute threads of each worker.
+        events: queue to the driver of (trial number, name, arguments).
     """
 
     job: SearchJob
@@ -44,13 +44,13 @@ class TrialSettings:
     dataset_path: str
     rungs: tuple[int, ...]
     pruned_on: str
-    cpus_per_worker: int
     stop_file: Path
-    events: Any
+    cpus_per_worker: int
+    events: Any = None
 
     def job_of(self, number: int, values: dict[str, Any]) -> TrainJob:
         """The training job of a trial; its run folder is that of the job."""
-        return trial_job(self.job, values, f"{self.job.name}-{number:04d}", str(self.folder / "trials"))
+        return numbered_trial_job(self.job, number, values, self.folder)
 
 
 class Trial(tune.Trainable):
@@ -96,9 +96,9 @@ class Trial(tune.Trainable):
         settings, job = self._settings, self._job
         torch.set_num_threads(settings.cpus_per_worker)
         dataset = open_dataset(settings.dataset_path)
-        watch, outbox = _Watch(self._number, settings.events), Outbox(folder / "outbox")
+        listener, outbox = TrialListener(self._number, settings.events), Outbox(folder / "outbox")
         session = Session.inside_ray(job.workers.model_copy(update={"cpus_per_worker": settings.cpus_per_worker}))
-        outcome = run_workers(job, dataset, folder, watch, session, settings.stop_file, until=rung)
+        outcome = run_workers(job, dataset, folder, listener, session, settings.stop_file, until=rung)
         if outcome.step < rung:
             return None
         last = rung == settings.rungs[-1]
@@ -106,9 +106,9 @@ class Trial(tune.Trainable):
         model_dir = folder / ("model" if outcome.finished else "paused")
         # a trial with a worker group of its own may wait for it on a node without GPUs
         device = torch.device("cuda" if session.use_gpu and torch.cuda.is_available() else "cpu")
-        known = {"val/loss": watch.validation_loss, "peak_memory_mib": watch.peak_memory_mib}
-        found = {name: value for name, value in known.items() if name in names}
-        found |= measure(
+        reported = {"val/loss": listener.validation_loss, "peak_memory_mib": listener.peak_memory_mib}
+        measured = {name: value for name, value in reported.items() if name in names}
+        measured |= measure(
             names,
             model_dir,
             dataset,
@@ -116,13 +116,13 @@ class Trial(tune.Trainable):
             device,
             show=lambda epoch, images: outbox.images(rung, epoch, images[:GRID_SAMPLES]),
         )
-        if reported := {name: value for name, value in found.items() if name != "val/loss"}:
-            outbox.metrics({rung: reported})
-        return found
+        if unreported := {name: value for name, value in measured.items() if name != "val/loss"}:
+            outbox.metrics({rung: unreported})
+        return measured
 
 
-class _Watch:
-    """Passes numbers on to the driver's table, and keeps what objectives need."""
+class TrialListener:
+    """Hears a trial's training: passes everything on to the driver, and keeps what objectives need."""
 
     def __init__(self, number: int, events: Any) -> None:
         self._number, self._events = number, events
@@ -139,5 +139,4 @@ class _Watch:
         self._send("worker_started", rank, world_size, until, gpu)
 
     def _send(self, name: str, *arguments: Any) -> None:
-        if self._events is not None:
-            self._events.put((self._number, name, arguments))
+        self._events.put((self._number, name, arguments))

@@ -1,18 +1,21 @@
 """The job file: what a job may say, its defaults (the paper's recipe) and its rules.
 
-One frozen pydantic model per section; unknown keys are errors. `jobfile.load_job` is the only way in.
-Defaults follow Peng et al. 2024 where the paper gives a value.
+One frozen pydantic model for each section; unknown keys are errors. The descriptions of the fields are the reference of
+the job file, the bounds of their types are the ranges. `jobfile.load_job` is the only way in. Defaults follow Peng et
+al. 2024 where the paper gives a value.
 """
+
+from typing import get_args
 
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.data import PHANTOM, DataConfig
 from lwddpm.config.evaluation import (
-    ONE_PASS,
+    DiffusionSampler,
     EvaluationConfig,
     Metric,
-    S,
     Sampler,
     SamplingConfig,
+    SamplingT,
     check_steps,
     one_pass,
 )
@@ -27,22 +30,17 @@ from lwddpm.config.job import (
     TrainingJob,
     TrainJob,
 )
-from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, Family, ModelConfig
+from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
+from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.search import DENOISING_OBJECTIVES, STATIC_OBJECTIVES, Objective, SearchConfig, SearchJob
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
 from lwddpm.config.training import TrainingConfig, WorkerRange, WorkersConfig
+from lwddpm.families import ONE_PASS, Family
 
 AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob
 
-KINDS: dict[str, type[AnyJob]] = {
-    "prepare": PrepareJob,
-    "train": TrainJob,
-    "search": SearchJob,
-    "compare": CompareJob,
-    "evaluate": EvaluateJob,
-    "sample": SampleJob,
-}
-
+# What stands as `kind` in a job file, and the model that validates the rest.
+KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[0]: job for job in get_args(AnyJob)}
 
 __all__ = [
     "DENOISING_OBJECTIVES",
@@ -59,6 +57,7 @@ __all__ = [
     "CompareJob",
     "DataConfig",
     "DiffusionConfig",
+    "DiffusionSampler",
     "EvaluateJob",
     "EvaluationConfig",
     "Family",
@@ -72,10 +71,11 @@ __all__ = [
     "PositiveInt",
     "PrepareJob",
     "RegistryConfig",
-    "S",
+    "RuleBroken",
     "SampleJob",
     "Sampler",
     "SamplingConfig",
+    "SamplingT",
     "SearchConfig",
     "SearchJob",
     "Section",
@@ -89,4 +89,5 @@ __all__ = [
     "WorkersConfig",
     "check_steps",
     "one_pass",
+    "shown",
 ]

@@ -2,24 +2,34 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from lwddpm import families
 from lwddpm.config.evaluation import EvaluationConfig, check_steps
-from lwddpm.config.job import TrainingJob
-from lwddpm.config.section import PositiveInt, Section, Seed
+from lwddpm.config.job import NameOfMany, TrainingJob
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, SeveralInt
+from lwddpm.config.training import Epochs
+from lwddpm.families import Family
 
-System = Literal["lw_ddpm", "ddpm", "ddim", "gan", "wgan", "lsgan"]
-Overrides = Annotated[dict[str, Any], Field(description="dotted keys of the job, such as training.lr, with values")]
+System = Literal[Family, "ddim"]  # ddim is ddpm's network, sampled with DDIM
+Overrides = Annotated[
+    dict[str, JsonValue], Field(description="dotted keys of the job, such as training.lr, with values")
+]
 
 
 class AblationConfig(Section):
     """Variants that differ in one setting and have the same budget."""
 
-    systems: Annotated[tuple[System, ...], Field(min_length=1)] = ("lw_ddpm",)
-    variants: Annotated[tuple[Overrides, ...], Field(min_length=2)]
+    systems: Annotated[tuple[Family, ...], Field(min_length=1)] = Field(
+        ("lw_ddpm",), description="each is trained in every variant"
+    )
+    variants: Annotated[tuple[Overrides, ...], Field(min_length=2)] = Field(
+        description="what each variant sets: dotted keys of the job with values"
+    )
 
 
-def _variants(key: str, *values: str, systems: tuple[System, ...] = ("lw_ddpm",)) -> AblationConfig:
+def _variants(key: str, *values: str, systems: tuple[Family, ...] = ("lw_ddpm",)) -> AblationConfig:
     return AblationConfig(systems=systems, variants=tuple({key: value} for value in values))
 
 
@@ -37,7 +47,9 @@ class AblationsConfig(Section):
 class CompareConfig(Section):
     """Which systems are compared and what is measured of them, beside what `evaluation` says for all."""
 
-    systems: Annotated[tuple[System, ...], Field(min_length=1)] = ("lw_ddpm", "ddpm", "ddim", "gan", "wgan", "lsgan")
+    systems: Annotated[tuple[System, ...], Field(min_length=1)] = Field(
+        ("lw_ddpm", "ddpm", "ddim", "gan", "wgan", "lsgan"), description="in the order of the report"
+    )
     overrides: dict[System, Overrides] = Field({}, description="what differs for a system")
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
         None, description="every training is repeated with each; default: the job's seed alone"
@@ -53,49 +65,65 @@ class CompareConfig(Section):
         description="how variants and curves are measured; curves take num_samples and num_reference from it, and "
         "the system's own sampler; default: as `evaluation`",
     )
-    inference_steps: tuple[PositiveInt, ...] = Field((5, 10, 20, 50, 100), description="for the curve of quality")
-    snapshot_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (70, 100, 200, 250), description="scaled so that the last one is the end of the training"
+    inference_steps: tuple[PositiveInt, ...] = Field(
+        (5, 10, 20, 50, 100), description="numbers of sampling steps, for the curve of quality against steps"
     )
-    sample_sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field(
-        (50, 100, 250, 500, 1000), description="for the curve of Fréchet distances; those that there are slices for"
+    snapshot_epochs: tuple[Epochs, ...] = Field(
+        (70, 100, 200, 250),
+        description="for the curve of quality against training; scaled so that the last one is the end of the training",
     )
-    cost_rounds: Annotated[int, Field(ge=1)] = Field(3, description="times that the cost of each system is measured")
-    cost_steps: Annotated[int, Field(ge=4)] = Field(24, description="optimizer steps timed in a round")
+    sample_sizes: tuple[SeveralInt, ...] = Field(
+        (50, 100, 250, 500, 1000),
+        description="for the curve of Fréchet distances against the number of slices; those that there are slices for",
+    )
+    cost_rounds: PositiveInt = Field(3, description="times that the cost of each system is measured")
+    cost_steps: Annotated[int, Field(ge=4, le=LARGEST_INT)] = Field(24, description="optimizer steps timed in a round")
 
     @model_validator(mode="after")
-    def _systems_are_distinct(self) -> "CompareConfig":
+    def _lists_fit_together(self) -> "CompareConfig":
         for name in ("systems", "seeds", "sampling_seeds", "snapshot_epochs"):
             values = getattr(self, name) or ()
             if len(set(values)) < len(values):
-                raise ValueError(f"compare.{name}: each may be named once, got {list(values)}")
+                raise RuleBroken(name, "each may be named once", values)
         if list(self.snapshot_epochs) != sorted(self.snapshot_epochs):
-            raise ValueError(f"compare.snapshot_epochs: must rise, got {list(self.snapshot_epochs)}")
+            raise RuleBroken("snapshot_epochs", "must rise", self.snapshot_epochs)
         if "ddim" in self.systems and "ddpm" not in self.systems:
-            raise ValueError("compare.systems: ddim samples the weights of ddpm; add ddpm, or leave ddim out")
+            raise RuleBroken("systems", "ddim samples the weights of ddpm", self.systems, "add ddpm, or leave ddim out")
         return self
 
 
 class CompareJob(TrainingJob):
-    """The sections of a training are the base of every system's."""
+    """A comparison: the sections of a training are the base of every system's."""
 
     kind: Literal["compare"]
+    name: NameOfMany
     compare: CompareConfig = CompareConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _base_is_a_diffusion_model(cls, values: Any) -> Any:
+        family = families.family_of(values) if isinstance(values, dict) else None
+        if family in families.ADVERSARIAL:
+            raise RuleBroken(
+                "model.family",
+                "the base of a comparison is a diffusion model",
+                family,
+                "leave it out, and give what is special to a GAN in compare.overrides",
+            )
+        return values
+
     @model_validator(mode="after")
-    def _evaluates(self) -> "CompareJob":
+    def _base_is_evaluated(self) -> "CompareJob":
         if self.evaluation is None:
-            raise ValueError("evaluation: a comparison needs one, got null; leave it out for the defaults")
+            raise RuleBroken("evaluation", "a comparison needs one", None, "leave it out for the defaults")
         if self.training.snapshot_epochs:
-            raise ValueError(
-                f"training.snapshot_epochs: follow from compare.snapshot_epochs, got "
-                f"{list(self.training.snapshot_epochs)}; remove them"
+            raise RuleBroken(
+                "training.snapshot_epochs",
+                "follow from compare.snapshot_epochs",
+                self.training.snapshot_epochs,
+                "remove them",
             )
-        if self.diffusion is None:
-            raise ValueError(
-                f"model.family: the base of a comparison is a diffusion model, got {self.model.family}; leave it out, "
-                "and give what is special to a GAN in compare.overrides"
-            )
+        assert self.diffusion is not None
         if self.compare.proxy is not None:
             check_steps(self.compare.proxy, self.diffusion, "compare.proxy")
         return self

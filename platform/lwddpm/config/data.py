@@ -8,23 +8,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
 
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 
 
 class DataConfig(Section):
-    """Where slices come from and how they become a dataset."""
+    """Where slices come from and how they become a dataset: square grey images in three splits."""
 
     source: str = Field(description="folder of images in class/ sub-folders, or 'phantom' (simulated)")
-    path: str | None = Field(None, description="where the prepared dataset lies; default: datasets/<derived>")
-    image_size: Annotated[int, Field(ge=16, le=1024)] = 128
+    path: str | None = Field(
+        None, description="folder or URL of the prepared dataset; default: datasets/<derived from these settings>"
+    )
+    image_size: Annotated[int, Field(ge=16, le=1024)] = Field(
+        128, description="height and width in pixels; diffusion: divisible by the network's downsampling; GANs: 2^n"
+    )
     fit: Literal["pad", "stretch"] = Field("pad", description="how a non-square image becomes square")
     crop_background: bool = Field(False, description="crop the dark border around the head first")
-    splits: tuple[Fraction, Fraction, Fraction] = Field((0.8, 0.1, 0.1), description="train, validation, test")
-    subject_pattern: str | None = Field(None, description="regex on the relative path; group 1 is the subject_id")
+    splits: tuple[Fraction, Fraction, Fraction] = Field(
+        (0.8, 0.1, 0.1), description="fractions of train, validation and test; their sum is 1"
+    )
+    subject_pattern: str | None = Field(
+        None,
+        description="regular expression on the path relative to source; its group 1 is the subject_id, which stays in "
+        "one split; default: every file is a subject of its own",
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
-    max_pixels: PositiveInt = Field(64_000_000, description="larger images are rejected unread")
+    max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
     phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
     seed: Seed = Field(0, description="decides the splits and the phantoms")
 
@@ -32,7 +43,7 @@ class DataConfig(Section):
     @classmethod
     def _splits_sum_to_one(cls, splits: tuple[float, float, float]) -> tuple[float, float, float]:
         if abs(sum(splits) - 1) > 1e-6 or splits[0] <= 0:
-            raise ValueError(f"train, validation, test must sum to 1 with train > 0, got {list(splits)}")
+            raise RuleBroken("", "train, validation, test must sum to 1 with train > 0", splits)
         return splits
 
     @field_validator("subject_pattern")
@@ -41,10 +52,10 @@ class DataConfig(Section):
         if pattern is not None:
             try:
                 groups = re.compile(pattern).groups
-            except re.error as error:
-                raise ValueError(f"not a regular expression: {error}") from None
+            except (re.error, OverflowError, RecursionError) as error:  # the last two: a{99999999999}, ((((...
+                raise RuleBroken("", f"must be a regular expression ({error})", pattern) from None
             if groups < 1:
-                raise ValueError(f"needs one group around the subject, such as '(sub-[0-9]+)', got {pattern!r}")
+                raise RuleBroken("", "needs one group around the subject, such as '(sub-[0-9]+)'", pattern)
         return pattern
 
     @property

@@ -1,24 +1,31 @@
 """Sections `sampling` and `evaluation`: how slices are drawn and measured."""
 
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
 from lwddpm import families
 from lwddpm.config.model import DiffusionConfig
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt
+from lwddpm.families import ONE_PASS, OnePass
 
-Sampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "generator"]  # the last: GANs, one pass
+DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+Sampler = Literal[DiffusionSampler, OnePass]
 Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
-ONE_PASS = {"sampler": families.SAMPLER, "num_inference_steps": 1}
 
 
 class SamplingConfig(Section):
-    sampler: Sampler = "ddim"
-    num_inference_steps: PositiveInt = 50
+    """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file."""
+
+    sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
+    num_inference_steps: PositiveInt = Field(
+        50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
+    )
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
-    batch_size: PositiveInt = 64
-    seed: Seed = 0
+    batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
+    seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
 
     @model_validator(mode="before")
     @classmethod
@@ -29,48 +36,76 @@ class SamplingConfig(Section):
 
 
 class EvaluationConfig(SamplingConfig):
-    metrics: tuple[Metric, ...] = ("fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction")
-    num_samples: Annotated[int, Field(ge=2)] = Field(1000, description="lowered to the held-out slices at hand")
-    num_reference: Annotated[int, Field(ge=2)] | None = Field(None, description="training slices; default: all")
-    inception_weights: str | None = Field(None, description="file; default: the cache, else a download")
-    reconstruction_timestep: Annotated[int, Field(ge=1)] = 50
+    """What is measured of a model's slices, and on how many; docs/metrics.md says what each number means."""
+
+    metrics: tuple[Metric, ...] = Field(get_args(Metric), description="which are computed; default: all")
+    num_samples: SeveralInt = Field(1000, description="slices drawn; lowered to the held-out slices at hand")
+    num_reference: SeveralInt | None = Field(
+        None, description="training slices that samples are compared with; default: all"
+    )
+    inception_weights: str | None = Field(
+        None, description="file with the weights of FID's Inception network; default: the cache, else a download"
+    )
+    reconstruction_timestep: PositiveInt = Field(
+        50, description="ssim_reconstruction: held-out slices are noised to this timestep, then denoised"
+    )
 
 
 def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: str) -> None:
     """Refuse more sampling steps, or a later reconstruction, than the model was trained with.
 
+    Args:
+        section: where the sampling settings stand in the job, such as `evaluation`.
+
     Raises:
-        ValueError: names the setting, both numbers and the limit.
+        RuleBroken: names the setting, both numbers and the limit.
     """
     steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
     if sampling.sampler == families.SAMPLER:
-        raise ValueError(f"{section}.sampler: must be one of a diffusion model's, got {sampling.sampler}; try ddim")
+        raise RuleBroken(f"{section}.sampler", "must be one of a diffusion model's", sampling.sampler, "try ddim")
     if steps > limit:
-        raise ValueError(
-            f"{section}.num_inference_steps: must be at most diffusion.num_train_timesteps = {limit}, got {steps}"
+        raise RuleBroken(
+            f"{section}.num_inference_steps", f"must be at most diffusion.num_train_timesteps = {limit}", steps
         )
     if isinstance(sampling, EvaluationConfig) and sampling.reconstruction_timestep >= limit:
-        raise ValueError(
-            f"{section}.reconstruction_timestep: must be below diffusion.num_train_timesteps = {limit}, "
-            f"got {sampling.reconstruction_timestep}"
+        raise RuleBroken(
+            f"{section}.reconstruction_timestep",
+            f"must be below diffusion.num_train_timesteps = {limit}",
+            sampling.reconstruction_timestep,
         )
 
 
-S = TypeVar("S", bound=SamplingConfig)
+SamplingT = TypeVar("SamplingT", bound=SamplingConfig)
 
 
-def one_pass(sampling: S, section: str) -> S:
-    """How a GAN's slices are drawn; refuses settings that were given and mean nothing to it.
+def one_pass(sampling: SamplingT, section: str) -> SamplingT:
+    """How a saved GAN's slices are drawn: what a job that names only a model cannot know before it is read.
+
+    Args:
+        section: where the sampling settings stand in the job, such as `evaluation`.
 
     Raises:
-        ValueError: names them.
+        RuleBroken: settings were given that mean nothing to a GAN; names them.
     """
-    fields = type(sampling).model_fields  # in their order: a set's differs from process to process
-    given = {name: getattr(sampling, name) for name in fields if name in sampling.model_fields_set}
-    wrong = families.not_for_one_pass(given)
-    if wrong:
-        raise ValueError(
-            f"{section}.{wrong[0]}: the model is a GAN and draws in one pass, got {given[wrong[0]]}; leave out "
-            f"{', '.join(wrong)}, or set to null"
-        )
+    check_one_pass({name: getattr(sampling, name) for name in sampling.model_fields_set}, section)
     return sampling.model_copy(update=ONE_PASS)
+
+
+def check_one_pass(given: Mapping[str, Any], section: str) -> None:
+    """Refuse sampling settings that mean nothing to a GAN.
+
+    Args:
+        given: the settings that were given, by name.
+        section: where they stand in the job.
+
+    Raises:
+        RuleBroken: names them.
+    """
+    unused = families.unused_in_one_pass(given)
+    if unused:
+        raise RuleBroken(
+            f"{section}.{unused[0]}",
+            "the model is a GAN and draws in one pass",
+            given[unused[0]],
+            f"leave out {', '.join(unused)}, or set to null",
+        )

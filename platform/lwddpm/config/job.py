@@ -10,26 +10,53 @@ from pydantic import AfterValidator, Field, model_validator
 from lwddpm import families
 from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_steps
-from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig, _is_none
-from lwddpm.config.section import PositiveInt, Section, Seed
+from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import PositiveInt, Section, Seed, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
+
+MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
+LONGEST_NAME = 200  # a run folder is called NAME-DIGEST, and files beside it get suffixes: 255 bytes are the limit
+JobName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=LONGEST_NAME,
+        description="of runs and folders: letters, digits, . _ -; default: the file's name without its ending",
+    ),
+]
+# A job of many runs, each called after it: the rest of their names says which system, variant or trial.
+NameOfMany = Annotated[JobName, Field(max_length=100)]
 
 
 class RegistryConfig(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "lw-ddpm"
-    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")] = "candidate"
+    """How the trained model is registered in MLflow."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=LONGEST_NAME)] = Field(
+        "lw-ddpm", description="registered model that gets a new version: letters, digits, . _ -"
+    )
+    alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)] = Field(
+        "candidate", description="points at the new version: small letters, digits, _ -"
+    )
 
 
 class TrackingConfig(Section):
-    uri: str | None = Field(None, description="default: MLFLOW_TRACKING_URI, else SQLite in the working folder")
-    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$")] = "lw-ddpm"
+    """Where runs are logged."""
+
+    uri: str | None = Field(
+        None,
+        description="of an MLflow server or store; default: MLFLOW_TRACKING_URI, else SQLite in the working folder",
+    )
+    experiment: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._ -]*$", max_length=LONGEST_NAME)] = Field(
+        "lw-ddpm", description="MLflow experiment of the runs: letters, digits, space, . _ -"
+    )
 
 
 class Job(Section):
     """What every kind of job has."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Seed = 0
+    name: JobName
+    seed: Seed = Field(0, description="of training: initial weights, order of slices, noise")
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
     offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
@@ -37,6 +64,8 @@ class Job(Section):
 
 
 class PrepareJob(Job):
+    """Turns a source into a dataset."""
+
     kind: Literal["prepare"]
     data: DataConfig
 
@@ -47,47 +76,70 @@ class TrainingJob(Job):
     data: DataConfig
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig | None = Field(DiffusionConfig(), description="null for GANs")
-    adversarial: AdversarialConfig | None = Field(None, exclude_if=_is_none, description="GANs only")
+    adversarial: AdversarialConfig | None = Field(None, exclude_if=is_none, description="GANs only")
     training: TrainingConfig = TrainingConfig()
-    evaluation: EvaluationConfig | None = EvaluationConfig()
-    registry: RegistryConfig | None = RegistryConfig()
+    evaluation: EvaluationConfig | None = Field(EvaluationConfig(), description="null: the model is not evaluated")
+    registry: RegistryConfig | None = Field(RegistryConfig(), description="null: the model is not registered")
 
     @model_validator(mode="before")
     @classmethod
     def _settings_follow_family(cls, values: Any) -> Any:
-        return families.settle(values) if isinstance(values, dict) else values
+        if not isinstance(values, dict):
+            return values
+        unused = families.unused(values)
+        if unused:
+            flags = " ".join(f"--set {key}=null" for key in unused)
+            rule = f"{families.family_of(values)} has no use for {', '.join(unused)}"
+            raise RuleBroken("model.family", rule, remedy=f"leave out, or {flags}")
+        return families.completed(values)
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "TrainingJob":
-        size, factor = self.data.image_size, self.model.downsampling
         if self.adversarial is not None:
             self.adversarial.check(self.model.family)
-            if size not in GAN_SIZES:
-                raise ValueError(
-                    f"data.image_size: must be a power of two from {GAN_SIZES[0]} to {GAN_SIZES[-1]} for "
-                    f"{self.model.family}, got {size}"
-                )
-        elif size % factor:
-            near = max(16, round(size / factor) * factor)
-            raise ValueError(
-                f"data.image_size: must be divisible by {factor} for {len(self.model.dim_mults)} levels in "
-                f"model.dim_mults, got {size}; try {near} or fewer levels"
-            )
-        batch, shards = self.training.batch_size, self.workers.max_count * self.training.grad_accumulation_steps
-        if self.workers.elastic and batch < shards:
-            raise ValueError(
-                f"training.batch_size: {batch} images (global) must be at least workers.count.max x "
-                f"grad_accumulation_steps = {shards}; raise it, or lower workers.count.max"
-            )
-        if not self.workers.elastic and batch % shards:
-            low, high = batch // shards * shards, -(-batch // shards) * shards
-            raise ValueError(
-                f"training.batch_size: {batch} images (global) must divide evenly over workers.count x "
-                f"grad_accumulation_steps = {shards}; try {high if low == 0 else f'{low} or {high}'}"
-            )
+        if self.model.widest > MOST_CHANNELS:
+            rule = f"times the largest of model.dim_mults must be at most {MOST_CHANNELS} channels"
+            raise RuleBroken("model.dim", rule, self.model.dim, "the paper's is 80, its largest multiple 4")
+        self._check_image_size()
+        self._check_batch_size()
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
         return self
+
+    def _check_image_size(self) -> None:
+        size, factor = self.data.image_size, self.model.downsampling
+        if self.adversarial is not None:
+            if size not in GAN_SIZES:
+                limits = f"{GAN_SIZES[0]} to {GAN_SIZES[-1]}"
+                raise RuleBroken(
+                    "data.image_size", f"must be a power of two from {limits} for {self.model.family}", size
+                )
+        elif size % factor:
+            near = max(16, round(size / factor) * factor)
+            raise RuleBroken(
+                "data.image_size",
+                f"must be divisible by {factor} for {len(self.model.dim_mults)} levels in model.dim_mults",
+                size,
+                f"try {near} or fewer levels",
+            )
+
+    def _check_batch_size(self) -> None:
+        batch, shards = self.training.batch_size, self.workers.max_count * self.training.grad_accumulation_steps
+        if self.workers.elastic and batch < shards:
+            raise RuleBroken(
+                "training.batch_size",
+                f"must be at least workers.count.max x grad_accumulation_steps = {shards} images (global)",
+                batch,
+                "raise it, or lower workers.count.max",
+            )
+        if not self.workers.elastic and batch % shards:
+            low, high = batch // shards * shards, -(-batch // shards) * shards
+            raise RuleBroken(
+                "training.batch_size",
+                f"images (global) must divide evenly over workers.count x grad_accumulation_steps = {shards}",
+                batch,
+                f"try {high if low == 0 else f'{low} or {high}'}",
+            )
 
     @property
     def batches_per_step(self) -> int:
@@ -95,7 +147,7 @@ class TrainingJob(Job):
         return 1 if self.adversarial is None else self.adversarial.n_critic
 
     def training_digest(self) -> str:
-        """Identifies what is trained: runs of the same digest continue each other, on any number of workers."""
+        """8 hex digits of what is trained: runs of the same digest continue each other, on any number of workers."""
         parts = {
             "seed": self.seed,
             "data": self.data.dataset_path,
@@ -108,12 +160,14 @@ class TrainingJob(Job):
 
 
 class TrainJob(TrainingJob):
+    """Trains one model, evaluates it and registers it."""
+
     kind: Literal["train"]
 
 
 def _is_a_model_uri(uri: str) -> str:
     if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
-        raise ValueError(f"must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model, got {uri}")
+        raise RuleBroken("", "must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model", uri)
     return uri
 
 
@@ -125,6 +179,8 @@ ModelUri = Annotated[
 
 
 class EvaluateJob(Job):
+    """Measures a model that is there already."""
+
     kind: Literal["evaluate"]
     model_uri: ModelUri
     data: DataConfig
@@ -132,8 +188,12 @@ class EvaluateJob(Job):
 
 
 class SampleJob(Job):
+    """Draws slices from a model into a folder."""
+
     kind: Literal["sample"]
     model_uri: ModelUri
-    count: PositiveInt = 64
-    out: str = "samples"
+    count: PositiveInt = Field(64, description="slices to draw")
+    out: str = Field(
+        "samples", description="folder for the PNGs, grid.png and samples.json: new, empty, or of earlier samples"
+    )
     sampling: SamplingConfig = SamplingConfig()

@@ -5,14 +5,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from lwddpm import families
-from lwddpm.config.section import PositiveInt, Section
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_none
+from lwddpm.families import Family
 
-Family = Literal["lw_ddpm", "ddpm", "gan", "wgan", "lsgan"]
 GAN_SIZES = (16, 32, 64, 128, 256)
-
-
-def _is_none(value: object) -> bool:
-    return value is None  # settings of GANs only: not in the dump, and so not in the digest, of a diffusion job
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ModelConfig(Section):
@@ -22,15 +20,23 @@ class ModelConfig(Section):
     entry holds for all further levels, down to 4x4.
     """
 
-    family: Family = "lw_ddpm"
-    dim: Annotated[int, Field(ge=8, multiple_of=8)] = 80
-    dim_mults: Annotated[
-        tuple[PositiveInt, ...], Field(min_length=2, max_length=6, description="default: 1, 2, 3, 4; GANs 1, 2, 4, 8")
-    ] = (1, 2, 3, 4)
-    attention: Literal["se", "linear", "none"] | None = Field(None, description="default: se, or linear for ddpm")
-    se_reduction: Annotated[int, Field(ge=1)] = 16
-    downsample_last: bool = Field(False, description="the prose's network: the last level is downsampled too")
-    latent_dim: PositiveInt | None = Field(None, exclude_if=_is_none, description="GANs: default 100")
+    family: Family = Field("lw_ddpm", description="lw_ddpm and ddpm are diffusion models; gan, wgan, lsgan are GANs")
+    dim: Annotated[int, Field(ge=8, multiple_of=8)] = Field(
+        80, description="channels at full size; a multiple of 8, for the groups of group norm"
+    )
+    dim_mults: Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=6)] = Field(
+        (1, 2, 3, 4), description="width of each level in multiples of dim; default: 1, 2, 3, 4; GANs 1, 2, 4, 8"
+    )
+    attention: Literal["se", "linear", "none"] | None = Field(
+        None, description="squeeze-and-excitation or linear attention; default: se, or linear for ddpm; not for GANs"
+    )
+    se_reduction: PositiveInt = Field(16, description="squeeze-and-excitation: channels for one hidden unit")
+    downsample_last: bool = Field(
+        False, description="as the paper's prose has it: the last level is downsampled too; its Table 1 fits without"
+    )
+    latent_dim: PositiveInt | None = Field(
+        None, exclude_if=is_none, description="GANs: length of the latent vector; default 100"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -38,9 +44,12 @@ class ModelConfig(Section):
         if not isinstance(values, dict):
             return values
         given = {key: value for key, value in values.items() if value is not None}
-        if values.get("family") in families.ADVERSARIAL:
-            return {"dim_mults": (1, 2, 4, 8), "latent_dim": 100} | given
-        return {"attention": "linear" if values.get("family") == "ddpm" else "se"} | given
+        return families.model_defaults(values.get("family")) | given
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest level."""
+        return self.dim * max(self.dim_mults)
 
     @property
     def downsampling(self) -> int:
@@ -49,51 +58,71 @@ class ModelConfig(Section):
 
 
 class DiffusionConfig(Section):
-    beta_schedule: Literal["linear", "cosine", "sigmoid"] = "cosine"
-    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = 1000
-    prediction_type: Literal["epsilon", "v_prediction"] = "epsilon"
-    loss: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
-    min_snr_gamma: Annotated[float, Field(gt=0)] | None = Field(None, description="min-SNR loss weights; 5 is usual")
+    """The forward process and what the network learns of it; docs/model.md and `diffusion.process` have the maths."""
+
+    beta_schedule: Literal["linear", "cosine", "sigmoid"] = Field(
+        "cosine", description="how the variance of the noise grows with the timestep"
+    )
+    num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = Field(1000, description="T, the length of the chain")
+    prediction_type: Literal["epsilon", "v_prediction"] = Field(
+        "epsilon", description="the network's target: the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0"
+    )
+    loss: Literal["smooth_l1", "l1", "l2"] = Field("smooth_l1", description="between prediction and target")
+    min_snr_gamma: PositiveFloat | None = Field(
+        None, description="min-SNR loss weights with this gamma, 5 is usual; default: every timestep weighs the same"
+    )
 
 
 class AdversarialConfig(Section):
-    """How a GAN's generator and discriminator are set against each other; each family has its published defaults."""
+    """How a GAN's generator and discriminator are set against each other; each family has its published defaults.
 
-    optimizer: Literal["adam", "rmsprop"] = "adam"
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None = Field(
-        None, description="of Adam; default 0.5, 0.999"
-    )
+    The defaults below are DCGAN's; `families.published` has the others. Only WGANs call the discriminator a critic.
+    """
+
+    optimizer: Literal["adam", "rmsprop"] = Field("adam", description="of both networks")
+    betas: tuple[Beta, Beta] | None = Field(None, description="of Adam; default 0.5, 0.999")
     lr_discriminator: Annotated[float, Field(gt=0, le=1)] | None = Field(None, description="default: training.lr")
     n_critic: PositiveInt = Field(1, description="discriminator updates, each on a new batch, for one of the generator")
-    clip: Annotated[float, Field(gt=0)] | None = Field(None, description="wgan: bound of each weight of the critic")
-    gradient_penalty: Annotated[float, Field(gt=0)] | None = Field(
+    clip: PositiveFloat | None = Field(None, description="wgan: bound of each weight of the critic")
+    gradient_penalty: PositiveFloat | None = Field(
         None, description="weight of the penalty on the critic's gradient, 10 is usual; for wgan instead of clip"
     )
-    discriminator_norm: Literal["spectral", "group", "none"] = "spectral"
+    discriminator_norm: Literal["spectral", "group", "none"] = Field(
+        "spectral", description="normalisation in the discriminator; not spectral where weights are clipped"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adam_has_betas(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("optimizer", "adam") == "adam" and values.get("betas") is None:
+            return {**values, "betas": (0.5, 0.999)}
+        return values
 
     @model_validator(mode="after")
-    def _bounds_and_optimizer_fit(self) -> "AdversarialConfig":
-        if self.optimizer == "adam" and self.betas is None:
-            object.__setattr__(self, "betas", (0.5, 0.999))
+    def _only_adam_has_betas(self) -> "AdversarialConfig":
         if self.optimizer == "rmsprop" and self.betas is not None:
-            raise ValueError(f"betas are Adam's, got {list(self.betas)} for rmsprop; leave them out")
+            raise RuleBroken("betas", "betas are Adam's, the optimizer is rmsprop", self.betas, "leave them out")
         return self
 
     def check(self, family: str) -> None:
         """Refuse a critic that the family's loss does not allow.
 
         Raises:
-            ValueError: the rule, what was found, the remedy.
+            RuleBroken: with the whole key, `adversarial.`...
         """
         if family != "wgan" and self.clip is not None:
-            raise ValueError(f"adversarial.clip: is for wgan, got {self.clip:g} for {family}; leave it out")
+            raise RuleBroken("adversarial.clip", f"is for wgan, not for {family}", self.clip, "leave it out")
         if family == "wgan" and (self.clip is None) == (self.gradient_penalty is None):
-            raise ValueError(
-                "adversarial.clip: wgan needs either clip or gradient_penalty to bound its critic, got "
-                f"{self.clip} and {self.gradient_penalty}; set one of them to null"
+            raise RuleBroken(
+                "adversarial.clip",
+                "wgan needs either clip or gradient_penalty to bound its critic",
+                {"clip": self.clip, "gradient_penalty": self.gradient_penalty},
+                "set one of them to null" if self.clip is not None else "give one of them",
             )
         if self.clip is not None and self.discriminator_norm == "spectral":
-            raise ValueError(
-                "adversarial.discriminator_norm: spectral rescales what clip bounds, so that one undoes the other; "
-                "take group or none"
+            raise RuleBroken(
+                "adversarial.discriminator_norm",
+                "must not rescale the weights that clip bounds, so that one undoes the other",
+                self.discriminator_norm,
+                "take group or none",
             )

@@ -1,59 +1,66 @@
 """Section `search` and its job."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import FailFast, Field, model_validator
 
-from lwddpm.config.evaluation import ONE_PASS, EvaluationConfig, one_pass
-from lwddpm.config.job import TrainingJob
-from lwddpm.config.section import PositiveInt, Section
+from lwddpm import families
+from lwddpm.config.evaluation import EvaluationConfig, check_one_pass
+from lwddpm.config.job import NameOfMany, TrainingJob
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import PositiveInt, Section, SeveralInt
 
-Objective = Literal[
-    "val/loss",
-    "eval/fid",
-    "eval/fd_lite0",
-    "eval/ssim_nearest",
-    "eval/ssim_reconstruction",
-    "parameters",
-    "sampling_seconds",
-    "peak_memory_mib",
-]
-STATIC_OBJECTIVES = ("parameters", "sampling_seconds", "peak_memory_mib")  # they say nothing about how training goes
-DENOISING_OBJECTIVES = ("val/loss", "eval/ssim_reconstruction")  # GANs have none of them
+DenoisingObjective = Literal["val/loss", "eval/ssim_reconstruction"]
+StaticObjective = Literal["parameters", "sampling_seconds", "peak_memory_mib"]
+Objective = Literal[DenoisingObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_nearest", StaticObjective]
+DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
+STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
+
+_PROXY_SIZE = {"num_samples": 64, "num_reference": 512}
 
 
 class SearchConfig(Section):
     """Which trials a search makes, how they are judged and when a weak one ends. Budgets are optimizer steps."""
 
     space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
-    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = "tpe"
+    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = Field(
+        "tpe", description="Optuna's sampler, which proposes values; cmaes: one objective only"
+    )
     num_trials: PositiveInt = Field(30, description="trials of the whole study; raise it to continue a finished one")
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = ("eval/fd_lite0",)
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = Field(
+        ("eval/fd_lite0",), description="what a trial is judged by; several make a Pareto front"
+    )
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what ends weak trials early")
     prune_on: Objective | None = Field(None, description="what early stopping compares; default: the first objective")
     max_steps: PositiveInt | None = Field(None, description="a trial's budget; default: the whole training")
     grace_steps: PositiveInt | None = Field(None, description="no trial ends earlier; default: a ninth of max_steps")
-    reduction_factor: Annotated[int, Field(ge=2)] = Field(3, description="ASHA: 1 trial in so many outlives a rung")
+    reduction_factor: SeveralInt = Field(3, description="ASHA: 1 trial in so many outlives a rung")
     max_concurrent: PositiveInt | None = Field(None, description="default: as many as the cluster has room for")
     storage: str | None = Field(None, description="Optuna storage URL; default: SQLite in the working folder")
     finish: Literal["best", "front", "none"] = Field(
         "best", description="which trials are trained to the end, evaluated and registered"
     )
     proxy: EvaluationConfig = Field(
-        EvaluationConfig(num_samples=64, num_reference=512, sampler="sde-dpmsolver++", num_inference_steps=20),
+        EvaluationConfig(**_PROXY_SIZE, sampler="sde-dpmsolver++", num_inference_steps=20),
         description="how eval/... objectives are measured during the search; its `metrics` follow from the objectives",
     )
 
     @model_validator(mode="after")
-    def _early_stopping_has_one_measure(self) -> "SearchConfig":
+    def _objectives_fit_sampler_and_scheduler(self) -> "SearchConfig":
         if len(set(self.objectives)) < len(self.objectives):
-            raise ValueError(f"search.objectives: each may be named once, got {list(self.objectives)}")
+            raise RuleBroken("objectives", "each may be named once", self.objectives)
         if self.sampler == "cmaes" and len(self.objectives) > 1:
-            raise ValueError("search.sampler: cmaes knows one objective only, got several; choose nsga2, tpe or random")
+            raise RuleBroken(
+                "sampler",
+                f"cmaes knows one objective only, and search.objectives names {len(self.objectives)}",
+                remedy="choose nsga2, tpe or random",
+            )
         if self.pruned_on in STATIC_OBJECTIVES and self.scheduler != "none":
-            raise ValueError(
-                f"search.prune_on: must be measured while training, got {self.pruned_on}; "
-                "name val/loss or an eval/ metric, or set search.scheduler: none"
+            raise RuleBroken(
+                "prune_on",
+                "must be measured while training",
+                self.pruned_on,
+                "name val/loss or an eval/ metric, or set search.scheduler: none",
             )
         return self
 
@@ -64,30 +71,41 @@ class SearchConfig(Section):
 
 
 class SearchJob(TrainingJob):
-    """`training` is the full budget, which only the winner gets; trials end at `search.max_steps`."""
+    """A search: `training` is the full budget, which only the winner gets; trials end at `search.max_steps`."""
 
     kind: Literal["search"]
+    name: NameOfMany
     search: SearchConfig
+
+    @model_validator(mode="before")
+    @classmethod
+    def _proxy_of_a_gan_draws_in_one_pass(cls, values: Any) -> Any:
+        search = values.get("search") if isinstance(values, dict) else None
+        if not isinstance(search, dict) or families.family_of(values) not in families.ADVERSARIAL:
+            return values
+        proxy = search.get("proxy", _PROXY_SIZE)
+        if not isinstance(proxy, dict):
+            return values
+        given = {name: value for name, value in proxy.items() if value is not None}
+        return {**values, "search": {**search, "proxy": families.ONE_PASS | given}}
 
     @model_validator(mode="after")
     def _trials_have_one_size(self) -> "SearchJob":
         if self.workers.elastic:
-            raise ValueError("workers.count: must be one number in a search, got a range; name its min")
+            raise RuleBroken("workers.count", "must be one number in a search, not a range", remedy="name its min")
         return self
 
     @model_validator(mode="after")
-    def _objectives_exist(self) -> "SearchJob":
-        search = self.search
+    def _gans_are_searched_for_what_they_have(self) -> "SearchJob":
         if self.adversarial is None:
             return self
-        for key, names in (("objectives", search.objectives), ("prune_on", (search.pruned_on,))):
+        for key, names in (("objectives", self.search.objectives), ("prune_on", (self.search.pruned_on,))):
             for name in names:
                 if name in DENOISING_OBJECTIVES:
-                    raise ValueError(
-                        f"search.{key}: {name} does not exist for {self.model.family}, which does not denoise; "
-                        "use eval/fd_lite0"
+                    raise RuleBroken(
+                        f"search.{key}",
+                        f"{name} does not exist for {self.model.family}, which does not denoise",
+                        remedy="use eval/fd_lite0",
                     )
-        given = search.proxy if "proxy" in search.model_fields_set else search.proxy.model_copy(update=ONE_PASS)
-        settled = search.model_copy(update={"proxy": one_pass(given, "search.proxy")})
-        object.__setattr__(self, "search", settled)
+        check_one_pass(self.search.proxy.model_dump(), "search.proxy")
         return self

@@ -1,22 +1,48 @@
-"""What sections of a job file have in common."""
+"""What all sections of a job file have in common: their base, and types of values that several of them use."""
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from lwddpm.config.rule import RuleBroken
+
+LARGEST_INT = 2**31 - 1  # of counts and sizes: far beyond what a machine holds, and safe in databases and on devices
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, le=LARGEST_INT)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST_INT)]
+SeveralInt = Annotated[int, Field(ge=2, le=LARGEST_INT)]
+PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, and a key it does not know is an error."""
+    """Base of every section: immutable, and a key it does not know is an error.
+
+    A section is complete when it is validated: defaults that follow from other settings are put in before, by a
+    validator of mode "before", and nothing is written afterwards.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_is_one_printable_line(cls, value: Any) -> Any:
+        """Texts become paths, addresses and names in tables, none of which takes a line break or a NUL."""
+        if isinstance(value, str):
+            control = next((character for character in value if character < " " or character == "\x7f"), None)
+            if control is not None:
+                raise RuleBroken("", "must be one line without control characters", control, "remove it")
+        return value
 
     def digest(self) -> str:
         """12 hex digits that change whenever any value changes."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def is_none(value: object) -> bool:
+    """For `exclude_if`: a setting that only GANs have is not in the dump, nor in the digest, of a diffusion job."""
+    return value is None

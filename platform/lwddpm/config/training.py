@@ -1,86 +1,119 @@
 """Sections `training` and `workers`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from lwddpm.config.section import PositiveInt, Section
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section
+
+Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
 
 class TrainingConfig(Section):
-    """`batch_size` is global: what each worker sees is derived."""
+    """How long and how the network is trained. A step is an optimizer step; an epoch is a pass over the slices."""
 
-    lr: Annotated[float, Field(gt=0, le=1)] = 5e-4
-    lr_schedule: Literal["constant", "cosine"] = "constant"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    batch_size: PositiveInt = 32
-    grad_accumulation_steps: PositiveInt = 1
-    epochs: PositiveInt | None = Field(None, description="default 250, unless max_steps is given")
-    max_steps: PositiveInt | None = Field(None, description="optimizer steps, instead of epochs")
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    horizontal_flip: bool = True
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    channels_last: bool | Literal["auto"] = "auto"
-    compile: bool | Literal["auto"] = "auto"
-    log_every_steps: PositiveInt = 20
-    checkpoint_every_epochs: Annotated[float, Field(gt=0)] = 1.0
-    keep_checkpoints: PositiveInt = 2
-    snapshot_epochs: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    lr: Annotated[float, Field(gt=0, le=1)] = Field(5e-4, description="learning rate, after the warm-up")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="after the warm-up; cosine falls to 0 at the last step"
+    )
+    warmup_steps: NonNegativeInt = Field(0, description="steps over which the learning rate rises from 0 to lr")
+    batch_size: PositiveInt = Field(
+        32, description="slices a step over all workers; each worker's share follows from workers.count"
+    )
+    grad_accumulation_steps: PositiveInt = Field(
+        1, description="parts of a worker's share that are in memory one after the other"
+    )
+    epochs: PositiveInt | None = Field(None, description="length in epochs; default 250, unless max_steps is given")
+    max_steps: PositiveInt | None = Field(None, description="length in optimizer steps, instead of epochs")
+    max_grad_norm: PositiveFloat | None = Field(
+        1.0, description="gradients are scaled down to this L2 norm; null: they are not"
+    )
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.999, description="of the moving average of the weights, which is what is sampled; 0: the weights themselves"
+    )
+    horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the device multiplies it fast"
+    )
+    channels_last: bool | Literal["auto"] = Field("auto", description="memory layout; auto: where it is faster")
+    compile: bool | Literal["auto"] = Field(
+        "auto", description="torch.compile; auto: on a GPU, for a training long enough, where there is a C compiler"
+    )
+    log_every_steps: PositiveInt = Field(20, description="steps whose mean is one point of the logged curves")
+    checkpoint_every_epochs: Epochs = Field(1.0, description="epochs, or a fraction of one, between checkpoints")
+    keep_checkpoints: PositiveInt = Field(2, description="the latest so many are kept")
+    snapshot_epochs: tuple[Epochs, ...] = Field(
         (), description="keep EMA weights and draw a sample grid at these epochs; the last step is always drawn"
     )
-    validation_samples: Annotated[int, Field(ge=0)] = Field(256, description="slices for val/loss; 0: none")
+    validation_samples: NonNegativeInt = Field(256, description="slices for val/loss; 0: none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_has_a_default(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("max_steps") is None:
+            return {**values, "epochs": 250}
+        return values
 
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
         if self.epochs is not None and self.max_steps is not None:
-            raise ValueError(
-                f"give epochs or max_steps, not both, got {self.epochs} and {self.max_steps}; set one of them to null"
-            )
-        if self.epochs is None and self.max_steps is None:
-            object.__setattr__(self, "epochs", 250)
+            lengths = {"epochs": self.epochs, "max_steps": self.max_steps}
+            raise RuleBroken("", "give epochs or max_steps, not both", lengths, "set one of them to null")
         return self
 
 
 class WorkerRange(Section):
     """An elastic worker group: it trains with as many workers as there is room for, and changes with the cluster."""
 
-    min: PositiveInt = 1
-    max: PositiveInt
+    min: PositiveInt = Field(1, description="it waits until there is room for so many")
+    max: PositiveInt = Field(description="it never grows beyond")
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "WorkerRange":
         if self.min >= self.max:
-            raise ValueError(
-                f"workers.count: min < max must hold, got {self.min} and {self.max}; for a fixed number give the number"
-            )
+            limits = {"min": self.min, "max": self.max}
+            raise RuleBroken("", "min < max must hold", limits, "for a fixed number give the number")
         return self
 
 
+def _number_or_range(value: Any) -> str:
+    return "range" if isinstance(value, dict | WorkerRange) else "number"
+
+
 class WorkersConfig(Section):
-    count: PositiveInt | WorkerRange = Field(1, description="a number, or {min, max}: as many as there is room for")
+    """The processes that share a training, and what each of them reserves of the machine or cluster."""
+
+    count: Annotated[
+        Annotated[PositiveInt, Tag("number")] | Annotated[WorkerRange, Tag("range")], Discriminator(_number_or_range)
+    ] = Field(1, description="a number, or {min, max}: as many as there is room for")
     use_gpu: bool | Literal["auto"] = Field("auto", description="auto: one GPU a worker where there are enough")
-    cpus_per_worker: Annotated[int, Field(ge=1)] | None = Field(None, description="default: the CPUs shared equally")
+    cpus_per_worker: PositiveInt | None = Field(None, description="default: the CPUs shared equally")
     gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = Field(1, description="less than 1: trials share a GPU")
-    max_failures: Annotated[int, Field(ge=0)] = Field(3, description="worker losses survived before the job fails")
+    max_failures: NonNegativeInt = Field(3, description="worker losses survived before the job fails")
 
     @model_validator(mode="after")
     def _workers_share_no_gpu(self) -> "WorkersConfig":
         if self.max_count > 1 and self.gpus_per_worker < 1 and self.use_gpu is not False:
-            raise ValueError(
-                f"workers.gpus_per_worker: workers of one group cannot share a GPU (NCCL), so it must be 1 for "
-                f"{self.max_count} workers, got {self.gpus_per_worker:g}; leave it out, or set workers.count: 1"
+            raise RuleBroken(
+                "gpus_per_worker",
+                f"must be 1 for {self.max_count} workers, for those of one group cannot share a GPU (NCCL)",
+                self.gpus_per_worker,
+                "leave it out, or set workers.count: 1",
             )
         return self
 
     @property
     def elastic(self) -> bool:
+        """Whether the number of workers changes with the cluster."""
         return isinstance(self.count, WorkerRange)
 
     @property
     def min_count(self) -> int:
+        """The fewest workers that train."""
         return self.count.min if isinstance(self.count, WorkerRange) else self.count
 
     @property
     def max_count(self) -> int:
+        """The most workers that train."""
         return self.count.max if isinstance(self.count, WorkerRange) else self.count

@@ -39,7 +39,7 @@ class Dataset:
         return self.manifest.version
 
     @property
-    def labels_names(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:
         """Class names; `labels` holds indices into them."""
         return self.manifest.label_names
 
@@ -77,8 +77,8 @@ class Dataset:
         return np.load(cached, mmap_mode="r")
 
     def labels(self, split: str) -> np.ndarray:
-        """Class indices, int64 [N], into `labels_names`, in the order of `images`."""
-        index = {name: i for i, name in enumerate(self.labels_names)}
+        """Class indices, int64 [N], into `label_names`, in the order of `images`."""
+        index = {name: i for i, name in enumerate(self.label_names)}
         return np.array([index[name] for name in self._column(split, "label")], dtype=np.int64)
 
     def sources(self, split: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of a run, for the screen and for print: matplotlib's object API, so that nothing needs a display.
+"""Figures of a run: slices, samples emerging from noise, losses.
 
 Slices are shown with one grey scale, 0 to 255, never stretched one by one.
 """
@@ -9,13 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-WIDTH_IN, DPI = 7.0, 200  # the width of a printed page's text
-TEXT_PT, TITLE_PT = 9, 10
+from lwddpm.evaluation.figure_style import (
+    LIGHT,
+    TEXT_PT,
+    TITLE_PT,
+    WIDTH_IN,
+    log_scale_if_wide,
+    new_figure,
+    style_axes,
+)
+
 GAP = 2  # white pixels between tiles
-BLUE, PALE_BLUE, ORANGE, PALE_ORANGE = "#1f5fa8", "#b9cfe6", "#d1600b", "#f0cdb4"
 Curve = Sequence[tuple[float, float]]
 
 
@@ -47,7 +53,7 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 def image_grid(images: np.ndarray, title: str, columns: int | None = None) -> Figure:
     """Slices, uint8 [N, S, S], in a grid under a title such as "Epoch 40"; n and the size are added."""
     grid = tile(images, columns)
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.22), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.22)
     axes = figure.subplots()
     _show(axes, grid)
     axes.set_title(f"{title}  ({_size(images)})", fontsize=TITLE_PT)
@@ -63,7 +69,8 @@ def real_beside_synthetic(real: np.ndarray, generated: np.ndarray, *, simulated:
     """
     rows = max(1, min(rows, math.isqrt(min(len(real), len(generated)))))
     shown = rows * rows
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2 + 0.42), dpi=DPI, layout=ConstrainedLayoutEngine(wspace=0.04))
+    figure = new_figure(WIDTH_IN / 2 + 0.42)
+    figure.set_layout_engine("constrained", wspace=0.04)
     left, right = figure.subplots(1, 2)
     for axes, images, title in (
         (left, real, "Simulated phantoms" if simulated else "Real"),
@@ -88,7 +95,7 @@ def denoising_strip(frames: np.ndarray, timesteps: Sequence[int]) -> Figure:
     if num_frames != len(timesteps):
         raise ValueError(f"every frame needs its timestep, got {num_frames} frames and {len(timesteps)} timesteps")
     grid = tile(frames.reshape(-1, size, size), num_frames)
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.3), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDTH_IN * grid.shape[0] / grid.shape[1] + 0.3)
     axes = figure.subplots()
     _show(axes, grid)
     centres = np.arange(max(num_samples, num_frames)) * (size + GAP) + (size - 1) / 2
@@ -110,19 +117,13 @@ def loss_curve(train: Curve, validation: Curve = (), label: str = "loss") -> Fig
     figure, axes = _loss_axes(label)
     drawn: list[np.ndarray] = []
     if len(train):
-        drawn.append(_draw_losses(axes, train, "training", BLUE, PALE_BLUE))
+        drawn.append(_draw_losses(axes, train, "training", 0))
     if len(validation):
         steps, losses = np.array(validation, dtype=float).T
-        axes.plot(steps, losses, color=ORANGE, linewidth=1.2, marker="o", markersize=3.5, label="validation")
+        axes.plot(steps, losses, color=LIGHT.cycle[1], linewidth=1.2, marker="o", markersize=3.5, label="validation")
         drawn.append(losses)
     if drawn:
-        values = np.concatenate(drawn)
-        values = values[np.isfinite(values)]
-        if len(values) and values.min() > 0 and values.max() > 10 * values.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.yaxis.set_minor_locator(NullLocator())
+        log_scale_if_wide(axes, np.concatenate(drawn), span=10)
         axes.legend(fontsize=TEXT_PT, frameon=False)
     return figure
 
@@ -135,32 +136,28 @@ def adversarial_losses(generator: Curve, discriminator: Curve, family: str) -> F
         family: names the loss.
     """
     figure, axes = _loss_axes(f"{family} loss")
-    for curve, name, color, pale in (
-        (generator, "generator", BLUE, PALE_BLUE),
-        (discriminator, "discriminator", ORANGE, PALE_ORANGE),
-    ):
+    for index, (curve, name) in enumerate(((generator, "generator"), (discriminator, "discriminator"))):
         if len(curve):
-            _draw_losses(axes, curve, name, color, pale)
+            _draw_losses(axes, curve, name, index)
     if axes.lines:
         axes.legend(fontsize=TEXT_PT, frameon=False)
     return figure
 
 
 def _loss_axes(label: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH_IN, WIDTH_IN / 2), dpi=DPI, layout="constrained")
+    figure = new_figure(WIDTH_IN / 2)
     axes = figure.subplots()
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel("optimizer steps", fontsize=TEXT_PT)
-    axes.set_ylabel(label, fontsize=TEXT_PT)
-    axes.tick_params(which="both", labelsize=TEXT_PT)
-    axes.grid(which="major", color="#e4e4e4", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("optimizer steps")
+    axes.set_ylabel(label)
+    style_axes(axes)
     return figure, axes
 
 
-def _draw_losses(axes: Axes, curve: Curve, name: str, color: str, pale: str) -> np.ndarray:
-    """Losses as logged and their moving mean; returns them."""
+def _draw_losses(axes: Axes, curve: Curve, name: str, color_index: int) -> np.ndarray:
+    """Losses as logged, pale, and their moving mean; returns the losses."""
+    color, pale = LIGHT.cycle[color_index], LIGHT.pale[color_index]
     steps, losses = np.array(curve, dtype=float).T
     smooth, window = _smoothed(losses)
     if window > 1:

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 from lwddpm.config import EvaluationConfig
+from lwddpm.wording import measured
 
 
 class Record(BaseModel):
@@ -64,11 +65,11 @@ class EvaluationResult(Record):
             "|---|---:|---:|---:|---|---|---|---|",
         ]
         for r in self.records:
-            floor = "-" if r.floor is None else _significant(r.floor)
+            floor = "-" if r.floor is None else measured(r.floor)
             reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
             network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
             lines.append(
-                f"| {r.name} | {_significant(r.value)} | {floor} | {r.n} | {reference} | {r.image_size} px | {network} "
+                f"| {r.name} | {measured(r.value)} | {floor} | {r.n} | {reference} | {r.image_size} px | {network} "
                 f"| {r.sampler}, {r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''} |"
             )
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - |" for u in self.unavailable]
@@ -78,7 +79,3 @@ class EvaluationResult(Record):
         lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
         lines += [f"- **{warning}**" for warning in self.warnings]
         return "\n".join(lines) + "\n"
-
-
-def _significant(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -1,35 +1,132 @@
-"""Evaluation of a saved model on the workers: samples, metrics with their floors, figures; all of it logged."""
+"""An evaluate job, and the last step of a training: samples, metrics with their floors, figures; all of it logged.
 
+What was measured is returned, and kept in the run folder of a training:
+
+    evaluation.json    the metrics, an EvaluationResult
+    samples.npy        the slices that they were measured on, uint8 [N, S, S]
+"""
+
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluationConfig
+from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory
+from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.files import whole_file, write_json
+from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.saved_model import fetch, fitting
 from lwddpm.progress import say
-from lwddpm.tracking.runs import TrackedRun, log_images
+from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
+from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import load_model, read_saved_model
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
 _STRIP_ROWS, _STRIP_FRAMES = 4, 8
+_RESULT, _SAMPLES = "evaluation.json", "samples.npy"
 
 
-def measure(
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation, and the slices that were measured: uint8 [N, S, S]."""
+
+    result: EvaluationResult
+    samples: np.ndarray
+
+    def save(self, run_dir: Path) -> None:
+        """Write both files into a run folder, the metrics last.
+
+        Raises:
+            JobError: the disk does not take them.
+        """
+        (run_dir / _RESULT).unlink(missing_ok=True)  # of an evaluation with other settings
+        with whole_file(run_dir / _SAMPLES) as partial, partial.open("wb") as stream:
+            np.save(stream, self.samples)
+        write_json(run_dir / _RESULT, json.loads(self.result.model_dump_json()))
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "Evaluation | None":
+        """What a run folder has; None where a file is missing (an earlier version kept no samples) or damaged."""
+        try:
+            result = EvaluationResult.model_validate_json((run_dir / _RESULT).read_bytes())
+            return cls(result, np.load(run_dir / _SAMPLES, allow_pickle=False))
+        except (FileNotFoundError, ValidationError, ValueError):
+            return None
+
+
+def run_evaluation(
+    job: EvaluateJob, session: Session, fresh: bool, *, dataset: Dataset | None = None
+) -> tuple[dict[str, Any], Evaluation]:
+    """Measure a saved or registered model, in an MLflow run of its own.
+
+    Args:
+        dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
+
+    Returns:
+        The job's summary, and the evaluation.
+
+    Raises:
+        ConfigError: no such model, or settings that do not fit it.
+        DataError: the dataset has no held-out slices.
+    """
+    model_dir, saved = fetch(job, session)
+    if saved.image_size != job.data.image_size:
+        raise ConfigError(
+            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
+            f"set data.image_size={saved.image_size}"
+        )
+    config = fitting(job.evaluation, saved, "evaluation")
+    uri = tracking_uri(job.tracking)
+    nested = dataset is not None
+    with (
+        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
+        ExportedSeries(job.name, run.run_id) as exported,
+    ):
+        if dataset is None:
+            dataset = prepare(job.data, session, fresh)
+        session.rest()
+        num_evaluated(dataset, config)
+        run.dataset(dataset)
+        evaluation = evaluate_model(model_dir, dataset, config, session, run, exported)
+        result = evaluation.result
+        run.values(result.metrics(), saved.step)
+        summary = {
+            "name": job.name,
+            "run_id": run.run_id,
+            "tracking_uri": public(uri),
+            "dataset": summary_of(dataset),
+            "parameters": saved.parameters,
+            "metrics": result.metrics(),
+            "unavailable": [u.model_dump() for u in result.unavailable],
+            "warnings": list(result.warnings),
+        }
+    return summary, evaluation
+
+
+def evaluate_model(
     model_dir: Path,
     dataset: Dataset,
     config: EvaluationConfig,
     session: Session,
     run: TrackedRun,
     exported: ExportedSeries,
-) -> EvaluationResult:
-    """Evaluate a model folder and log tables, images and figures to the run. Its numbers are the caller's to log.
+) -> Evaluation:
+    """Evaluate a model folder; log tables, images and figures to the run. The caller logs the numbers.
+
+    Args:
+        exported: the series of the job, which counts the CPUs and GPUs that are held.
 
     Raises:
         DataError: the dataset has no held-out slices.
@@ -38,35 +135,36 @@ def measure(
     if count < config.num_samples:
         say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")
     generated = generate_images(model_dir, config, max(count, _PICTURED), session, exported)
+    samples = generated[:count]
     result = evaluate(
-        generated[:count],
+        samples,
         dataset,
         config,
         extract=feature_extraction(session, config.inception_weights, exported),
         reconstruct=reconstruction(model_dir, config, session, exported),
     )
-    for missing in result.unavailable:
-        say(f"{missing.name} is not reported: {missing.reason}")
+    for unavailable in result.unavailable:
+        say(f"{unavailable.name} is not reported: {unavailable.reason}")
     for warning in result.warnings:
         say(f"warning: {warning}")
         run.tags({"lwddpm.warning": warning})
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
-    log_images(run, generated[:count])
-    _draw(model_dir, dataset, config, session, run, generated[:_PICTURED])
-    return result
+    log_images(run, samples)
+    _log_figures(model_dir, dataset, config, session, run, generated[:_PICTURED])
+    return Evaluation(result, samples)
 
 
 def reconstruction(
     model_dir: Path, config: EvaluationConfig, session: Session, exported: ExportedSeries | None = None
 ) -> Reconstruct | None:
-    """How to noise and denoise real slices, for models that denoise."""
+    """How to noise and denoise real slices; None for models that do not denoise."""
     if read_saved_model(model_dir).diffusion is None:
         return None
     return lambda images, timestep: reconstruct_images(model_dir, images, timestep, config, session, exported)
 
 
-def _draw(
+def _log_figures(
     model_dir: Path,
     dataset: Dataset,
     config: EvaluationConfig,
@@ -74,6 +172,7 @@ def _draw(
     run: TrackedRun,
     generated: np.ndarray,
 ) -> None:
+    """Real beside synthetic slices; of a diffusion model also samples emerging from noise."""
     real = dataset.images("test" if dataset.num("test") >= _PICTURED else "train")
     chosen = np.sort(np.random.default_rng(config.seed).choice(len(real), min(_PICTURED, len(real)), replace=False))
     simulated = dataset.manifest.simulated

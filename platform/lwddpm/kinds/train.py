@@ -1,7 +1,6 @@
-"""What a training job goes through: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
+"""A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
-import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,41 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import DataConfig, EvaluateJob, S, SampleJob, TrainJob, check_steps, one_pass
-from lwddpm.data.prepare import prepare_dataset
+from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
-from lwddpm.kinds.evaluate import measure
+from lwddpm.kinds.evaluate import Evaluation, evaluate_model
+from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
+from lwddpm.tracking.metric_log import Curves
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
 
 
-def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
-    dataset = prepare_dataset(data, session.map, fresh=fresh)
-    if "://" not in dataset.path:  # workers have working folders of their own
-        dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
-    manifest = dataset.manifest
-    kept = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
-    duplicates = manifest.duplicates
-    say(
-        f"dataset {dataset.path} version {dataset.version[:12]}: {kept}; {duplicates.exact_copies} exact copies and "
-        f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
-    )
-    for rejected in manifest.rejected[:5]:
-        say(f"  rejected {rejected.source}: {rejected.reason}")
-    if len(manifest.rejected) > 5:
-        say(f"  and {len(manifest.rejected) - 5} more: see {dataset.path}/dataset.json")
-    return dataset
+@dataclass(frozen=True)
+class FinishedTraining:
+    """What a training leaves.
+
+    Attributes:
+        summary: of the job, for people and `--json`; the content of `result.json`.
+        evaluation: None where the job asks for none, or an earlier version has not kept all of it.
+    """
+
+    summary: dict[str, Any]
+    evaluation: Evaluation | None
 
 
-def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Dataset | None = None) -> dict[str, Any]:
+def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Dataset | None = None) -> FinishedTraining:
     """Bring a training to its end, or say that it has been there.
 
     Args:
@@ -61,7 +57,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
-            return done
+            return FinishedTraining(done, Evaluation.load(folder) if job.evaluation else None)
         if fresh:
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
@@ -75,68 +71,10 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
             session.rest()
             check_dataset(job, dataset)
             run.dataset(dataset)
-            result = train_evaluate_register(job, dataset, folder, run, session, exported)
+            finished = train_evaluate_register(job, dataset, folder, run, session, exported)
             run.flush()
-            write_json(folder / "result.json", result)
-    return result
-
-
-def run_evaluation(
-    job: EvaluateJob, session: Session, fresh: bool, *, dataset: Dataset | None = None
-) -> dict[str, Any]:
-    """Measure a saved or registered model; `dataset` as in `run_training`."""
-    uri = tracking_uri(job.tracking)
-    connect(uri)
-    model_dir = registry.fetch_model(job.model_uri, models_folder(job, session))
-    saved = read_saved_model(model_dir)
-    if saved.image_size != job.data.image_size:
-        raise ConfigError(
-            f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
-            f"set data.image_size={saved.image_size}"
-        )
-    evaluation = fitting(job.evaluation, saved, "evaluation")
-    nested = dataset is not None
-    with (
-        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
-        ExportedSeries(job.name, run.run_id) as exported,
-    ):
-        if dataset is None:
-            dataset = prepare(job.data, session, fresh)
-        session.rest()
-        num_evaluated(dataset, evaluation)
-        run.dataset(dataset)
-        result = measure(model_dir, dataset, evaluation, session, run, exported)
-        run.values(result.metrics(), saved.step)
-        return {
-            "name": job.name,
-            "run_id": run.run_id,
-            "tracking_uri": public(uri),
-            "dataset": summary_of(dataset),
-            "parameters": saved.parameters,
-            "metrics": result.metrics(),
-            "unavailable": [u.model_dump() for u in result.unavailable],
-            "warnings": list(result.warnings),
-        }
-
-
-def models_folder(job: EvaluateJob | SampleJob, session: Session) -> Path | None:
-    """Where a registered model is kept: on a cluster workers on other nodes read it too, from shared storage."""
-    return Path(job.output) / "models" if session.address else None
-
-
-def fitting(sampling: S, saved: SavedModel, section: str) -> S:
-    """The settings as this model takes them: as they are, or one pass of a GAN's generator.
-
-    Raises:
-        ConfigError: they ask for what the model cannot do.
-    """
-    try:
-        if saved.diffusion is None:
-            return one_pass(sampling, section)
-        check_steps(sampling, saved.diffusion, section)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return sampling
+            write_json(folder / "result.json", finished.summary)
+    return finished
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:
@@ -167,24 +105,23 @@ def train_evaluate_register(
     session: Session,
     exported: ExportedSeries,
     lineage: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> FinishedTraining:
     """Bring a run folder to its end.
 
     Args:
+        exported: the series of the job.
         lineage: further tags of the registered version, such as the search it comes from.
-
-    Returns:
-        The job's summary.
     """
     model_dir = folder / "model"
     if not model_dir.exists():
         train_on_workers(job, dataset, folder, session, exported)
-    drawn = run.history("train/diversity")
-    if drawn and (warning := collapse_warning(drawn[-1][1])) is not None:
+    curves = training_curves(folder, run)
+    diversity = curves.get("train/diversity")
+    if diversity and (warning := collapse_warning(diversity[-1][1])) is not None:
         run.tags({"lwddpm.warning": warning})
-    run.figure(_loss_figure(job, run), "loss")
+    run.figure(_loss_figure(job, curves), "loss")
     saved = read_saved_model(model_dir)
-    result: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "name": job.name,
         "digest": job.digest(),
         "run_id": run.run_id,
@@ -196,16 +133,18 @@ def train_evaluate_register(
         "metrics": {},
         "model": None,
     }
-    evaluated = None
+    evaluation = None
     if job.evaluation is not None:
-        evaluated = measure(model_dir, dataset, job.evaluation, session, run, exported)
-        write_json(folder / "evaluation.json", json.loads(evaluated.model_dump_json()))
-        result |= {"metrics": evaluated.metrics(), "unavailable": [u.model_dump() for u in evaluated.unavailable]}
-        result |= {"warnings": list(evaluated.warnings)}
+        evaluation = evaluate_model(model_dir, dataset, job.evaluation, session, run, exported)
+        (folder / "result.json").unlink(missing_ok=True)  # of another evaluation, whose files are replaced now
+        evaluation.save(folder)
+        result = evaluation.result
+        summary |= {"metrics": result.metrics(), "unavailable": [u.model_dump() for u in result.unavailable]}
+        summary |= {"warnings": list(result.warnings)}
     if job.registry is None:
-        run.values(result["metrics"], saved.step)
+        run.values(summary["metrics"], saved.step)
     else:
-        card = model_card(job, saved, dataset, evaluated)
+        card = model_card(job, saved, dataset, evaluation.result if evaluation else None)
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
@@ -215,31 +154,19 @@ def train_evaluate_register(
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **(lineage or {}),
         }
-        version = registry.register(run, model_dir, job.registry, tags, result["metrics"], saved.step, card)
-        result["model"] = {
+        version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
+        summary["model"] = {
             "name": version.name,
             "version": version.version,
             "alias": job.registry.alias,
             "uri": f"models:/{version.name}@{job.registry.alias}",
         }
-    return result
+    return FinishedTraining(summary, evaluation)
 
 
-def _loss_figure(job: TrainJob, run: TrackedRun) -> Figure:
-    train = run.history("train/loss")
+def _loss_figure(job: TrainJob, curves: Curves) -> Figure:
+    train = curves.get("train/loss", [])
     if job.diffusion is None:
-        return figures.adversarial_losses(train, run.history("train/loss_discriminator"), job.model.family)
+        return figures.adversarial_losses(train, curves.get("train/loss_discriminator", []), job.model.family)
     label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
-    return figures.loss_curve(train, run.history("val/loss"), label)
-
-
-def summary_of(dataset: Dataset) -> dict[str, Any]:
-    manifest = dataset.manifest
-    return {
-        "path": dataset.path,
-        "version": dataset.version,
-        "simulated": manifest.simulated,
-        "splits": {name: split.num for name, split in manifest.splits.items()},
-        "rejected": len(manifest.rejected),
-        "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts"}),
-    }
+    return figures.loss_curve(train, curves.get("val/loss", []), label)

@@ -1,6 +1,6 @@
 """What a comparison measured: all that its report is drawn from, in one folder.
 
-    report.json       Report: rows, measurements, protocols, where everything comes from
+    report.json       ComparisonReport: rows, measurements, protocols, where everything comes from
     curves.parquet    logged losses: columns system, metric, step, epoch, value
     images.npz        slices, uint8, by name; see `Images`
 
@@ -17,17 +17,19 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.errors import DataError
+from lwddpm.evaluation.result import Unavailable
 from lwddpm.files import whole_file
 
 REPORT, CURVES, IMAGES = "report.json", "curves.parquet", "images.npz"
-SCHEMA_VERSION = 1
+# 1: `schema_version` instead of `format`
+FORMAT = 2
 
 
-class Record(BaseModel):
+class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-class Training(Record):
+class Training(_Stored):
     """One trained network.
 
     Attributes:
@@ -48,8 +50,8 @@ class Training(Record):
     warnings: tuple[str, ...] = ()
 
 
-class System(Record):
-    """A row of the table: a training, and how it is sampled.
+class MeasuredSystem(_Stored):
+    """What a row of the table is about: a system's trainings, and how they are sampled.
 
     Attributes:
         trainings: labels, one for each seed.
@@ -63,7 +65,7 @@ class System(Record):
     inference_steps: int | None
 
 
-class Measurement(Record):
+class Measurement(_Stored):
     """Metrics of one set of generated slices.
 
     Attributes:
@@ -88,7 +90,7 @@ class Measurement(Record):
     floors: dict[str, float]
 
 
-class Cost(Record):
+class Cost(_Stored):
     """Cost of one system, measured in a fresh process in every round.
 
     Attributes:
@@ -103,7 +105,7 @@ class Cost(Record):
     seconds_per_64: tuple[float, ...]
 
 
-class SampleSize(Record):
+class SampleSize(_Stored):
     """Fréchet distances of n slices from the training slices; one value for each disjoint or random subset."""
 
     label: str
@@ -111,7 +113,7 @@ class SampleSize(Record):
     values: tuple[float, ...]
 
 
-class NoiseHistogram(Record):
+class NoiseHistogram(_Stored):
     """Pixels of true and of predicted noise, by slice.
 
     Attributes:
@@ -126,26 +128,21 @@ class NoiseHistogram(Record):
     predicted: tuple[tuple[int, ...], ...]
 
 
-class Missing(Record):
-    """A metric that was asked for and could not be computed."""
-
-    name: str
-    reason: str
-
-
-class Report(Record):
-    """A comparison.
+class ComparisonReport(_Stored):
+    """What a comparison has measured.
 
     Attributes:
+        format: of the three files; `load` reads earlier ones too.
         created: when the comparison began, ISO 8601, UTC.
         environment: machine and versions, as shown.
         dataset: path, version, num by split, labels.
         distance: the Fréchet distance that could be computed: `fid`, else `fd_lite0`.
-        num_batches_per_epoch: optimizer steps.
+        missing: metrics that were asked for and could not be computed.
         snr: signal-to-noise ratio of the noising by schedule, [timesteps].
+        strips: noising steps in each frame of the strips `forward` and `reverse`.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    format: int = FORMAT
     name: str
     run_id: str
     created: str
@@ -159,8 +156,8 @@ class Report(Record):
     distance: str
     extractor: str
     weights_sha256: str
-    missing: tuple[Missing, ...]
-    systems: tuple[System, ...]
+    missing: tuple[Unavailable, ...]
+    systems: tuple[MeasuredSystem, ...]
     trainings: tuple[Training, ...]
     measurements: tuple[Measurement, ...]
     costs: tuple[Cost, ...]
@@ -187,9 +184,9 @@ class Images(dict[str, np.ndarray]):
     """
 
 
-class ReportData(Record):
+class ReportData(_Stored):
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
-    report: Report
+    report: ComparisonReport
     curves: Curves
     images: Images
 
@@ -220,18 +217,13 @@ def load(folder: Path) -> ReportData:
     """Read a report's data; nothing is unpickled.
 
     Raises:
-        DataError: files are missing, damaged or of another version.
+        DataError: files are missing, damaged, or of a format that this version does not know.
     """
     for name in (REPORT, CURVES, IMAGES):
         if not (folder / name).is_file():
             raise DataError(f"{folder}: no report data here ({name} is missing); name the folder of a comparison")
     try:
-        values = json.loads((folder / REPORT).read_text())
-        if values.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"{folder}: report data must have schema_version {SCHEMA_VERSION}, got {values.get('schema_version')}; "
-                "run the comparison again with this version"
-            )
+        values = _current_format(json.loads((folder / REPORT).read_text()), folder)
         curves: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
         for row in pq.read_table(folder / CURVES).to_pylist():
             points = curves.setdefault((row["system"], row["metric"]), [])
@@ -239,9 +231,25 @@ def load(folder: Path) -> ReportData:
         with np.load(folder / IMAGES, allow_pickle=False) as stored:
             images = Images({name: stored[name] for name in stored.files})
         return ReportData(
-            report=Report.model_validate(values),
+            report=ComparisonReport.model_validate(values),
             curves=Curves({key: np.array(points, dtype=float) for key, points in curves.items()}),
             images=images,
         )
     except (OSError, ValueError, ValidationError, pa.ArrowException) as error:
         raise DataError(f"{folder}: the report data are damaged: {' '.join(str(error).split())}") from None
+
+
+def _current_format(values: Any, folder: Path) -> dict[str, Any]:
+    """The content of report.json as this version writes it."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{REPORT} must hold an object, got {type(values).__name__}")
+    stored = values.get("format", values.get("schema_version"))
+    if stored == 1:
+        return {"format": FORMAT} | {key: value for key, value in values.items() if key != "schema_version"}
+    if stored != FORMAT:
+        name = values.get("name", "NAME")
+        raise DataError(
+            f"{folder / REPORT}: must have format 1 to {FORMAT}, got {stored}; draw it with the version that wrote it, "
+            f"or run the comparison {name} again with this one (lwddpm run JOB --fresh)"
+        )
+    return values

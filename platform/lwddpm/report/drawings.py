@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from lwddpm.evaluation.figure_style import Theme
 from lwddpm.report import pictures, plots
 from lwddpm.report.data import Measurement, ReportData
-from lwddpm.report.style import Theme, display_name
+from lwddpm.report.results import num_slices
+from lwddpm.report.style import display_name
+from lwddpm.wording import listed, number
 
 
 class Drawing(NamedTuple):
@@ -33,10 +36,10 @@ def drawings(data: ReportData) -> list[Drawing]:
     report, images = data.report, data.images
     size = f"{report.image_size} x {report.image_size} px"
     source = "simulated slices" if report.simulated else "real slices"
-    found: list[Drawing] = []
+    figures: list[Drawing] = []
 
     def add(key: str, number: str, title: str, caption: str, draw: Callable[..., Figure], part: str = "paper") -> None:
-        found.append(Drawing(key, number, title, caption, part, draw))
+        figures.append(Drawing(key, number, title, caption, part, draw))
 
     schedule = report.settings["diffusion"]["beta_schedule"]
     if "forward" in images:
@@ -73,7 +76,7 @@ def drawings(data: ReportData) -> list[Drawing]:
     if any(name.startswith("epochs/") for name in images):
         caption = (
             "Every system drawing from the same noise at the same shares of its training, which in the paper's 250 "
-            f"epochs are {_words([f'{epoch:g}' for epoch in report.settings['compare']['snapshot_epochs']])}. "
+            f"epochs are {listed([number(epoch) for epoch in report.settings['compare']['snapshot_epochs']])}. "
             f"{_samplers(data)} Synthetic."
         )
         add("epochs", "Figure 8", "Samples while training", caption, partial(pictures.epochs, data))
@@ -84,16 +87,16 @@ def drawings(data: ReportData) -> list[Drawing]:
         )
         add("schedules", "Figure 9", "Linear against cosine schedule", caption, partial(plots.schedules, data))
     if report.group("system"):
-        caption = f"Table 1 drawn: means with 95 % intervals, n = {_n(report.group('system'))} slices."
+        caption = f"Table 1 drawn: means with 95 % intervals, n = {num_slices(report.group('system'))} slices."
         add("quality", "Figure A", "Quality of every system", caption, partial(plots.quality, data), "beyond")
-    if found_steps := report.group("steps"):
+    if by_steps := report.group("steps"):
         caption = (
-            f"{display_name(found_steps[0].system)} sampled with few and many steps, n = {_n(found_steps)}, one seed. "
-            "Dotted: as many real held-out slices."
+            f"{display_name(by_steps[0].system)} sampled with few and many steps, n = {num_slices(by_steps)}, one "
+            "seed. Dotted: as many real held-out slices."
         )
         add("steps", "Figure B", "Quality against sampling steps", caption, partial(plots.steps, data), "beyond")
-    if found_epochs := report.group("epochs"):
-        caption = f"n = {_n(found_epochs)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
+    if by_epoch := report.group("epochs"):
+        caption = f"n = {num_slices(by_epoch)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
         add(
             "quality_epochs",
             "Figure C",
@@ -109,7 +112,7 @@ def drawings(data: ReportData) -> list[Drawing]:
             "values of equal n may be compared."
         )
         add("sample_size", "Figure D", "Distance against n", caption, partial(plots.sample_size, data), "beyond")
-    return found
+    return figures
 
 
 def _denoiser(data: ReportData) -> str:
@@ -122,7 +125,7 @@ def _denoiser(data: ReportData) -> str:
 def _samplers(data: ReportData) -> str:
     """How each diffusion system is sampled."""
     return (
-        _words(
+        listed(
             [
                 f"{display_name(s.name)} in {s.inference_steps} {display_name(s.sampler)} steps"
                 for s in data.report.systems
@@ -133,8 +136,8 @@ def _samplers(data: ReportData) -> str:
     )
 
 
-def _sampler(found: list[Measurement]) -> str:
-    return f"{display_name(found[0].sampler or '')}, {found[0].inference_steps} steps"
+def _sampler(measurements: list[Measurement]) -> str:
+    return f"{display_name(measurements[0].sampler or '')}, {measurements[0].inference_steps} steps"
 
 
 def _shared_weights(data: ReportData) -> str:
@@ -142,16 +145,8 @@ def _shared_weights(data: ReportData) -> str:
     return "DDPM and DDIM are the same network." if {"ddpm", "ddim"} <= names else ""
 
 
-def _over(found: list[Measurement]) -> str:
-    seeds, trainings = {m.sampling_seed for m in found}, {m.training_seed for m in found}
+def _over(measurements: list[Measurement]) -> str:
+    seeds, trainings = {m.sampling_seed for m in measurements}, {m.training_seed for m in measurements}
     if len(trainings) > 1:
         return f" over {len(trainings)} trainings"
     return f" over {len(seeds)} sampling seeds" if len(seeds) > 1 else ""
-
-
-def _n(found: list[Measurement]) -> str:
-    return "/".join(str(n) for n in sorted({m.n for m in found}))
-
-
-def _words(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""

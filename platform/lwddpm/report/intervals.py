@@ -13,7 +13,7 @@ import numpy as np
 CONFIDENCE = 0.95
 
 
-class Estimate(NamedTuple):
+class MeanInterval(NamedTuple):
     """A mean with its interval; the bounds are None without repeats.
 
     Attributes:
@@ -30,7 +30,7 @@ class Estimate(NamedTuple):
         return None if self.high is None else self.high - self.mean
 
 
-class Comparison(NamedTuple):
+class Difference(NamedTuple):
     """First minus second, or first over second for a ratio, with its interval.
 
     Attributes:
@@ -43,50 +43,50 @@ class Comparison(NamedTuple):
     differs: int
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def mean_interval(values: Sequence[float]) -> MeanInterval:
     """Mean of repeats.
 
     Raises:
         ValueError: no values, or one that is not finite.
     """
-    found = _checked(values)
-    mean = float(found.mean())
-    if len(found) < 2:
-        return Estimate(mean, None, None, len(found))
-    half = _quantile(len(found) - 1) * float(found.std(ddof=1)) / math.sqrt(len(found))
-    return Estimate(mean, mean - half, mean + half, len(found))
+    repeats = _finite(values)
+    mean, n = float(repeats.mean()), len(repeats)
+    if n < 2:
+        return MeanInterval(mean, None, None, n)
+    half = _quantile(n - 1) * float(repeats.std(ddof=1)) / math.sqrt(n)
+    return MeanInterval(mean, mean - half, mean + half, n)
 
 
-def difference(first: Sequence[float], second: Sequence[float]) -> Comparison:
+def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of the first minus mean of the second; undecided unless both were repeated."""
-    a, b = _checked(first), _checked(second)
+    a, b = _finite(first), _finite(second)
     value = float(a.mean() - b.mean())
     if min(len(a), len(b)) < 2:
-        return Comparison(value, None, None, 0)
+        return Difference(value, None, None, 0)
     spread_a, spread_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
     spread = spread_a + spread_b
     if spread == 0:
-        return Comparison(value, value, value, _sign(value))
+        return Difference(value, value, value, _sign(value))
     weights = spread_a**2 / (len(a) - 1) + spread_b**2 / (len(b) - 1)
     # tiny spreads underflow when squared: fewer degrees of freedom are the careful choice
     freedom = spread**2 / weights if weights > 0 else min(len(a), len(b)) - 1
     half = _quantile(freedom) * math.sqrt(spread)
     low, high = value - half, value + half
-    return Comparison(value, low, high, 1 if low > 0 else -1 if high < 0 else 0)
+    return Difference(value, low, high, 1 if low > 0 else -1 if high < 0 else 0)
 
 
-def ratio(first: Sequence[float], second: Sequence[float]) -> Comparison:
+def ratio(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Geometric mean of the first over that of the second.
 
     Raises:
         ValueError: a value is not above zero.
     """
-    a, b = _checked(first), _checked(second)
+    a, b = _finite(first), _finite(second)
     if min(a.min(), b.min()) <= 0:
         raise ValueError(f"a ratio needs values above 0, got {min(a.min(), b.min())}")
     logs = difference(np.log(a).tolist(), np.log(b).tolist())
     low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
-    return Comparison(math.exp(logs.value), low, high, logs.differs)
+    return Difference(math.exp(logs.value), low, high, logs.differs)
 
 
 def ties(rows: Sequence[Sequence[float]], *, lowest: bool) -> list[bool]:
@@ -96,18 +96,18 @@ def ties(rows: Sequence[Sequence[float]], *, lowest: bool) -> list[bool]:
         rows: repeats of every row.
         lowest: whether low values are good.
     """
-    means = [estimate(row).mean for row in rows]
+    means = [mean_interval(row).mean for row in rows]
     best = means.index(min(means) if lowest else max(means))
     tied = [index != best and difference(row, rows[best]).differs == 0 for index, row in enumerate(rows)]
     tied[best] = any(tied)
     return tied
 
 
-def _checked(values: Sequence[float]) -> np.ndarray:
-    found = np.asarray(values, dtype=float)
-    if found.size == 0 or not np.isfinite(found).all():
-        raise ValueError(f"an estimate needs finite values, got {list(values)}")
-    return found
+def _finite(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"a mean needs finite values, at least one, got {list(values)}")
+    return array
 
 
 def _sign(value: float) -> int:

@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lwddpm.evaluation.figure_style import DARK, LIGHT, THEMES, render
 from lwddpm.files import complete_folder, write_whole
 from lwddpm.progress import bar
 from lwddpm.report.data import ReportData
-from lwddpm.report.style import DARK, LIGHT, THEMES, render
 from lwddpm.report.view import view
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -42,15 +42,15 @@ def draw(data: ReportData, folder: Path) -> Path:
     return folder / HTML
 
 
-def _markdown(found: dict[str, Any]) -> str:
+def _markdown(content: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    return environment.get_template("report.md").render(found)
+    return environment.get_template("report.md").render(content)
 
 
-def _html(found: dict[str, Any], figures: Path) -> str:
+def _html(content: dict[str, Any], figures: Path) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -65,7 +65,7 @@ def _html(found: dict[str, Any], figures: Path) -> str:
 
     environment.globals["embedded"] = embedded
     environment.globals["themes"] = [LIGHT.name, DARK.name]
-    return environment.get_template("report.html").render(found)
+    return environment.get_template("report.html").render(content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -3,9 +3,11 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from lwddpm.evaluation.figure_style import Theme, new_figure
+from lwddpm.evaluation.figures import GAP
 from lwddpm.report.data import ReportData
 from lwddpm.report.published import TABLE_1
-from lwddpm.report.style import Theme, display_name, height_of, new_figure, rows_of_slices
+from lwddpm.report.style import display_name, height_of, rows_of_slices
 
 PER_EPOCH = 4  # slices a system and epoch in Figure 8
 
@@ -25,10 +27,14 @@ def strip(data: ReportData, name: str, theme: Theme) -> Figure:
 
 def classes(data: ReportData, theme: Theme) -> Figure:
     """Figure 4: real slices by class."""
-    found = {name.removeprefix("class/"): images for name, images in data.images.items() if name.startswith("class/")}
-    columns = max(map(len, found.values()))
-    figure = new_figure(height_of(len(found), columns, 1.2) + 0.1)
-    rows_of_slices(figure.subplots(), [(label.replace("_", "\n"), images) for label, images in found.items()], theme)
+    rows = [
+        (name.removeprefix("class/").replace("_", "\n"), images)
+        for name, images in data.images.items()
+        if name.startswith("class/")
+    ]
+    columns = max(len(images) for _, images in rows)
+    figure = new_figure(height_of(len(rows), columns, 1.2) + 0.1)
+    rows_of_slices(figure.subplots(), rows, theme)
     return figure
 
 
@@ -69,9 +75,9 @@ def epochs(data: ReportData, theme: Theme) -> Figure:
     rows_of_slices(axes, rows, theme, columns, group=PER_EPOCH)
     axes.set_xlabel("share of the training")
     axes.xaxis.set_label_position("top")
-    size = rows[0][1].shape[-1] + 2
+    pitch = rows[0][1].shape[-1] + GAP
     for column in range(1, len(columns)):
-        axes.axvline(column * PER_EPOCH * size - 1.5, color=theme.ink, linewidth=0.8)
+        axes.axvline(column * PER_EPOCH * pitch - 1.5, color=theme.ink, linewidth=0.8)
     return figure
 
 

@@ -6,31 +6,22 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lwddpm.evaluation.figure_style import SMALL_PT, WIDTH_IN, Theme, log_scale_if_wide, new_figure
 from lwddpm.evaluation.noise import wasserstein
-from lwddpm.report import table
+from lwddpm.report import results
 from lwddpm.report.data import Measurement, NoiseHistogram, ReportData
-from lwddpm.report.intervals import estimate
+from lwddpm.report.intervals import mean_interval
 from lwddpm.report.published import GANS, TABLE_1
-from lwddpm.report.style import (
-    DASHES,
-    MARKS,
-    SMALL_PT,
-    WIDTH_IN,
-    Theme,
-    display_name,
-    height_of,
-    new_figure,
-    rows_of_slices,
-)
+from lwddpm.report.style import DASHES, MARKS, display_name, height_of, rows_of_slices
 
 BOOTSTRAPS = 200
 
 
 def quality(data: ReportData, theme: Theme) -> Figure:
     """The table's quality columns with intervals and floors."""
-    rows = [row for row in table.rows(data.report) if row.distance]
+    rows = [row for row in results.rows(data.report) if row.distance]
     figure = new_figure(0.8 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, quantity, label in (
@@ -68,10 +59,10 @@ def quality(data: ReportData, theme: Theme) -> Figure:
 def noise(data: ReportData, theme: Theme) -> Figure:
     """Figure 6: pixels of true and of predicted noise."""
     order = list(TABLE_1)
-    found = sorted(data.report.noise, key=lambda histogram: order.index(histogram.system))
+    histograms = sorted(data.report.noise, key=lambda histogram: order.index(histogram.system))
     figure = new_figure(2.5)
-    panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
-    for axes, histogram in zip(panels, found, strict=True):
+    panels = figure.subplots(1, len(histograms), sharey=True, squeeze=False)[0]
+    for axes, histogram in zip(panels, histograms, strict=True):
         edges = np.array(histogram.edges)
         true, predicted = _density(histogram.true, edges), _density(histogram.predicted, edges)
         axes.stairs(true, edges, fill=True, color=theme.faint, label="true noise")
@@ -104,7 +95,7 @@ def losses(data: ReportData, theme: Theme) -> Figure:
     """Figure 7: what every system minimised; the scales of different losses say nothing about each other."""
     denoising = [name for name in _systems(data) if name not in GANS and _curves(data, name)]
     adversarial = [name for name in _systems(data) if name in GANS and _curves(data, name)]
-    panels = [found for found in (denoising, *([name] for name in adversarial)) if found]
+    panels = [names for names in (denoising, *([name] for name in adversarial)) if names]
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(2.3 * rows + 0.1)
@@ -141,7 +132,7 @@ def losses(data: ReportData, theme: Theme) -> Figure:
 
 def schedules(data: ReportData, theme: Theme) -> Figure:
     """Figure 9: samples, signal-to-noise ratio and Fréchet distance with either schedule."""
-    variants = table.ablation(data.report, "schedule")
+    variants = results.ablation(data.report, "schedule")
     rows = [
         (f"{display_name(v.system)}\n{v.label}", data.images[key])
         for v in variants
@@ -163,26 +154,26 @@ def schedules(data: ReportData, theme: Theme) -> Figure:
     left.set_ylabel("signal-to-noise ratio (dB)")
     left.legend(title="schedule", title_fontsize=SMALL_PT)
     _dots(right, variants, theme)
-    right.set_xlabel(f"{_distance(data)}, n = {_n(data.report.group('schedule'))}")
+    right.set_xlabel(f"{_distance(data)}, n = {results.num_slices(data.report.group('schedule'))}")
     return figure
 
 
 def ablation(data: ReportData, name: str, theme: Theme) -> Figure:
     """One ablation: samples above, distances below."""
-    variants = table.ablation(data.report, name)
+    variants = results.ablation(data.report, name)
     figure = new_figure(0.7 + 0.34 * len(variants))
     axes = figure.subplots()
     _dots(axes, variants, theme)
-    axes.set_xlabel(f"{_distance(data)} (lower is better), n = {_n(data.report.group(name))}")
+    axes.set_xlabel(f"{_distance(data)} (lower is better), n = {results.num_slices(data.report.group(name))}")
     return figure
 
 
-def _dots(axes: Axes, variants: Sequence[table.Variant], theme: Theme) -> None:
+def _dots(axes: Axes, variants: Sequence[results.VariantRow], theme: Theme) -> None:
     for place, variant in enumerate(variants):
-        found = variant.distance.estimate
-        half = found.half_width
+        estimate = variant.distance.estimate
+        half = estimate.half_width
         axes.errorbar(
-            found.mean,
+            estimate.mean,
             place,
             xerr=None if half is None else [[half], [half]],
             fmt=MARKS[variant.system],
@@ -203,19 +194,21 @@ def _dots(axes: Axes, variants: Sequence[table.Variant], theme: Theme) -> None:
 
 def steps(data: ReportData, theme: Theme) -> Figure:
     """Quality against sampling steps."""
-    found = data.report.group("steps")
+    measurements = data.report.group("steps")
     figure = new_figure(2.9)
     left, right = figure.subplots(1, 2)
-    for axes, metric in ((left, data.report.distance), (right, table.SSIM)):
-        for index, label in enumerate(dict.fromkeys(m.label for m in found)):
-            points = sorted((m.x or 0, m.values[metric]) for m in found if m.label == label and metric in m.values)
+    for axes, metric in ((left, data.report.distance), (right, results.SSIM)):
+        for index, label in enumerate(dict.fromkeys(m.label for m in measurements)):
+            points = sorted(
+                (m.x or 0, m.values[metric]) for m in measurements if m.label == label and metric in m.values
+            )
             xs, ys = zip(*points, strict=True) if points else ((), ())
             axes.plot(
                 xs, ys, color=theme.cycle[index], marker="osD"[index % 3], markersize=4, label=display_name(label)
             )
-        _floor_line(axes, found, metric, theme)
+        _floor_line(axes, measurements, metric, theme)
         axes.set_xscale("log")
-        places = sorted({int(m.x or 0) for m in found})
+        places = sorted({int(m.x or 0) for m in measurements})
         axes.set_xticks(places, [str(place) for place in places])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("sampling steps")
@@ -228,11 +221,11 @@ def steps(data: ReportData, theme: Theme) -> Figure:
 
 def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
     """Quality against training epochs."""
-    found = data.report.group("epochs")
+    measurements = data.report.group("epochs")
     figure = new_figure(3.0)
     axes = figure.subplots()
     for name in _systems(data):
-        points = sorted((m.x or 0, m.values[data.report.distance]) for m in found if m.label == name)
+        points = sorted((m.x or 0, m.values[data.report.distance]) for m in measurements if m.label == name)
         if points:
             xs, ys = zip(*points, strict=True)
             axes.plot(
@@ -244,10 +237,10 @@ def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
                 markersize=4,
                 label=display_name(name),
             )
-    _floor_line(axes, found, data.report.distance, theme)
+    _floor_line(axes, measurements, data.report.distance, theme)
     _log_if_wide(axes)
     axes.set_xlabel("epochs of training")
-    axes.set_ylabel(f"{_distance(data)}, n = {_n(found)}")
+    axes.set_ylabel(f"{_distance(data)}, n = {results.num_slices(measurements)}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -255,18 +248,18 @@ def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
 
 def sample_size(data: ReportData, theme: Theme) -> Figure:
     """Fréchet distance against the number of slices: part of every value is the number's doing."""
-    found = data.report.sample_sizes
+    sample_sizes = data.report.sample_sizes
     figure = new_figure(2.9, WIDTH_IN * 0.8)
     axes = figure.subplots()
-    for label in dict.fromkeys(size.label for size in found):
-        sizes = [size for size in found if size.label == label]
+    for label in dict.fromkeys(size.label for size in sample_sizes):
+        sizes = [size for size in sample_sizes if size.label == label]
         color, mark = theme.systems.get(label, theme.real), MARKS.get(label, "x")
-        means = [estimate(size.values).mean for size in sizes]
+        means = [mean_interval(size.values).mean for size in sizes]
         axes.plot([s.n for s in sizes], means, color=color, linewidth=1, label=display_name(label))
         for size in sizes:
             axes.plot([size.n] * len(size.values), size.values, mark, color=color, markersize=3.5)
     axes.set_xscale("log")
-    places = sorted({size.n for size in found})
+    places = sorted({size.n for size in sample_sizes})
     axes.set_xticks(places, [str(place) for place in places])
     axes.xaxis.set_minor_locator(NullLocator())
     _log_if_wide(axes)
@@ -276,19 +269,14 @@ def sample_size(data: ReportData, theme: Theme) -> Figure:
     return figure
 
 
-def _floor_line(axes: Axes, found: Sequence[Measurement], metric: str, theme: Theme) -> None:
-    floor = next((m.floors[metric] for m in found if metric in m.floors), None)
+def _floor_line(axes: Axes, measurements: Sequence[Measurement], metric: str, theme: Theme) -> None:
+    floor = next((m.floors[metric] for m in measurements if metric in m.floors), None)
     if floor is not None:
         axes.axhline(floor, color=theme.real, linestyle=(0, (1, 1)), linewidth=1.2, label="real held-out slices")
 
 
 def _log_if_wide(axes: Axes) -> None:
-    values = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines])
-    if len(values) and values.min() > 0 and values.max() > 6 * values.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_locator(NullLocator())
+    log_scale_if_wide(axes, np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]), span=6)
 
 
 def _density(counts: Sequence[Sequence[int]], edges: np.ndarray) -> np.ndarray:
@@ -316,8 +304,4 @@ def _systems(data: ReportData) -> list[str]:
 
 
 def _distance(data: ReportData) -> str:
-    return table.DISTANCE_NAMES[data.report.distance]
-
-
-def _n(found: Sequence[Measurement]) -> str:
-    return "/".join(str(n) for n in sorted({m.n for m in found}))
+    return results.DISTANCE_NAMES[data.report.distance]

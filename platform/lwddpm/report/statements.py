@@ -2,10 +2,10 @@
 
 from typing import Literal, NamedTuple
 
-from lwddpm.report.data import Report
-from lwddpm.report.intervals import Comparison, difference
+from lwddpm.report.data import ComparisonReport
+from lwddpm.report.intervals import Difference, difference
 from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
-from lwddpm.report.table import SSIM, repeats
+from lwddpm.report.results import SSIM, repeats
 
 Verdict = Literal["supports", "contradicts", "cannot decide", "not measured"]
 HIGHER_IS_BETTER = ("ssim",)
@@ -15,14 +15,14 @@ class Evidence(NamedTuple):
     """One pair of rows.
 
     Attributes:
-        comparison: first minus second, in the unit of the quantity; None where a row was not measured.
+        difference: first minus second, in the unit of the quantity; None where a row was not measured.
         agrees: 1 as the paper says, -1 the other way round, 0 within the noise.
     """
 
     first: str
     second: str
     quantity: str
-    comparison: Comparison | None
+    difference: Difference | None
     agrees: int
 
 
@@ -32,7 +32,7 @@ class Judgement(NamedTuple):
     evidence: tuple[Evidence, ...]
 
 
-def judge(report: Report) -> list[Judgement]:
+def judge(report: ComparisonReport) -> list[Judgement]:
     """All statements of the paper, in its order."""
     return [_judge(report, statement) for statement in STATEMENTS]
 
@@ -50,32 +50,33 @@ def verdict(agreements: list[int | None]) -> Verdict:
     return "supports" if all(agreement == 1 for agreement in agreements) else "cannot decide"
 
 
-def _judge(report: Report, statement: Statement) -> Judgement:
+def _judge(report: ComparisonReport, statement: Statement) -> Judgement:
     evidence = tuple(_compare(report, claim, other) for claim in statement.claims for other in claim.worse)
-    agreements = [None if found.comparison is None else found.agrees for found in evidence]
+    agreements = [None if pair.difference is None else pair.agrees for pair in evidence]
     return Judgement(statement, verdict(agreements), evidence)
 
 
-def _compare(report: Report, claim: Claim, other: str) -> Evidence:
+def _compare(report: ComparisonReport, claim: Claim, other: str) -> Evidence:
     names = [_name(claim, row) for row in (claim.better, other)]
     first, second = (_values(report, claim, row) for row in (claim.better, other))
     if not first or not second:
         return Evidence(names[0], names[1], claim.quantity, None, 0)
     if claim.quantity == "parameters":  # exact: nothing is estimated
         value = first[0] - second[0]
-        comparison = Comparison(value, value, value, (value > 0) - (value < 0))
+        compared = Difference(value, value, value, (value > 0) - (value < 0))
     else:
-        comparison = difference(first, second)
-    agrees = comparison.differs if claim.quantity in HIGHER_IS_BETTER else -comparison.differs
-    return Evidence(names[0], names[1], claim.quantity, comparison, agrees)
+        compared = difference(first, second)
+    agrees = compared.differs if claim.quantity in HIGHER_IS_BETTER else -compared.differs
+    return Evidence(names[0], names[1], claim.quantity, compared, agrees)
 
 
-def _values(report: Report, claim: Claim, row: str) -> list[float]:
+def _values(report: ComparisonReport, claim: Claim, row: str) -> list[float]:
     if claim.group == "system" and claim.quantity in ("parameters", "seconds"):
         if claim.quantity == "seconds":
             return [value for cost in report.costs if cost.system == row for value in cost.seconds_per_64]
-        found = [system for system in report.systems if system.name == row]
-        return [float(report.training(system.trainings[0]).parameters) for system in found]
+        return [
+            float(report.training(system.trainings[0]).parameters) for system in report.systems if system.name == row
+        ]
     metric = report.distance if claim.quantity == "fid" else SSIM
     measured = [
         m for m in report.group(claim.group) if m.label == row and (claim.system is None or m.system == claim.system)

@@ -12,10 +12,14 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lwddpm.search.study import curve, importance, maximised, pareto_front, ranking, records
+from lwddpm.evaluation.figure_style import LIGHT, new_figure, style_axes
+from lwddpm.search.definition import DEFINITION, maximised
+from lwddpm.search.ranking import importance, pareto_front, ranking
+from lwddpm.search.trials import TrialRecord, curve, records
 
 _LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-_BEST, _OTHER, _PRUNED = "tab:red", "tab:blue", "tab:gray"
+_OTHER, _BEST, *_ = LIGHT.cycle
+_PRUNED = LIGHT.real
 
 
 def all_figures(study: optuna.Study) -> dict[str, Figure]:
@@ -29,29 +33,37 @@ def all_figures(study: optuna.Study) -> dict[str, Figure]:
         "study_pareto_front": pareto,
     }
     drawn = {name: draw(study) for name, draw in drawers.items()}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    figures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for axes in (axes for figure in figures.values() for axes in figure.axes):
+        if axes.get_label() != "<colorbar>":
+            style_axes(axes)
+    return figures
 
 
 def _objective(study: optuna.Study) -> str:
     return str((study.metric_names or ["objective"])[0])
 
 
+def _first_values(trials: list[TrialRecord]) -> list[float]:
+    return [trial.values[0] for trial in trials if trial.values]
+
+
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained", dpi=130)
+    return new_figure(height, width)
 
 
 def history(study: optuna.Study) -> Figure | None:
     """Objective of every trial at the full budget, and the best so far."""
-    found = sorted(ranking(study), key=lambda trial: trial.number)
-    if not found:
+    complete = sorted(ranking(study), key=lambda trial: trial.number)
+    if not complete:
         return None
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
-    numbers, values = [t.number for t in found], np.array([t.values[0] for t in found if t.values])
+    numbers, values = [trial.number for trial in complete], np.array(_first_values(complete))
     better = np.maximum if maximised(_objective(study)) else np.minimum
-    axes.plot(numbers, values, "o", color=_OTHER, label=f"full budget (n = {len(found)})")
+    axes.plot(numbers, values, "o", color=_OTHER, label=f"full budget (n = {len(complete)})")
     axes.step(numbers, better.accumulate(values), where="post", color=_BEST, label="best so far")
-    ended = [t.number for t in records(study) if t.state == "pruned"]
+    ended = [trial.number for trial in records(study) if trial.state == "pruned"]
     for index, number in enumerate(ended):
         label = f"ended early (n = {len(ended)})" if index == 0 else None
         axes.axvline(number, ymax=0.03, color=_PRUNED, label=label)
@@ -70,7 +82,7 @@ def learning_curves(study: optuna.Study) -> Figure | None:
     figure = _figure(6.4, 3.6)
     axes = figure.subplots()
     best = next(iter(ranking(study)), None)
-    states = {found.number: found.state for found in records(study)}
+    states = {trial.number: trial.state for trial in records(study)}
     for number, points in curves.items():
         steps, values = zip(*points, strict=True)
         first = best is not None and number == best.number
@@ -81,7 +93,7 @@ def learning_curves(study: optuna.Study) -> Figure | None:
     shown = {"best": _BEST, "full budget": _OTHER, "ended early": _PRUNED}
     for label, color in shown.items():
         axes.plot([], [], "o-", color=color, markersize=3, label=label)
-    measure = study.user_attrs.get("lwddpm.definition", {}).get("prune_on", _objective(study))
+    measure = study.user_attrs.get(DEFINITION, {}).get("prune_on", _objective(study))
     seen = [value for points in curves.values() for _, value in points]
     if min(seen) > 0 and max(seen) > 20 * min(seen):
         axes.set_yscale("log")
@@ -97,9 +109,9 @@ def learning_curves(study: optuna.Study) -> Figure | None:
 
 def slices(study: optuna.Study) -> Figure | None:
     """Objective against each parameter, trials at the full budget."""
-    found = ranking(study)
-    keys = list(found[0].params) if found else []
-    if len(found) < 2 or not keys:
+    ranked = ranking(study)
+    keys = list(ranked[0].params) if ranked else []
+    if len(ranked) < 2 or not keys:
         return None
     columns = min(4, len(keys))
     rows = math.ceil(len(keys) / columns)
@@ -107,10 +119,10 @@ def slices(study: optuna.Study) -> Figure | None:
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     for axes in grid.flat[len(keys) :]:
         axes.set_visible(False)
-    values = [trial.values[0] for trial in found if trial.values]
+    values = _first_values(ranked)
     for axes, key in zip(grid.flat, keys, strict=False):
-        positions = _place(axes, study, key, [trial.params[key] for trial in found])
-        points = axes.scatter(positions, values, c=[trial.number for trial in found], cmap="viridis", s=18)
+        positions = _place(axes, study, key, [trial.params[key] for trial in ranked])
+        points = axes.scatter(positions, values, c=[trial.number for trial in ranked], cmap="viridis", s=18)
         axes.set_xlabel(key)
     for row in grid:
         row[0].set_ylabel(_objective(study))
@@ -142,30 +154,30 @@ def _choice(value: Any) -> str:
 
 def parallel_coordinates(study: optuna.Study) -> Figure | None:
     """Parameters of trials at the full budget, one line each, coloured by the objective."""
-    found = ranking(study)
-    keys = list(found[0].params) if found else []
-    if len(found) < 2 or len(keys) < 2:
+    ranked = ranking(study)
+    keys = list(ranked[0].params) if ranked else []
+    if len(ranked) < 2 or len(keys) < 2:
         return None
     figure = _figure(1.9 * len(keys) + 2.2, 3.8)
     axes = figure.subplots()
     heights = {}
     for index, key in enumerate(keys):
-        heights[key], ticks = _normalised(study, key, [trial.params[key] for trial in found])
+        heights[key], ticks = _normalised(study, key, [trial.params[key] for trial in ranked])
         axes.axvline(index, color="0.7", linewidth=0.8, zorder=0)
         for height, text in ticks:
             axes.annotate(
                 text, (index, height), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", bbox=_LABEL
             )
-    values = np.array([trial.values[0] for trial in found if trial.values])
+    values = np.array(_first_values(ranked))
     norm = Normalize(values.min(), values.max())
     shades = matplotlib.colormaps["viridis"]
-    for row in reversed(range(len(found))):  # the best on top
+    for row in reversed(range(len(ranked))):  # the best on top
         line = [heights[key][row] for key in keys]
         axes.plot(range(len(keys)), line, color=shades(norm(values[row])), linewidth=2.2 if row == 0 else 0.9)
     axes.set_xticks(range(len(keys)), keys)
     axes.set_yticks([])
     axes.set_xlim(-0.2, len(keys) - 0.55)
-    axes.set_title(f"{study.study_name}: {len(found)} trials at the full budget, the best one thick")
+    axes.set_title(f"{study.study_name}: {len(ranked)} trials at the full budget, the best one thick")
     for side in ("left", "right", "top", "bottom"):
         axes.spines[side].set_visible(False)
     figure.colorbar(matplotlib.cm.ScalarMappable(norm, shades), ax=axes, label=_objective(study))
@@ -187,16 +199,17 @@ def _normalised(study: optuna.Study, key: str, params: list[Any]) -> tuple[list[
 
 def importances(study: optuna.Study) -> Figure | None:
     """Each parameter's share of the objective's variance."""
-    found = importance(study)
-    if not found:
+    shares_by_objective = importance(study)
+    if not shares_by_objective:
         return None
-    keys = list(next(iter(found.values())))[::-1]
-    figure = _figure(6.4, 0.9 + 0.45 * len(keys) * len(found))
+    keys = list(next(iter(shares_by_objective.values())))[::-1]
+    figure = _figure(6.4, 0.9 + 0.45 * len(keys) * len(shares_by_objective))
     axes = figure.subplots()
-    height = 0.8 / len(found)
-    for index, (objective, shares) in enumerate(found.items()):
+    height = 0.8 / len(shares_by_objective)
+    for index, (objective, shares) in enumerate(shares_by_objective.items()):
         places = [place + index * height for place in range(len(keys))]
-        bars = axes.barh(places, [shares.get(key, 0.0) for key in keys], height, label=objective)
+        widths, color = [shares.get(key, 0.0) for key in keys], LIGHT.cycle[index % len(LIGHT.cycle)]
+        bars = axes.barh(places, widths, height, color=color, label=objective)
         axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
     axes.set_yticks([place + 0.4 - height / 2 for place in range(len(keys))], keys)
     axes.set_xlim(0, 1.1)
@@ -208,17 +221,17 @@ def importances(study: optuna.Study) -> Figure | None:
 def pareto(study: optuna.Study) -> Figure | None:
     """The first two objectives against each other."""
     names = list(study.metric_names or [])
-    found = ranking(study)
-    if len(names) < 2 or not found:
+    ranked = ranking(study)
+    if len(names) < 2 or not ranked:
         return None
     front = {trial.number for trial in pareto_front(study)}
     figure = _figure(5.6, 4.2)
     axes = figure.subplots()
     for group, color, label in (
-        ([t for t in found if t.number not in front], _OTHER, "beaten"),
-        ([t for t in found if t.number in front], _BEST, "Pareto front"),
+        ([trial for trial in ranked if trial.number not in front], _OTHER, "beaten"),
+        ([trial for trial in ranked if trial.number in front], _BEST, "Pareto front"),
     ):
-        points = [(t.values[1], t.values[0], t.number) for t in group if t.values]
+        points = [(trial.values[1], trial.values[0], trial.number) for trial in group if trial.values]
         axes.plot(
             [p[0] for p in points], [p[1] for p in points], "o", color=color, label=f"{label} (n = {len(points)})"
         )

@@ -17,7 +17,7 @@ from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.training.checkpoint import load_model
 
-LATENCY_SAMPLES = 64  # what `sampling_seconds` is the time for
+LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for
 _TIMED_SAMPLES = 16
 
 
@@ -43,7 +43,7 @@ def measure(
         JobError: an `eval/...` objective cannot be computed here.
     """
     model, saved = load_model(model_dir, device)
-    found: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
+    measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
     if wanted:
         config = proxy.model_copy(update={"metrics": wanted})
@@ -59,12 +59,12 @@ def measure(
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
-        found |= {f"eval/{record.name}": record.value for record in result.records}
+        measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
         start = time.perf_counter()
         generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
-        found["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
-    return found
+        measured["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
+    return measured
 
 
 def _reconstruction(

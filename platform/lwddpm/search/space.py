@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -16,8 +17,9 @@ from optuna.distributions import (
 )
 
 from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config.keys import key_hint, known_keys
 from lwddpm.errors import ConfigError
-from lwddpm.jobfile import find_file, known_keys, nearest_key, read_mapping, set_value, validate_job
+from lwddpm.jobfile import find_file, read_mapping, set_value, validate_job
 from lwddpm.models.build import count_parameters
 
 _SECTIONS = ("model", "diffusion", "adversarial", "training")
@@ -48,8 +50,11 @@ class SearchSpace:
     distributions: dict[str, BaseDistribution]
 
     def describe(self) -> dict[str, Any]:
-        """The same for the same space, whatever its file looks like."""
-        return {key: json.loads(distribution_to_json(found)) for key, found in sorted(self.distributions.items())}
+        """As JSON values; equal for equal spaces, whatever their files look like."""
+        return {
+            key: json.loads(distribution_to_json(distribution))
+            for key, distribution in sorted(self.distributions.items())
+        }
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
@@ -101,7 +106,7 @@ def _refuse_incomparable_losses(job: SearchJob, keys: Mapping[str, Any], path: s
 
 def _distribution(key: Any, spec: Any, job: SearchJob) -> BaseDistribution:
     if key not in known_keys(TrainJob):
-        raise ConfigError(f"unknown key{nearest_key(str(key), TrainJob)}")
+        raise ConfigError(f"unknown key; {key_hint(str(key), TrainJob)}")
     if key in _NOT_SEARCHED:
         raise ConfigError(f"cannot be searched: it {_NOT_SEARCHED[key]}; leave it out")
     if key.partition(".")[0] not in _SECTIONS:
@@ -185,9 +190,14 @@ def trial_job(job: SearchJob, values: Mapping[str, Any], name: str, output: str)
     for key, value in values.items():
         set_value(merged, key, value)
     merged |= {"kind": "train", "name": name, "output": output}
-    found = validate_job(merged, "trial")
-    assert isinstance(found, TrainJob)
-    return found
+    trial = validate_job(merged, "trial")
+    assert isinstance(trial, TrainJob)
+    return trial
+
+
+def numbered_trial_job(job: SearchJob, number: int, values: Mapping[str, Any], folder: Path) -> TrainJob:
+    """`trial_job` of trial `number` of a search whose folder is `folder`; its run folder is that of the job."""
+    return trial_job(job, values, f"{job.name}-{number:04d}", str(folder / "trials"))
 
 
 def infeasible(job: TrainJob) -> str | None:

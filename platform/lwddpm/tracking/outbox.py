@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lwddpm.errors import JobError
 from lwddpm.evaluation.figures import tile
 from lwddpm.files import remove_leftovers, write_whole
+from lwddpm.tracking.metric_log import MetricLog
 
 _LAST = 10**12 - 1  # stands for the step of a run's end: it is sent after everything else
 
@@ -58,12 +59,18 @@ class Delivered(_Stored):
 
 
 class Outbox:
-    """Implements the training loop's `Reporter`, in whichever process rank 0 is."""
+    """Implements the training loop's `Reporter`, in whichever process rank 0 is.
+
+    Args:
+        folder: `outbox` within the run folder; numbers are also appended to the run folder's `MetricLog`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._log = MetricLog(folder.parent)
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
+        self._log.append(rows)
         self._put(min(rows), OutboxEntry(time_ms=_now_ms(), metrics=rows))
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
@@ -83,6 +90,9 @@ class Outbox:
         """Forget an end that has not been sent: the run goes on."""
         for path in self.folder.glob(f"{_LAST:012d}-*.json"):
             path.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what a killed process had begun to write; only while nobody writes here."""
         remove_leftovers(self.folder)
 
     def waiting(self) -> list[Path]:

@@ -3,8 +3,10 @@
 <output>/<name>-<digest>/
     run.json           MLflow run id and tracking URI
     outbox/            reports that MLflow does not have yet
+    metrics.jsonl      every number that was reported
     checkpoints/ snapshots/ model/
     evaluation.json    metrics of the final model
+    samples.npy        the slices that they were measured on
     result.json        the finished job's summary; its presence means done
 """
 

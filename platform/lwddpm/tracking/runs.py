@@ -182,6 +182,8 @@ def _open(
             )
     else:  # in the experiment where it began
         active = mlflow.start_run(run_id=run_id, log_system_metrics=True, nested=nested)
+    if folder is not None:
+        Outbox(folder / "outbox").sweep()
     run = TrackedRun(active.info.run_id, client, folder)
     if run_id is None:
         run.describe(job)

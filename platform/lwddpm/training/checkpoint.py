@@ -6,6 +6,11 @@
 
 A folder appears under its name only when it is complete (`files`). What is read may come from anywhere: nothing
 in it is run, and nothing is allocated before the size of a file fits the network that its config describes.
+
+Formats of both kinds of folder; each version reads the earlier ones and refuses later ones:
+
+    1   first
+    2   the JSON files name the code that wrote them
 """
 
 import shutil
@@ -23,8 +28,9 @@ from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder
 from lwddpm.models.build import build_model
+from lwddpm.version import code_version
 
-_Json = TypeVar("_Json", bound=BaseModel)
+FORMAT = 2  # of what is written; raise it with every change that earlier versions cannot read
 _STATE = "state.json"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -34,21 +40,57 @@ _MAX_CONFIG = 1_000_000  # bytes of a config or state file
 _HEADER = 512  # bytes that the header of a safetensors file may take for each tensor, and once more
 
 
-class TrainingState(BaseModel):
-    """What a checkpoint knows besides tensors."""
+_CodeVersion = Annotated[str, Field(max_length=100)]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class _Written(BaseModel):
+    """What both JSON files begin with.
+
+    Attributes:
+        format: see the module's docstring; a file without it has format 1.
+        code_version: of the code that wrote it (`version.code_version`); None: not known.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    format: int = FORMAT
+    code_version: _CodeVersion | None = None
+
+
+class _Origin(BaseModel):
+    """The same of a file that may have been written by any version."""
+
+    format: int = 1
+    code_version: _CodeVersion | None = None
+
+
+_Json = TypeVar("_Json", bound=_Written)
+
+
+class TrainingState(_Written):
+    """`state.json` of a checkpoint: what it knows besides tensors.
+
+    Attributes:
+        step: optimizer steps that are complete.
+        training_digest, dataset_version: of the job and of its data; a run continues with no other.
+        initial_loss: mean loss of the first report, by which divergence is judged; None before it.
+    """
+
     step: int
     training_digest: str
     dataset_version: str
     initial_loss: float | None
 
 
-class SavedModel(BaseModel):
-    """`config.json` of a model folder: all that is needed to sample, and where the model comes from."""
+class SavedModel(_Written):
+    """`config.json` of a model folder: all that is needed to sample, and where the model comes from.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    format: int = 1
+    Attributes:
+        image_size: height and width of its slices.
+        dataset_simulated: whether it was trained on phantoms.
+        step, epoch: optimizer steps and epochs of training.
+        parameters: of the network that samples.
+    """
+
     model: ModelConfig
     diffusion: DiffusionConfig | None  # None: a GAN's generator
     image_size: Annotated[int, Field(ge=1, le=1024)]
@@ -95,6 +137,11 @@ def _checkpoints(run_dir: Path) -> list[Path]:
 
 
 def read_state(path: Path) -> TrainingState:
+    """Read `state.json` of a checkpoint.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or written by a later version.
+    """
     return _read_json(path / _STATE, TrainingState)
 
 
@@ -107,7 +154,7 @@ def load_checkpoint(
     """Restore everything in place.
 
     Raises:
-        CheckpointError: the folder is damaged or belongs to another network.
+        CheckpointError: the folder is damaged, belongs to another network, or was written by a later version.
     """
     state = read_state(path)
     for name, module in modules.items():
@@ -146,7 +193,7 @@ def read_saved_model(path: Path) -> SavedModel:
     """Read `config.json` of a model folder.
 
     Raises:
-        CheckpointError: it is missing, not JSON, or has keys that this version does not know.
+        CheckpointError: it is missing, not JSON, written by a later version, or has keys that this one does not know.
     """
     return _read_json(path / "config.json", SavedModel)
 
@@ -180,7 +227,14 @@ def _read_json(path: Path, kind: type[_Json]) -> _Json:
     try:
         if path.stat().st_size > _MAX_CONFIG:
             raise CheckpointError(f"{path}: must be at most {_MAX_CONFIG:,} bytes, has {path.stat().st_size:,}")
-        return kind.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        origin = _Origin.model_validate_json(content)  # first of all: what a later version wrote may have other keys
+        if origin.format > FORMAT:
+            raise CheckpointError(
+                f"{path}: format must be at most {FORMAT}, got {origin.format}, written by lwddpm "
+                f"{origin.code_version or 'of a later version'}; upgrade lwddpm (here {code_version()}) to read it"
+            )
+        return kind.model_validate_json(content)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: {path.name} is missing: not a saved model or checkpoint") from None
     except (OSError, ValidationError) as error:
@@ -210,13 +264,13 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
         if name not in tensors or name not in expected:
             what = "is missing" if name not in tensors else "is not part of it"
             raise CheckpointError(f"{path}: does not fit the network of its config: {name} {what}")
-        found, wanted = tensors[name], expected[name]
-        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+        tensor, wanted = tensors[name], expected[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
             raise CheckpointError(
                 f"{path}: does not fit the network of its config: {name} must be {wanted.dtype} {list(wanted.shape)}, "
-                f"is {found.dtype} {list(found.shape)}"
+                f"is {tensor.dtype} {list(tensor.shape)}"
             )
-        if found.is_floating_point() and not found.isfinite().all():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{path}: weights must be finite, {name} is not; use an earlier checkpoint")
     return tensors
 

@@ -32,6 +32,7 @@ from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 from lwddpm.training.window import Window
+from lwddpm.version import code_version
 
 GRID_SAMPLES = 16  # drawn at every snapshot
 # The untrained network predicts about zero; a loss well above that start means it has left for good.
@@ -109,13 +110,13 @@ class _Trainer:
         if path is None:
             return
         state = load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)
-        for name, found, expected in (
+        for name, before, now in (
             ("job settings", state.training_digest, self.job.training_digest()),
             ("dataset version", state.dataset_version, self.dataset.version),
         ):
-            if found != expected:
+            if before != now:
                 raise CheckpointError(
-                    f"{path}: a run continues with the {name} it began with, {found}, got {expected}; "
+                    f"{path}: a run continues with the {name} it began with, {before}, got {now}; "
                     "start over with --fresh, or give the job another name"
                 )
         self.step, self.initial_loss = state.step, state.initial_loss
@@ -204,6 +205,7 @@ class _Trainer:
     def _save_checkpoint(self) -> None:
         start = time.perf_counter()
         state = TrainingState(
+            code_version=code_version(),
             step=self.step,
             training_digest=self.job.training_digest(),
             dataset_version=self.dataset.version,
@@ -231,6 +233,7 @@ class _Trainer:
 
     def _save_model(self, path: Path) -> None:
         saved = SavedModel(
+            code_version=code_version(),
             model=self.job.model,
             diffusion=self.job.diffusion,
             image_size=self.dataset.manifest.image_size,

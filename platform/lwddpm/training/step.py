@@ -3,9 +3,10 @@
 The loop knows when things happen; a `TrainingStep` knows what happens. There are two: `denoising` and `adversarial`.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,12 @@ from lwddpm.training.schedule import Schedule, learning_rate
 # DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
 # pass ends. In small buckets the exchange overlaps it (measured: 3 % instead of 9 % of a step).
 _CPU_BUCKET_MIB = 2
+# Buffers are the same on all ranks as they are. Since torch 2.13 the option has another name, and the former one warns.
+_LEAVE_BUFFERS_ALONE: dict[str, Any] = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
 
 
 class TrainingStep(ABC):
@@ -67,13 +74,17 @@ class TrainingStep(ABC):
         """The network, with its gradients averaged over the ranks."""
         if self.world == 1:
             return network
+        for parameter in network.parameters():
+            # In the layout of the weight, as DDP's buckets. A gradient that the first backward pass makes may have
+            # another one (that of a penalty has), and would be copied.
+            parameter.grad = torch.zeros_like(parameter)
         on_gpu = self.device.type == "cuda"
         return DistributedDataParallel(
             network,
             device_ids=[self.device.index] if on_gpu else None,
             gradient_as_bucket_view=True,
             bucket_cap_mb=25 if on_gpu else _CPU_BUCKET_MIB,
-            broadcast_buffers=False,  # they are the same on all ranks as they are
+            **_LEAVE_BUFFERS_ALONE,
         )
 
     def descend(

@@ -1,4 +1,4 @@
-"""The bench makes every measurement once, and finds it again in another process."""
+"""Every measurement is made once, and read in another process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +11,17 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, SamplingConfig, WorkersConfig
 from lwddpm.data.store import Dataset
 from lwddpm.kinds.compare import kept as module
-from lwddpm.kinds.compare.kept import Bench
+from lwddpm.kinds.compare.kept import MeasurementCache
+from lwddpm.kinds.evaluate import Evaluation
 
 CONFIG = EvaluationConfig(metrics=("fd_lite0", "ssim_pairs"), num_samples=4, num_reference=8, num_inference_steps=2)
 
 
 @pytest.fixture
-def open_bench(
+def open_cache(
     tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], tuple[Bench, list[str]]]:
-    """Opens the same bench, as another process would, and tells what it computes."""
+) -> Callable[[], tuple[MeasurementCache, list[str]]]:
+    """Opens the same cache, as another process would, and tells what it computes."""
 
     def extract(name: str, images: np.ndarray) -> torch.Tensor:
         computed.append(f"features {len(images)}")
@@ -36,47 +37,64 @@ def open_bench(
     monkeypatch.setattr(module, "generate_images", draw)
     monkeypatch.setattr(module, "feature_extraction", lambda *_: extract)
 
-    def make() -> tuple[Bench, list[str]]:
+    def make() -> tuple[MeasurementCache, list[str]]:
         computed.clear()
-        return Bench(tmp_path / "bench", tiny_dataset, Session(WorkersConfig()), None), computed
+        return MeasurementCache(tmp_path / "kept", tiny_dataset, Session(WorkersConfig()), None), computed
 
     return make
 
 
 def test_fewer_samples_are_the_first_of_many(
-    open_bench: Callable[..., tuple[Bench, list[str]]], model_dir: Path
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path
 ) -> None:
-    bench, computed = open_bench()
+    cache, computed = open_cache()
     sampling = SamplingConfig(num_inference_steps=2)
-    many = bench.samples(model_dir, sampling, 5)
-    assert np.array_equal(bench.samples(model_dir, sampling, 3), many[:3])
-    other = bench.samples(model_dir, sampling.model_copy(update={"seed": 1}), 3)
+    many = cache.samples(model_dir, sampling, 5)
+    assert np.array_equal(cache.samples(model_dir, sampling, 3), many[:3])
+    other = cache.samples(model_dir, sampling.model_copy(update={"seed": 1}), 3)
     assert not np.array_equal(other, many[:3])
     assert computed == ["samples 5", "samples 3"]
-    again, computed = open_bench()
+    again, computed = open_cache()
     assert np.array_equal(again.samples(model_dir, sampling, 5), many)
     assert computed == []
 
 
-def test_a_measurement_is_made_once(open_bench: Callable[..., tuple[Bench, list[str]]], model_dir: Path) -> None:
-    bench, computed = open_bench()
-    result = bench.measure(model_dir, CONFIG)
+def test_a_measurement_is_made_once(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path
+) -> None:
+    cache, computed = open_cache()
+    result = cache.evaluation(model_dir, CONFIG)
     assert computed == ["samples 4", "features 4", "features 8", "features 4"], "generated, training, held-out slices"
-    again, computed = open_bench()
-    assert again.knows(model_dir, CONFIG)
-    assert again.measure(model_dir, CONFIG) == result
+    again, computed = open_cache()
+    assert again.has(model_dir, CONFIG)
+    assert again.evaluation(model_dir, CONFIG) == result
     assert computed == []
-    assert not again.knows(model_dir, CONFIG.model_copy(update={"num_inference_steps": 3}))
+    assert not again.has(model_dir, CONFIG.model_copy(update={"num_inference_steps": 3}))
 
 
 def test_what_an_evaluation_made_is_taken_over(
-    open_bench: Callable[..., tuple[Bench, list[str]]], model_dir: Path
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path
 ) -> None:
-    bench, _ = open_bench()
-    result, images = bench.measure(model_dir, CONFIG), bench.samples(model_dir, CONFIG, 4)
+    cache, _ = open_cache()
+    result, images = cache.evaluation(model_dir, CONFIG), cache.samples(model_dir, CONFIG, 4)
     other = CONFIG.model_copy(update={"seed": 9})
-    again, computed = open_bench()
-    again.adopt(model_dir, other, images, result)
-    assert again.measure(model_dir, other) == result
+    again, computed = open_cache()
+    again.add(model_dir, other, Evaluation(result, images))
+    assert again.evaluation(model_dir, other) == result
     assert np.array_equal(again.samples(model_dir, other, 4), images)
     assert computed == []
+
+
+def test_a_file_that_cannot_be_read_is_made_again(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path, tmp_path: Path
+) -> None:
+    cache, computed = open_cache()
+    result = cache.evaluation(model_dir, CONFIG)
+    made = list(computed)
+    for path in (tmp_path / "kept").glob("*/*"):
+        path.write_bytes(b"{")
+    again, computed = open_cache()
+    assert not again.has(model_dir, CONFIG)
+    assert again.evaluation(model_dir, CONFIG) == result
+    assert set(computed) <= set(made)
+    assert computed[:2] == made[:2]

@@ -7,8 +7,7 @@ import pytest
 from lwddpm.config import CompareJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
-from lwddpm.kinds.compare.plan import Plan, as_system, make_plan, protocol_of
-from lwddpm.kinds.compare.run import check_compare
+from lwddpm.kinds.compare.plan import Plan, as_system, check_compare, make_plan, protocol_of
 from lwddpm.training.schedule import Schedule
 
 

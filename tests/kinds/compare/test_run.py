@@ -1,7 +1,10 @@
 """A whole comparison on the smallest dataset: killed, continued without retraining, drawn again from the store."""
 
+import contextlib
 import json
+import shutil
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -70,6 +73,14 @@ def _killed_in_the_second_training(overrides: list[str], folder: Path) -> None:
             process.wait()
 
 
+def _delete_artifacts(folder: Path, *names: str) -> None:
+    """Remove what MLflow keeps of all runs, as a careless clean-up of its store does."""
+    deleted = [path for name in names for path in folder.glob(f"mlruns/*/*/artifacts/{name}")]
+    assert deleted
+    for path in deleted:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _trained(folder: Path) -> dict[str, Any]:
     (result,) = folder.glob("runs/compare-demo-ddpm-????????/result.json")
     weights = result.with_name("model") / "model.safetensors"
@@ -82,6 +93,7 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
 ) -> None:
     _killed_in_the_second_training(overrides, tmp_path)
     before = _trained(tmp_path)
+    _delete_artifacts(tmp_path, "evaluation", "samples")
     monkeypatch.chdir(tmp_path)
     job = load_job("compare_demo", overrides)
     result = run_job(job)
@@ -117,5 +129,17 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     assert again["statements"] == result["statements"]
     for name in ("report.md", "report.html"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+    # nothing of it is read back from MLflow: without artifacts and metrics the command ends with the same report
+    report_files = {name: (folder / name).read_bytes() for name in ("report.json", "curves.parquet", "report.html")}
+    _delete_artifacts(tmp_path, "*")
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM metrics")
+        database.execute("DELETE FROM latest_metrics")
+    place = folder.parent
+    (place / "result.json").unlink()
+    (place / "cache").rename(place / "bench")  # its name in an earlier version
+    shutil.rmtree(folder)
+    assert run_job(job) == result
+    assert {name: (folder / name).read_bytes() for name in report_files} == report_files
     with pytest.raises(ConfigError, match="no comparison of this folder, run id or job name"):
         redraw("nothing", tracking_uri=str(job.tracking.uri))

@@ -15,8 +15,8 @@ from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
-from lwddpm.kinds.search.run import trial_resources
-from lwddpm.search.study import find_study, records
+from lwddpm.search.storage import find_study
+from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
 
 from ...processes import LWDDPM, clean_environment, flags
@@ -50,20 +50,20 @@ def _children(job: SearchJob, parent: str) -> dict[str, str]:
     """Name -> status of every run beneath the search's."""
     client = connect(str(job.tracking.uri))
     experiment = client.get_run(parent).info.experiment_id
-    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert len({run.info.run_name for run in found}) == len(found), "a trial has two runs"
-    return {run.info.run_name: run.info.status for run in found}
+    runs = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert len({run.info.run_name for run in runs}) == len(runs), "a trial has two runs"
+    return {run.info.run_name: run.info.status for run in runs}
 
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_search_ends_with_a_study_its_runs_and_a_registered_winner(build: Build) -> None:
     job = build()
     result = run_job(job)
-    found = records(_study(job))
-    assert [trial.number for trial in found] == [0, 1, 2, 3]
-    assert {trial.state for trial in found} <= {"complete", "pruned"}
-    assert all((trial.step == 6) == (trial.state == "complete") for trial in found)
-    best = min((trial for trial in found if trial.values), key=lambda trial: trial.values or ())
+    trials = records(_study(job))
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert {trial.state for trial in trials} <= {"complete", "pruned"}
+    assert all((trial.step == 6) == (trial.state == "complete") for trial in trials)
+    best = min((trial for trial in trials if trial.values), key=lambda trial: trial.values or ())
     assert result["search"]["best"]["number"] == best.number
     assert _children(job, result["run_id"]) == dict.fromkeys((f"search-demo-{i:04d}" for i in range(4)), "FINISHED")
     client = connect(str(job.tracking.uri))
@@ -91,9 +91,9 @@ def test_a_diverged_trial_fails_with_its_reason(build: Build, tmp_path: Path) ->
     job = build("training.max_grad_norm=null", "search.num_trials=2", "training.log_every_steps=1")
     with pytest.raises(JobError, match="no trial reached the full budget"):
         run_job(job)
-    found = records(_study(job))
-    assert [trial.state for trial in found] == ["failed", "failed"]
-    assert all("diverged" in trial.reason for trial in found)
+    trials = records(_study(job))
+    assert [trial.state for trial in trials] == ["failed", "failed"]
+    assert all("diverged" in trial.reason for trial in trials)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -112,8 +112,8 @@ def test_several_objectives_two_workers_and_infeasible_models(build: Build, tmp_
         run_job(job)
     (tmp_path / "space.yaml").write_text("model.dim:\n  int: {low: 8, high: 16, step: 8}\n")
     run_job(job)
-    found = records(_study(job))
-    complete = [trial for trial in found if trial.state == "complete"]
+    trials = records(_study(job))
+    complete = [trial for trial in trials if trial.state == "complete"]
     assert complete
     assert all(trial.values is not None and len(trial.values) == 2 for trial in complete)
     states = {group["state"] for group in ray.util.placement_group_table().values()}
@@ -157,8 +157,7 @@ def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Bui
     _, rest = second.communicate(timeout=200)
     assert second.returncode == 0, rest
     job = build(*one_at_a_time, "name=killed")
-    expected, found = records(_study(undisturbed)), records(_study(job))
-    for a, b in zip(expected, found, strict=True):
+    for a, b in zip(records(_study(undisturbed)), records(_study(job)), strict=True):
         assert (a.number, a.state, a.step, a.params) == (b.number, b.state, b.step, b.params)
         assert b.last == pytest.approx(a.last, rel=1e-4)
     client = connect(str(job.tracking.uri))
@@ -166,26 +165,3 @@ def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Bui
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert len([run for run in runs if run.info.run_name.startswith("killed-")]) == 5
-
-
-@pytest.mark.parametrize(
-    ("overrides_", "there", "expected"),
-    [
-        ((), {"CPU": 2.0}, (2, {"CPU": 1.0}, 1)),
-        (("search.max_concurrent=1",), {"CPU": 4.0}, (1, {"CPU": 4.0}, 4)),
-        (("workers.count=2",), {"CPU": 8.0}, (4, {"memory": 1.0}, 1)),
-        (("workers.gpus_per_worker=0.5",), {"CPU": 16.0, "GPU": 2.0}, (4, {"CPU": 4.0, "GPU": 0.5}, 4)),
-        (("workers.use_gpu=false",), {"CPU": 3.0, "GPU": 2.0}, (3, {"CPU": 1.0}, 1)),
-    ],
-)
-def test_concurrency_follows_from_the_cluster(
-    overrides_: tuple[str, ...], there: dict[str, float], expected: tuple[Any, ...], build: Build
-) -> None:
-    assert trial_resources(build("workers.cpus_per_worker=null", *overrides_), there) == expected
-
-
-def test_a_trial_larger_than_the_cluster_is_refused(build: Build) -> None:
-    with pytest.raises(ConfigError, match="the cluster has 1"):
-        trial_resources(build("workers.use_gpu=true", "workers.count=2"), {"CPU": 8.0, "GPU": 1.0})
-    with pytest.raises(ConfigError, match="1 x 4 CPU, the cluster has 2"):
-        trial_resources(build("workers.cpus_per_worker=4"), {"CPU": 2.0})

@@ -4,26 +4,23 @@ Numbers logged during long trainings depend on what else the machine was doing t
 memory; short measurements in turn, in fresh processes, can be compared with each other.
 """
 
-import multiprocessing
 import resource
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-import ray
 import torch
 
 from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, TrainJob, WorkersConfig
 from lwddpm.data.store import open_dataset
-from lwddpm.training.allocator import ENVIRONMENT, tune_allocator
+from lwddpm.training.allocator import tune_allocator
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import SilentReporter
 
@@ -64,6 +61,9 @@ def measure_cost(
 ) -> dict[str, float]:
     """Train a few steps and draw 64 slices in a fresh process with one worker's resources.
 
+    Args:
+        steps: optimizer steps that are timed; 0 measures sampling alone.
+
     Returns:
         images_per_s, peak_memory_mib (of a GPU; else of the process, above what it held when idle), seconds_per_64;
         the last alone where `steps` is 0.
@@ -89,19 +89,7 @@ def measure_cost(
         threads=session.cpus_per_worker,
         device=session.model_device,
     )
-    if session.in_process:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(_measure, task).result()
-    resources = session.worker_resources
-    remote = ray.remote(
-        num_cpus=resources["CPU"],
-        num_gpus=resources.get("GPU", 0),
-        max_calls=1,
-        runtime_env={"env_vars": ENVIRONMENT},
-    )(_measure)
-    found: dict[str, float] = ray.get(remote.remote(task))
-    return found
+    return session.fresh_process(_measure, task)
 
 
 def _measure(task: CostTask) -> dict[str, float]:
@@ -110,12 +98,12 @@ def _measure(task: CostTask) -> dict[str, float]:
     device = torch.device(task.device, 0) if task.device == "cuda" else torch.device(task.device)
     job, dataset = TrainJob.model_validate(task.job), open_dataset(task.dataset)
     dataset.images("train")
-    reporter, found = _Throughput(), {}
+    reporter, costs = _Throughput(), {}
     if task.steps:
         with tempfile.TemporaryDirectory() as folder, _PeakMemory(device) as peak:
             train(job, dataset, Path(folder), reporter, device)
         rates = reporter.images_per_s[1:]  # the first window warms up
-        found = {"images_per_s": float(np.median(rates)), "peak_memory_mib": peak.mib}
+        costs = {"images_per_s": float(np.median(rates)), "peak_memory_mib": peak.mib}
     here = Session.inside_ray(WorkersConfig(use_gpu=device.type == "cuda"))
     model_dir, sampling = Path(task.model_dir), task.sampling.model_copy(update={"batch_size": NUM_SAMPLES})
     generate_images(
@@ -126,7 +114,7 @@ def _measure(task: CostTask) -> dict[str, float]:
     )  # warms up
     start = time.perf_counter()
     generate_images(model_dir, sampling, NUM_SAMPLES, here)
-    return found | {"seconds_per_64": time.perf_counter() - start}
+    return costs | {"seconds_per_64": time.perf_counter() - start}
 
 
 class _PeakMemory:

@@ -1,8 +1,10 @@
-"""The measurements of a comparison: each made once, kept in its folder, and found there by a job that goes on.
+"""The measurements of a comparison: each made once, kept in its folder, and read there when the job is continued.
 
 samples/KEY.npy         generated slices; fewer of them are the first ones
 measurements/KEY.json   EvaluationResult
 features/KEY.npy        features of a set of slices
+
+A file that cannot be read, such as one of another version, counts as missing.
 """
 
 import hashlib
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from lwddpm.cluster.generate import feature_extraction, generate_images
 from lwddpm.cluster.session import Session
@@ -20,80 +23,96 @@ from lwddpm.data.store import Dataset
 from lwddpm.evaluation.protocol import evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.files import whole_file, write_whole
-from lwddpm.kinds.evaluate import reconstruction
+from lwddpm.kinds.evaluate import Evaluation, reconstruction
 from lwddpm.training.checkpoint import read_saved_model
 
 
-class Bench:
-    """Samples and measures saved models on one dataset, remembering everything."""
+class MeasurementCache:
+    """Samples and measures saved models on one dataset; what it has made before it reads."""
 
     def __init__(self, folder: Path, dataset: Dataset, session: Session, inception_weights: str | None) -> None:
         self.dataset, self.session = dataset, session
-        self._folder = folder
+        self.folder = folder
         self._extract = feature_extraction(session, inception_weights)
 
     def samples(self, model_dir: Path, sampling: SamplingConfig, count: int) -> np.ndarray:
         """Samples 0..count-1 of a model, uint8 [count, S, S]."""
-        path = self._path("samples", self._sampling_key(model_dir, sampling), "npy")
-        if path.exists():
-            kept: np.ndarray = np.load(path, allow_pickle=False)
-            if len(kept) >= count:
-                return kept[:count]
+        path = self._samples_file(model_dir, sampling)
+        kept = _read_array(path)
+        if kept is not None and len(kept) >= count:
+            return kept[:count]
         images = generate_images(model_dir, sampling, count, self.session)
         _save_array(path, images)
         return images
 
-    def measure(self, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
-        """Evaluate samples of a model, as `config` says."""
-        path = self._path("measurements", self._measurement_key(model_dir, config), "json")
-        if path.exists():
-            return EvaluationResult.model_validate_json(path.read_text())
+    def evaluation(self, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
+        """The evaluation of a model's samples, as `config` says."""
+        path = self._measurement_file(model_dir, config)
+        kept = _read_result(path)
+        if kept is not None:
+            return kept
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
         reconstruct = reconstruction(model_dir, config, self.session)
         result = evaluate(images, self.dataset, config, extract=self.features, reconstruct=reconstruct)
         write_whole(path, result.model_dump_json())
         return result
 
-    def adopt(self, model_dir: Path, config: EvaluationConfig, images: np.ndarray, result: EvaluationResult) -> None:
-        """Take over what an evaluation of the same settings has made already."""
-        _save_array(self._path("samples", self._sampling_key(model_dir, config), "npy"), images)
-        path = self._path("measurements", self._measurement_key(model_dir, config), "json")
-        write_whole(path, result.model_dump_json())
+    def add(self, model_dir: Path, config: EvaluationConfig, evaluation: Evaluation) -> None:
+        """Keep what was measured elsewhere with the same settings."""
+        _save_array(self._samples_file(model_dir, config), evaluation.samples)
+        write_whole(self._measurement_file(model_dir, config), evaluation.result.model_dump_json())
 
-    def knows(self, model_dir: Path, config: EvaluationConfig) -> bool:
-        """Whether `measure` would find its result."""
-        return self._path("measurements", self._measurement_key(model_dir, config), "json").exists()
+    def has(self, model_dir: Path, config: EvaluationConfig) -> bool:
+        """Whether `evaluation` reads its result rather than measures."""
+        return _read_result(self._measurement_file(model_dir, config)) is not None
 
     def features(self, name: str, images: np.ndarray) -> torch.Tensor:
         """Features of slices, float32 [N, D]; a set is sent through a network once."""
         content = hashlib.sha256(np.ascontiguousarray(images).tobytes()).hexdigest()
-        path = self._path("features", f"{name}-{len(images)}-{content[:16]}", "npy")
-        if path.exists():
-            return torch.from_numpy(np.load(path, allow_pickle=False))
+        path = self._file("features", f"{name}-{len(images)}-{content[:16]}.npy")
+        kept = _read_array(path)
+        if kept is not None:
+            return torch.from_numpy(kept)
         features = self._extract(name, images)
         _save_array(path, features.numpy())
         return features
 
-    def _path(self, kind: str, key: str, ending: str) -> Path:
-        folder = self._folder / kind
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{key}.{ending}"
-
-    def _sampling_key(self, model_dir: Path, sampling: SamplingConfig) -> str:
+    def _samples_file(self, model_dir: Path, sampling: SamplingConfig) -> Path:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
-        return _digest(self._model_key(model_dir), settings)
+        return self._file("samples", f"{_digest(_identity(model_dir), settings)}.npy")
 
-    def _measurement_key(self, model_dir: Path, config: EvaluationConfig) -> str:
-        return _digest(self._model_key(model_dir), config.model_dump(mode="json"), self.dataset.version)
+    def _measurement_file(self, model_dir: Path, config: EvaluationConfig) -> Path:
+        key = _digest(_identity(model_dir), config.model_dump(mode="json"), self.dataset.version)
+        return self._file("measurements", f"{key}.json")
 
-    @staticmethod
-    def _model_key(model_dir: Path) -> str:
-        saved = read_saved_model(model_dir)
-        return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}"
+    def _file(self, kind: str, name: str) -> Path:
+        folder = self.folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+
+def _identity(model_dir: Path) -> str:
+    saved = read_saved_model(model_dir)
+    return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}"
 
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read_result(path: Path) -> EvaluationResult | None:
+    try:
+        return EvaluationResult.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _read_array(path: Path) -> np.ndarray | None:
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return array
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lwddpm import families
-from lwddpm.config import CompareJob, DiffusionConfig, EvaluationConfig, Metric, Sampler, System
+from lwddpm.config import DiffusionConfig, EvaluationConfig, Metric, Sampler, System
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
@@ -18,17 +18,17 @@ from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.sample_size import frechet_by_size
 from lwddpm.files import read_json, write_json
+from lwddpm.kinds.compare.comparison import Comparison
 from lwddpm.kinds.compare.cost import measure_cost
-from lwddpm.kinds.compare.kept import Bench
-from lwddpm.kinds.compare.plan import Plan, Planned, PlannedVariant, protocol_of
+from lwddpm.kinds.compare.plan import PlannedTraining, PlannedVariant, protocol_of
 from lwddpm.progress import bar, say
 from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
-from lwddpm.report.table import SSIM
+from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.checkpoint import load_model, read_saved_model
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
-SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices a picture
+SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices in a picture
 HISTOGRAM_SLICES = 64
 STRIP_ROWS, STRIP_FRAMES = 4, 8
 HELD_OUT = "real held-out slices"
@@ -39,15 +39,19 @@ class Measurer:
 
     Args:
         distance: the Fréchet distance to use where only one is wanted.
+
+    Attributes:
+        images: slices for the report's figures, collected on the way.
+        warnings: of the evaluations, by label of the training.
     """
 
-    def __init__(self, job: CompareJob, plan: Plan, bench: Bench, distance: Metric) -> None:
-        self.job, self.plan, self.bench, self.distance = job, plan, bench, distance
-        self.dataset, self.session = bench.dataset, bench.session
-        assert job.diffusion is not None
-        self.diffusion = job.diffusion
+    def __init__(self, comparison: Comparison, distance: Metric) -> None:
+        self.job, self.plan, self.dataset = comparison.job, comparison.plan, comparison.dataset
+        self.session, self.cache, self.distance = comparison.session, comparison.cache, distance
+        assert self.job.diffusion is not None
+        self.diffusion = self.job.diffusion
         self.images = Images()
-        self.warnings: dict[str, tuple[str, ...]] = {}  # by training
+        self.warnings: dict[str, tuple[str, ...]] = {}
 
     def systems(self) -> Iterator[Measurement]:
         """Every system with every training and sampling seed, by the protocol."""
@@ -74,7 +78,7 @@ class Measurer:
             self._picture(variant)
 
     def _picture(self, variant: PlannedVariant) -> None:
-        images = self.bench.samples(
+        images = self.cache.samples(
             model_of(variant.training), self._proxy(self.job.compare.sampling_seeds[0]), SHOWN_IN_A_ROW
         )
         self.images.setdefault(f"{variant.ablation}/{variant.system}/{variant.label}", images)
@@ -102,7 +106,7 @@ class Measurer:
             for epoch, model_dir in snapshots_of(training):
                 result = self._measure(f"{system}, epoch {epoch:g}", model_dir, config)
                 yield _measurement("epochs", system, system, training.seed, config, result, x=epoch)
-                images = self.bench.samples(model_dir, config, SHOWN_IN_A_ROW)
+                images = self.cache.samples(model_dir, config, SHOWN_IN_A_ROW)
                 self.images[f"epochs/{system}/{epoch:g}"] = images
 
     def sample_sizes(self) -> Iterator[SampleSize]:
@@ -112,19 +116,19 @@ class Measurer:
             for training in self.plan.systems.get(system, [])[:1]:
                 configs = [protocol_of(self.job, system, seed) for seed in self.job.compare.sampling_seeds]
                 count = num_evaluated(self.dataset, configs[0])
-                pools = [self.bench.samples(model_of(training), config, count) for config in configs]
-                features[system] = torch.cat([self.bench.features(self.distance, pool) for pool in pools])
+                pools = [self.cache.samples(model_of(training), config, count) for config in configs]
+                features[system] = torch.cat([self.cache.features(self.distance, pool) for pool in pools])
         held_out = np.concatenate([self.dataset.images(split) for split in ("validation", "test")])
-        features[HELD_OUT] = self.bench.features(self.distance, held_out)
-        reference = reference_statistics(self.distance, self.dataset, self.job.protocol, self.bench.features)
-        for label, found in features.items():
-            for n, values in frechet_by_size(found, reference, self.job.compare.sample_sizes).items():
+        features[HELD_OUT] = self.cache.features(self.distance, held_out)
+        reference = reference_statistics(self.distance, self.dataset, self.job.protocol, self.cache.features)
+        for label, of_slices in features.items():
+            for n, values in frechet_by_size(of_slices, reference, self.job.compare.sample_sizes).items():
                 yield SampleSize(label=label, n=n, values=tuple(values))
 
     def noise(self) -> Iterator[NoiseHistogram]:
         """Predicted against true noise at the timesteps that each diffusion system visits."""
         held_out = np.concatenate([self.dataset.images(split) for split in ("validation", "test")])
-        images = _spread(held_out, HISTOGRAM_SLICES)
+        images = _evenly_spread(held_out, HISTOGRAM_SLICES)
         for system, (training, *_) in self.plan.systems.items():
             if system in families.ADVERSARIAL:
                 continue
@@ -133,20 +137,20 @@ class Measurer:
             steps = protocol_of(self.job, system, 0).num_inference_steps
             visited = visited_timesteps(saved.diffusion.num_train_timesteps, steps).tolist()
             process = DiffusionProcess(saved.diffusion).to(self._device)
-            found = noise_histograms(model, process, images, visited)
+            histograms = noise_histograms(model, process, images, visited)
             yield NoiseHistogram(
                 system=system,
                 timesteps=steps,
-                edges=tuple(found.edges.tolist()),
-                true=tuple(map(tuple, found.true.tolist())),
-                predicted=tuple(map(tuple, found.predicted.tolist())),
+                edges=tuple(histograms.edges.tolist()),
+                true=tuple(map(tuple, histograms.true.tolist())),
+                predicted=tuple(map(tuple, histograms.predicted.tolist())),
             )
 
     def strips(self) -> dict[str, tuple[int, ...]]:
-        """Noising and denoising, frame by frame; returns the noising steps in each frame."""
-        real = _spread(self.dataset.images("test" if self.dataset.num("test") >= SHOWN else "train"), SHOWN)
+        """Collect real slices, and the strips of noising and denoising; returns the noising steps in each frame."""
+        real = _evenly_spread(self.dataset.images("test" if self.dataset.num("test") >= SHOWN else "train"), SHOWN)
         self.images["real"] = real
-        frames, steps = forward_strip(real[:STRIP_ROWS], self.diffusion)
+        frames, steps = noising_frames(real[:STRIP_ROWS], self.diffusion)
         self.images["forward"] = frames
         labels: dict[str, tuple[int, ...]] = {"forward": steps}
         system = next((s for s in ("lw_ddpm", "ddpm") if s in self.plan.systems), None)
@@ -155,19 +159,19 @@ class Measurer:
             model, saved = load_model(model_of(self.plan.systems[system][0]), self._device)
             assert saved.diffusion is not None
             num = min(STRIP_FRAMES, config.num_inference_steps + 1)
-            shown, left = denoising_trajectory(
+            denoised, left = denoising_trajectory(
                 model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
             )
-            self.images["reverse"], labels["reverse"] = shown.numpy(), tuple(left.tolist())
-        for name, label in enumerate(self.dataset.labels_names):
-            of_class = np.flatnonzero(self.dataset.labels("train") == name)
+            self.images["reverse"], labels["reverse"] = denoised.numpy(), tuple(left.tolist())
+        for index, label in enumerate(self.dataset.label_names):
+            of_class = np.flatnonzero(self.dataset.labels("train") == index)
             if len(of_class):
-                self.images[f"class/{label}"] = self.dataset.images("train")[_spread(of_class, SHOWN_IN_A_ROW)]
+                self.images[f"class/{label}"] = self.dataset.images("train")[_evenly_spread(of_class, SHOWN_IN_A_ROW)]
         return labels
 
-    def costs(self, folder: Path) -> list[Cost]:
-        """Rounds in turn, so that what else the machine does falls on all systems alike; kept after each."""
-        file = folder / "costs.json"
+    def costs(self) -> list[Cost]:
+        """Costs of all systems, in rounds, so that other load of the machine falls on all alike; kept one by one."""
+        file = self.cache.folder / "costs.json"
         kept: dict[str, dict[str, float]] = read_json(file) or {}
         systems = list(self.plan.systems)
         rounds = self.job.compare.cost_rounds
@@ -207,13 +211,13 @@ class Measurer:
         ]
 
     def _measure(self, what: str, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
-        if not self.bench.knows(model_dir, config):
+        if not self.cache.has(model_dir, config):
             say(f"measuring {what}")
-        return self.bench.measure(model_dir, config)
+        return self.cache.evaluation(model_dir, config)
 
-    def _samples(self, training: Planned, system: System, count: int) -> np.ndarray:
+    def _samples(self, training: PlannedTraining, system: System, count: int) -> np.ndarray:
         config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
-        return self.bench.samples(model_of(training), config, count)
+        return self.cache.samples(model_of(training), config, count)
 
     def _proxy(self, seed: int) -> EvaluationConfig:
         metrics = tuple(name for name in (self.distance, SSIM) if name in self.job.protocol.metrics)
@@ -224,18 +228,18 @@ class Measurer:
         return "cuda" if self.session.in_process and self.session.use_gpu else "cpu"
 
 
-def model_of(training: Planned) -> Path:
+def model_of(training: PlannedTraining) -> Path:
     """Folder of the final model."""
     return run_folder(training.job) / "model"
 
 
-def snapshots_of(training: Planned) -> list[tuple[float, Path]]:
+def snapshots_of(training: PlannedTraining) -> list[tuple[float, Path]]:
     """(epoch, model folder) of the planned snapshots that were kept and of the end, rising."""
     folders = [*(run_folder(training.job) / "snapshots").glob("epoch_*"), model_of(training)]
     return sorted((read_saved_model(folder).epoch, folder) for folder in folders)
 
 
-def forward_strip(images: np.ndarray, diffusion: DiffusionConfig) -> tuple[np.ndarray, tuple[int, ...]]:
+def noising_frames(images: np.ndarray, diffusion: DiffusionConfig) -> tuple[np.ndarray, tuple[int, ...]]:
     """Slices uint8 [N, S, S] becoming noise.
 
     Returns:
@@ -260,8 +264,8 @@ def snr_curves(diffusion: DiffusionConfig) -> dict[str, tuple[float, ...]]:
     return curves
 
 
-def _spread(items: Any, count: int) -> Any:
-    """`count` rows, evenly spread: rows of a dataset are ordered by source."""
+def _evenly_spread(items: Any, count: int) -> Any:
+    """`count` of the rows, or all: rows of a dataset are ordered by source, so the first ones would be alike."""
     return np.ascontiguousarray(items[np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)])
 
 

@@ -1,14 +1,16 @@
-"""Which networks a comparison trains: every one an ordinary training job, equal ones only once."""
+"""What a comparison trains and how it measures it; every training is an ordinary job, equal ones are made once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, System, TrainJob
+from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, Metric, System, TrainJob
+from lwddpm.errors import ConfigError
 from lwddpm.jobfile import flattened, set_value, validate_job
 from lwddpm.training.schedule import Schedule
 
+DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
 _FAMILY_OF_ATTENTION = {"se": "lw_ddpm", "linear": "ddpm"}
 # Of the base's settings, those that a GAN is not trained with: it has its published ones, and what overrides say.
@@ -19,8 +21,12 @@ _NOT_OF_GANS = {
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A training, or a repeat of one with another seed."""
+class PlannedTraining:
+    """A training, or a repeat of one with another seed.
+
+    Attributes:
+        label: unique name, such as `lw_ddpm` or `lw_ddpm-loss-l1`.
+    """
 
     label: str
     system: System
@@ -35,7 +41,7 @@ class PlannedVariant:
     ablation: str
     system: System
     label: str
-    training: Planned
+    training: PlannedTraining
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,24 @@ class Plan:
         variants: rows of the ablations.
     """
 
-    trainings: dict[str, Planned]
-    systems: dict[System, list[Planned]]
+    trainings: dict[str, PlannedTraining]
+    systems: dict[System, list[PlannedTraining]]
     variants: list[PlannedVariant]
+
+
+def check_compare(job: CompareJob) -> None:
+    """What can be known to be wrong before anything starts.
+
+    Raises:
+        ConfigError: an override that does not fit a system or a variant, or no Fréchet distance to compare by.
+    """
+    if not set(DISTANCES) & set(job.protocol.metrics):
+        raise ConfigError(
+            f"evaluation.metrics: a comparison needs fid or fd_lite0, got {list(job.protocol.metrics)}; add one"
+        )
+    make_plan(job, num_train=10**9)
+    for system in job.compare.systems:
+        protocol_of(job, system, 0)
 
 
 def make_plan(job: CompareJob, num_train: int) -> Plan:
@@ -61,17 +82,14 @@ def make_plan(job: CompareJob, num_train: int) -> Plan:
     Raises:
         ConfigError: an override that does not fit; names the system or the ablation.
     """
-    trainings: dict[str, Planned] = {}
+    trainings: dict[str, PlannedTraining] = {}
 
-    def planned(label: str, system: System, seed: int, overrides: Mapping[str, Any], where: str) -> Planned:
+    def planned(label: str, system: System, seed: int, overrides: Mapping[str, Any], where: str) -> PlannedTraining:
         full = label if seed == seeds_of(job)[0] else f"{label}-seed{seed}"
         train = _train_job(job, full, system, seed, overrides, num_train, where)
-        found = trainings.get(train.training_digest())
-        if found is None:
-            found = trainings[train.training_digest()] = Planned(full, system, seed, train)
-        return found
+        return trainings.setdefault(train.training_digest(), PlannedTraining(full, system, seed, train))
 
-    systems: dict[System, list[Planned]] = {}
+    systems: dict[System, list[PlannedTraining]] = {}
     for system in job.compare.systems:
         trained: System = "ddpm" if system == "ddim" else system
         where = f"compare.overrides.{trained}"
@@ -122,7 +140,7 @@ def _train_job(
     merged = {key: value for key, value in merged.items() if not key.startswith("evaluation.")}
     values = job.model_dump(mode="json", exclude={"compare"})
     values |= {"kind": "train", "name": f"{job.name}-{label}", "seed": seed, "evaluation": None, "registry": None}
-    _settle(values, merged)
+    _apply_consequences(values, merged)
     for key, value in merged.items():
         set_value(values, key, value)
     train = validate_job(values, where)
@@ -134,7 +152,7 @@ def _train_job(
     return train
 
 
-def as_system(job: CompareJob, system: System, training: Planned) -> TrainJob:
+def as_system(job: CompareJob, system: System, training: PlannedTraining) -> TrainJob:
     """The training of a system, with its evaluation and its name in the registry."""
     evaluation = protocol_of(job, system, job.compare.sampling_seeds[0])
     registry = job.registry and job.registry.model_copy(update={"name": f"{job.registry.name}-{system}"})
@@ -148,7 +166,7 @@ def _snapshots(job: CompareJob, schedule: Schedule) -> list[float]:
     return [step / schedule.steps_per_epoch for step in sorted(steps) if step < schedule.num_steps]
 
 
-def _settle(values: dict[str, Any], overrides: dict[str, Any]) -> None:
+def _apply_consequences(values: dict[str, Any], overrides: dict[str, Any]) -> None:
     """Let what follows from an overridden setting follow it, and give equal networks equal settings.
 
     Attention follows the family, and the family the attention; a training has a length in epochs or in steps.

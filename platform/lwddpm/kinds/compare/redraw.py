@@ -1,4 +1,4 @@
-"""Reports of comparisons, found by folder, run id or job name, and drawn again from their data."""
+"""Reports of comparisons, named by folder, run id or job name, and drawn again from their data."""
 
 import tempfile
 from pathlib import Path
@@ -33,8 +33,8 @@ def redraw(reference: str, out: str | None = None, tracking_uri: str | None = No
     if here is not None:
         return _draw(here, Path(out or here))
     with tempfile.TemporaryDirectory() as place:
-        found = _download(reference, Path(place), check_tracking(TrackingConfig(uri=tracking_uri)))
-        data = report_data.load(found)
+        downloaded = _download(reference, Path(place), check_tracking(TrackingConfig(uri=tracking_uri)))
+        data = report_data.load(downloaded)
         target = Path(out or f"{data.report.name}-report")
         report_data.save(data, target)
     return _draw(target, target)
@@ -47,7 +47,7 @@ def _draw(source: Path, target: Path) -> dict[str, Any]:
         "name": data.report.name,
         "run_id": data.report.run_id,
         "report": str(page.absolute()),
-        "statements": {found.statement.key: found.verdict for found in judge(data.report)},
+        "statements": {judgement.statement.key: judgement.verdict for judgement in judge(data.report)},
     }
 
 
@@ -66,7 +66,7 @@ def _download(reference: str, place: Path, uri: str) -> Path:
     try:
         run_id = client.get_run(reference).info.run_id
     except mlflow.MlflowException:  # not an id: a job's name
-        experiments = [found.experiment_id for found in client.search_experiments()]
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         name = reference.replace("'", "")
         query = f"tags.`lwddpm.kind` = 'compare' and attributes.run_name = '{name}'"
         runs = client.search_runs(experiments, query, order_by=["attributes.start_time DESC"])

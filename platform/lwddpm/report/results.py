@@ -1,22 +1,17 @@
-"""Table 1: what this run measured, beside what the paper prints, and why the two cannot simply be compared."""
+"""Results by system and by variant: what this run measured, what the paper prints, and why the two may differ."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from lwddpm.report import published
-from lwddpm.report.data import Cost, Measurement, Report, System, Training
-from lwddpm.report.intervals import Comparison, Estimate, difference, estimate, ratio, ties
+from lwddpm.report.data import ComparisonReport, Cost, MeasuredSystem, Measurement, Training
+from lwddpm.report.intervals import Difference, MeanInterval, difference, mean_interval, ratio, ties
 from lwddpm.report.published import NAMES, TABLE_1, Published
+from lwddpm.wording import number
 
 Direction = Literal["low", "high"]
 SSIM = "ssim_nearest"
 DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
-METRIC_NAMES = {
-    "fid": "FID",
-    "fd_lite0": "FD (EfficientNet-Lite0)",
-    "ssim_nearest": "SSIM to the nearest test slice",
-    "ssim_pairs": "SSIM of random pairs",
-    "ssim_reconstruction": "SSIM of reconstructions",
-}
 BASELINE = "ddpm"
 
 
@@ -29,21 +24,21 @@ class Value(NamedTuple):
         relative: to the baseline's row, for costs.
     """
 
-    estimate: Estimate
+    estimate: MeanInterval
     best: bool = False
     tied: bool = False
     floor: float | None = None
-    relative: Comparison | None = None
+    relative: Difference | None = None
 
 
-class Row(NamedTuple):
+class SystemRow(NamedTuple):
     """One system.
 
     Attributes:
         differences: between this run's protocol and the paper's, a clause each; empty where none is known.
     """
 
-    system: System
+    system: MeasuredSystem
     name: str
     published: Published
     parameters: int
@@ -57,16 +52,21 @@ class Row(NamedTuple):
 
 def repeats(measurements: list[Measurement], metric: str) -> list[float]:
     """What counts as a repeat: trainings where there are several seeds, else samplings of the one training."""
-    found = [m for m in measurements if metric in m.values]
+    with_metric = [m for m in measurements if metric in m.values]
     by_training: dict[int, list[float]] = {}
-    for measurement in found:
+    for measurement in with_metric:
         by_training.setdefault(measurement.training_seed, []).append(measurement.values[metric])
     if len(by_training) > 1:
         return [sum(values) / len(values) for values in by_training.values()]
-    return [m.values[metric] for m in found]
+    return [m.values[metric] for m in with_metric]
 
 
-def rows(report: Report) -> list[Row]:
+def num_slices(measurements: Sequence[Measurement]) -> str:
+    """How many slices were measured: "100", or "100/128" where numbers differ."""
+    return "/".join(str(n) for n in sorted({m.n for m in measurements}))
+
+
+def rows(report: ComparisonReport) -> list[SystemRow]:
     """Table 1 in the paper's order."""
     ordered = [system for name in TABLE_1 for system in report.systems if system.name == name]
     measured = {s.name: [m for m in report.group("system") if m.label == s.name] for s in ordered}
@@ -74,7 +74,7 @@ def rows(report: Report) -> list[Row]:
     similarities = _ranked(measured, SSIM, "high")
     costs = {cost.system: cost for cost in report.costs}
     return [
-        Row(
+        SystemRow(
             system=system,
             name=NAMES[system.name],
             published=TABLE_1[system.name],
@@ -91,12 +91,12 @@ def rows(report: Report) -> list[Row]:
 
 
 def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction) -> dict[str, Value]:
-    values = {name: repeats(found, metric) for name, found in measured.items()}
-    values = {name: found for name, found in values.items() if found}
+    values = {name: repeats(measurements, metric) for name, measurements in measured.items()}
+    values = {name: repeated for name, repeated in values.items() if repeated}
     if not values:
         return {}
     tied = dict(zip(values, ties(list(values.values()), lowest=good == "low"), strict=True))
-    estimates = {name: estimate(found) for name, found in values.items()}
+    estimates = {name: mean_interval(repeated) for name, repeated in values.items()}
     best = (min if good == "low" else max)(estimates, key=lambda name: estimates[name].mean)
     return {
         name: Value(estimates[name], name == best, tied[name], floor=_floor(measured[name], metric)) for name in values
@@ -115,29 +115,29 @@ def _cost(costs: dict[str, Cost], system: str, quantity: str) -> Value | None:
     if not own:
         return None
     relative = ratio(own, base) if base and min(*own, *base, 1) > 0 else None
-    return Value(estimate(own), relative=relative)
+    return Value(mean_interval(own), relative=relative)
 
 
-def protocol_differences(report: Report, system: System) -> list[str]:
+def protocol_differences(report: ComparisonReport, system: MeasuredSystem) -> list[str]:
     """Why this run's FID of a system is not the paper's, most important first."""
     training = report.training(system.trainings[0])
     printed = TABLE_1[system.name]
-    found = []
+    reasons = []
     if report.simulated:
-        found.append("simulated slices instead of MRI")
+        reasons.append("simulated slices instead of MRI")
     if report.distance != "fid":
-        found.append(f"{report.extractor} features instead of Inception's")
+        reasons.append(f"{report.extractor} features instead of Inception's")
     if report.image_size != published.IMAGE_SIZE:
-        found.append(f"{report.image_size} x {report.image_size} px instead of {published.IMAGE_SIZE}")
+        reasons.append(f"{report.image_size} x {report.image_size} px instead of {published.IMAGE_SIZE}")
     if printed.parameters is not None and round(training.parameters / 1e6, 2) != printed.parameters:
-        found.append(f"{_millions(training.parameters)} parameters instead of {printed.parameters:.2f} M")
+        reasons.append(f"{millions(training.parameters)} parameters instead of {printed.parameters:.2f} M")
     if training.epochs < published.EPOCHS - 0.5:
-        found.append(f"{training.epochs:.3g} epochs instead of {published.EPOCHS}")
+        reasons.append(f"{number(training.epochs, 3)} epochs instead of {published.EPOCHS}")
     if system.inference_steps is not None and system.inference_steps != printed.inference_steps:
-        found.append(f"{system.inference_steps} sampling steps instead of {printed.inference_steps}")
+        reasons.append(f"{system.inference_steps} sampling steps instead of {printed.inference_steps}")
     if system.timesteps is not None:
-        found += _recipe_differences(training)
-    return found
+        reasons += _recipe_differences(training)
+    return reasons
 
 
 def _recipe_differences(training: Training) -> list[str]:
@@ -148,17 +148,18 @@ def _recipe_differences(training: Training) -> list[str]:
     }
     words = {"v_prediction": "v prediction", "epsilon": "epsilon", "smooth_l1": "smooth L1", "l1": "L1", "l2": "L2"}
     return [
-        f"{words.get(found, found)} instead of {words.get(wanted, wanted)}"
-        for key, wanted in expected.items()
-        if (found := str(training.settings.get(key, wanted))) != wanted
+        f"{words.get(used, used)} instead of {words.get(printed, printed)}"
+        for key, printed in expected.items()
+        if (used := str(training.settings.get(key, printed))) != printed
     ]
 
 
-def _millions(parameters: int) -> str:
+def millions(parameters: int) -> str:
+    """As the paper prints numbers of parameters."""
     return f"{parameters / 1e6:.2f} M"
 
 
-class Variant(NamedTuple):
+class VariantRow(NamedTuple):
     """A row of an ablation's table.
 
     Attributes:
@@ -169,16 +170,16 @@ class Variant(NamedTuple):
     label: str
     distance: Value
     ssim: Value | None
-    against_first: Comparison | None
+    against_first: Difference | None
 
 
-def ablation(report: Report, name: str) -> list[Variant]:
+def ablation(report: ComparisonReport, name: str) -> list[VariantRow]:
     """Variants in the order in which they were measured, system by system; ties are within a system."""
-    found: dict[str, dict[str, list[Measurement]]] = {}
+    by_system: dict[str, dict[str, list[Measurement]]] = {}
     for measurement in report.group(name):
-        found.setdefault(measurement.system, {}).setdefault(measurement.label, []).append(measurement)
-    table = []
-    for system, variants in found.items():
+        by_system.setdefault(measurement.system, {}).setdefault(measurement.label, []).append(measurement)
+    variant_rows = []
+    for system, variants in by_system.items():
         distances, similarities = _ranked(variants, report.distance, "low"), _ranked(variants, SSIM, "high")
         first = next(iter(variants))
         for label, measured in variants.items():
@@ -186,5 +187,5 @@ def ablation(report: Report, name: str) -> list[Variant]:
                 continue
             own, base = repeats(measured, report.distance), repeats(variants[first], report.distance)
             against = difference(own, base) if label != first and base else None
-            table.append(Variant(system, label, distances[label], similarities.get(label), against))
-    return table
+            variant_rows.append(VariantRow(system, label, distances[label], similarities.get(label), against))
+    return variant_rows

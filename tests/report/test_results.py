@@ -2,7 +2,7 @@ import pytest
 
 from lwddpm.report.data import Cost
 from lwddpm.report.published import TABLE_1
-from lwddpm.report.table import ablation, repeats, rows
+from lwddpm.report.results import ablation, repeats, rows
 
 
 def test_the_papers_numbers():

@@ -1,0 +1,43 @@
+"""A prepare job, and the first step of every job that needs a dataset: scans become a prepared dataset, once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lwddpm.cluster.session import Session
+from lwddpm.config import DataConfig
+from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.store import Dataset
+from lwddpm.progress import say
+
+
+def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
+    """Prepare the dataset on the session's CPUs, or open the one that is there, and say what is in it."""
+    dataset = prepare_dataset(data, session.map, fresh=fresh)
+    if "://" not in dataset.path:  # workers have working folders of their own
+        dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
+    manifest = dataset.manifest
+    splits = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
+    duplicates = manifest.duplicates
+    say(
+        f"dataset {dataset.path} version {dataset.version[:12]}: {splits}; {duplicates.exact_copies} exact copies and "
+        f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
+    )
+    for rejected in manifest.rejected[:5]:
+        say(f"  rejected {rejected.source}: {rejected.reason}")
+    if len(manifest.rejected) > 5:
+        say(f"  and {len(manifest.rejected) - 5} more: see {dataset.path}/dataset.json")
+    return dataset
+
+
+def summary_of(dataset: Dataset) -> dict[str, Any]:
+    """The dataset in a job's summary."""
+    manifest = dataset.manifest
+    return {
+        "path": dataset.path,
+        "version": dataset.version,
+        "simulated": manifest.simulated,
+        "splits": {name: split.num for name, split in manifest.splits.items()},
+        "rejected": len(manifest.rejected),
+        "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts"}),
+    }

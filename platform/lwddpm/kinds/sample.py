@@ -1,0 +1,57 @@
+"""A sample job: synthetic slices of a saved or registered model, as PNG files."""
+
+from pathlib import Path
+from typing import Any
+
+from lwddpm.cluster.session import Session
+from lwddpm.config import SampleJob
+from lwddpm.errors import ConfigError
+from lwddpm.files import complete_folder, write_json
+from lwddpm.tracking.rundir import check_writable
+
+
+def check_out(job: SampleJob) -> None:
+    """Refuse a folder that the samples would replace something else in.
+
+    Raises:
+        ConfigError: names the folder and the rule.
+    """
+    out = Path(job.out).resolve()
+    check_writable(out.parent, "out")
+    if out == Path.cwd() or out in Path.cwd().parents:
+        raise ConfigError(
+            f"out: must not hold the working folder, which it would replace, got {out}; name a new folder"
+        )
+    if out.exists() and any(out.iterdir()) and not (out / "samples.json").exists():
+        raise ConfigError(f"out: must be a new or empty folder, or hold earlier samples, got {out}; choose another")
+
+
+def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
+    """Draw `job.count` slices into `job.out`: a PNG each, grid.png with the first 64, samples.json."""
+    # imported here: `check_out` is asked before anything heavy is loaded
+    from PIL import Image
+
+    from lwddpm.cluster.exported import ExportedSeries
+    from lwddpm.cluster.generate import generate_images
+    from lwddpm.evaluation import figures
+    from lwddpm.kinds.saved_model import fetch, fitting
+
+    model_dir, saved = fetch(job, session)
+    sampling = fitting(job.sampling, saved, "sampling")
+    with ExportedSeries(job.name, "") as exported:
+        images = generate_images(model_dir, sampling, job.count, session, exported)
+    out = Path(job.out).resolve()
+    with complete_folder(out) as folder:
+        width = len(str(job.count - 1))
+        for index, image in enumerate(images):
+            Image.fromarray(image).save(folder / f"{index:0{width}d}.png")
+        Image.fromarray(figures.tile(images[:64])).save(folder / "grid.png")
+        about = {
+            "synthetic": True,
+            "model_uri": job.model_uri,
+            "sampling": sampling.model_dump(),
+            "count": job.count,
+            "model": saved.model_dump(mode="json"),
+        }
+        write_json(folder / "samples.json", about)
+    return {"name": job.name, "out": str(out), "count": job.count, "image_size": saved.image_size}

@@ -1,0 +1,41 @@
+"""The saved or registered model that an evaluate or sample job names, and what it can be asked for."""
+
+from pathlib import Path
+
+from lwddpm.cluster.session import Session
+from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingT, check_steps, one_pass
+from lwddpm.errors import ConfigError
+from lwddpm.tracking import registry
+from lwddpm.tracking.store import connect, tracking_uri
+from lwddpm.training.checkpoint import SavedModel, read_saved_model
+
+
+def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedModel]:
+    """The model's folder and what it says about itself.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    connect(tracking_uri(job.tracking))
+    # on a cluster workers on other nodes read a registered model too, from shared storage
+    folder = Path(job.output) / "models" if session.address else None
+    model_dir = registry.fetch_model(job.model_uri, folder)
+    return model_dir, read_saved_model(model_dir)
+
+
+def fitting(sampling: SamplingT, saved: SavedModel, section: str) -> SamplingT:
+    """The sampling settings as this model takes them: as they are, or one pass of a GAN's generator.
+
+    Args:
+        section: of the job file, for messages.
+
+    Raises:
+        ConfigError: they ask for what the model cannot do.
+    """
+    try:
+        if saved.diffusion is None:
+            return one_pass(sampling, section)
+        check_steps(sampling, saved.diffusion, section)
+    except RuleBroken as broken:
+        raise ConfigError(str(broken)) from None
+    return sampling

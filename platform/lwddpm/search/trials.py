@@ -1,0 +1,115 @@
+"""Trials in the study, which is the only record of a search: written rung by rung, read as people ask for them."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lwddpm.search.space import decoded
+
+# User attributes of a trial
+STEP, METRICS, SECONDS = "lwddpm.step", "lwddpm.metrics", "lwddpm.seconds"
+CURVE, REASON, RUN_ID, INFEASIBLE = "lwddpm.curve", "lwddpm.reason", "lwddpm.run_id", "lwddpm.infeasible"
+ENDED_AT = "lwddpm.ended_at"  # the rung at which early stopping ended it
+
+State = Literal["complete", "pruned", "failed", "infeasible", "running"]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """A trial as people ask for it.
+
+    Attributes:
+        step: the last budget that it reached, in optimizer steps; 0 before the first.
+        values: of the objectives, at the full budget only.
+        last: the last value of what early stopping compares.
+        params: job values by dotted key.
+        seconds: of training and measuring.
+    """
+
+    number: int
+    state: State
+    step: int
+    values: tuple[float, ...] | None
+    last: float | None
+    params: dict[str, Any]
+    reason: str
+    run_id: str
+    seconds: float
+
+
+def resumed_trial(study: optuna.Study, number: int) -> optuna.Trial:
+    """The trial of an earlier session that is still RUNNING, to be reported to again.
+
+    Optuna hands out an `optuna.Trial` only when it creates the trial, so this needs the trial's id in the storage,
+    which has no public name. Nothing else here does; tests/search/test_trials.py says when a new Optuna moves it.
+
+    Raises:
+        RuntimeError: this version of Optuna keeps the id elsewhere.
+    """
+    stored = study.get_trials(deepcopy=False)[number]
+    trial_id = getattr(stored, "_trial_id", None)
+    if trial_id is None:
+        raise RuntimeError(
+            f"optuna {optuna.__version__} does not tell a trial's id as optuna 5.0 does, so trial {number} cannot be "
+            "continued; install the tested versions: constraints.txt"
+        )
+    return optuna.Trial(study, trial_id)
+
+
+def report(
+    trial: optuna.Trial, step: int, value: float, measured: dict[str, float], seconds: float, *, single: bool
+) -> None:
+    """Write what was measured at a rung; the same rung again changes nothing.
+
+    Args:
+        step: of the rung, in optimizer steps.
+        value: of what early stopping compares.
+        measured: everything that was measured there, by name.
+        seconds: that the trial has trained and measured so far.
+        single: whether the study has one objective. With several Optuna keeps no curves, so the trial does itself.
+    """
+    known = curve(trial.study.get_trials(deepcopy=False)[trial.number])
+    if step in known:
+        return
+    if single:
+        trial.report(value, step)
+    else:
+        trial.set_user_attr(CURVE, {str(at): earlier for at, earlier in (known | {step: value}).items()})
+    trial.set_user_attr(STEP, step)
+    trial.set_user_attr(METRICS, measured)
+    trial.set_user_attr(SECONDS, seconds)
+
+
+def curve(trial: FrozenTrial) -> dict[int, float]:
+    """Budget -> value of what early stopping compares."""
+    kept = {int(step): value for step, value in trial.user_attrs.get(CURVE, {}).items()}
+    return kept or dict(trial.intermediate_values)
+
+
+def records(study: optuna.Study) -> list[TrialRecord]:
+    """All trials by number."""
+    return [record_of(trial) for trial in study.get_trials(deepcopy=False)]
+
+
+def record_of(trial: FrozenTrial) -> TrialRecord:
+    """A trial of the study as people ask for it."""
+    attrs = trial.user_attrs
+    states: dict[TrialState, State] = {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "infeasible" if attrs.get(INFEASIBLE) else "pruned",
+        TrialState.FAIL: "failed",
+    }
+    known = curve(trial)
+    return TrialRecord(
+        number=trial.number,
+        state=states.get(trial.state, "running"),
+        step=max(known, default=0),
+        values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+        last=known[max(known)] if known else None,
+        params=decoded(trial.params),
+        reason=attrs.get(REASON, ""),
+        run_id=attrs.get(RUN_ID, ""),
+        seconds=attrs.get(SECONDS, 0.0),
+    )

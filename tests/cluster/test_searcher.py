@@ -1,0 +1,125 @@
+"""The study's side of a search: what is handed to Ray Tune, in which order it is said, and when a trial may end."""
+
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+
+from lwddpm.cluster.searcher import StudyScheduler, StudySearcher
+from lwddpm.cluster.trial import TrialSettings
+from lwddpm.config import SearchJob
+from lwddpm.jobfile import load_job
+from lwddpm.search.space import load_space
+from lwddpm.search.trials import records
+
+SPACE = "training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n"
+
+
+class Harness:
+    """A study, its searcher and the events that they send; Ray Tune is played by the test."""
+
+    def __init__(self, job: SearchJob, folder: Path) -> None:
+        self._job, self._folder = job, folder
+        self.study = optuna.create_study(study_name=job.name, storage=job.search.storage)
+        self.begin_session()
+
+    def begin_session(self) -> None:
+        self.events: Any = queue.Queue()
+        settings = TrialSettings(
+            self._job, self._folder, "data", (2, 6), "val/loss", self._folder / "stop", 1, self.events
+        )
+        self.searcher = StudySearcher(self.study, load_space(self._job.search.space, self._job), settings)
+        self.scheduler = StudyScheduler(self.searcher)
+
+    def heard(self) -> list[tuple[Any, ...]]:
+        """What has been sent since the last call: number, event, and the first argument of all but `begin`."""
+        sent = []
+        while not self.events.empty():
+            number, name, arguments = self.events.get()
+            sent.append((number, name) if name == "begin" else (number, name, arguments[0]))
+        return sent
+
+    def reach(self, tune_id: str, step: int, loss: float) -> bool:
+        """What Ray Tune does with a result; whether it ends the trial."""
+        result = {"step": step, "val/loss": loss, "seconds": 1.0}
+        last = step == 6
+        ends = last or self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=tune_id), result) == "STOP"
+        if ends:
+            self.searcher.on_trial_complete(tune_id, result)
+        else:
+            self.searcher.on_trial_result(tune_id, result)
+        return ends
+
+    def states(self) -> list[str]:
+        return [record.state for record in records(self.study)]
+
+
+@pytest.fixture
+def search(search_overrides: Callable[[str], list[str]], tmp_path: Path) -> Harness:
+    further = ["search.num_trials=3", "search.objectives=[val/loss]", "search.reduction_factor=3"]
+    job = load_job("search_demo", [*search_overrides(SPACE), *further])
+    assert isinstance(job, SearchJob)
+    return Harness(job, tmp_path)
+
+
+def test_trials_go_from_their_beginning_over_their_rungs_to_their_end(search: Harness) -> None:
+    for tune_id, number in (("a", 0), ("b", 1), ("c", 2)):
+        handed_out = search.searcher.suggest(tune_id)
+        assert isinstance(handed_out, dict)
+        assert handed_out["number"] == number
+        search.searcher.run_opened(number, f"run-{number}")
+    assert search.searcher.suggest("d") is None, "one of those at work may have to be handed out again"
+    assert [search.reach("a", 2, 0.5), search.reach("b", 2, 0.9), search.reach("c", 2, 0.4)] == [False, True, False]
+    assert [search.reach("a", 6, 0.3), search.reach("c", 6, 0.2)] == [True, True]
+    assert search.searcher.suggest("d") == search.searcher.FINISHED
+    assert search.heard() == [
+        (0, "begin"), (1, "begin"), (2, "begin"),
+        (0, "rung", 2), (1, "rung", 2), (1, "end", "pruned"), (2, "rung", 2),
+        (0, "rung", 6), (0, "end", "complete"), (2, "rung", 6), (2, "end", "complete"),
+    ]  # fmt: skip
+    assert search.states() == ["complete", "pruned", "complete"]
+    assert [record.run_id for record in records(search.study)] == ["run-0", "run-1", "run-2"]
+
+
+def test_no_trial_ends_in_the_study_before_its_run_is_known(search: Harness) -> None:
+    search.searcher.suggest("a")
+    tune = threading.Thread(target=search.reach, args=("a", 6, 0.3))
+    tune.start()
+    tune.join(0.5)
+    assert tune.is_alive()
+    assert search.states() == ["running"]
+    search.searcher.run_opened(0, "run-0")
+    tune.join(30)
+    assert [(record.state, record.run_id) for record in records(search.study)] == [("complete", "run-0")]
+
+
+def test_where_nobody_opens_runs_a_trial_is_left_to_the_next_session(search: Harness) -> None:
+    search.searcher.suggest("a")
+    search.searcher.release()
+    search.reach("a", 6, 0.3)
+    assert search.states() == ["running"]
+    search.begin_session()
+    handed_out = search.searcher.suggest("b")
+    assert isinstance(handed_out, dict)
+    assert handed_out["number"] == 0
+    search.searcher.run_opened(0, "run-0")
+    search.reach("b", 6, 0.3)
+    assert search.states() == ["complete"]
+
+
+def test_a_lost_process_is_handed_out_again_once_and_keeps_its_run(search: Harness) -> None:
+    first = search.searcher.suggest("a")
+    search.searcher.run_opened(0, "run-0")
+    search.searcher.on_trial_complete("a", error=True)
+    assert search.searcher.suggest("b") == first
+    search.searcher.run_opened(0, "run-0")
+    search.searcher.on_trial_complete("b", error=True)
+    assert search.heard() == [(0, "begin"), (0, "begin"), (0, "end", "fail")]
+    (record,) = records(search.study)
+    assert (record.state, record.run_id) == ("failed", "run-0")
+    assert "lost too often" in record.reason
