@@ -31,6 +31,7 @@ class KillsItself(SilentReporter):
 
 def fork(world: int) -> int:
     """Rank of this process among `world`, of which the first starts the others: what is imported is shared."""
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports half of torch
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from Python 3.12 on, of other threads; they hold no lock
         return next((rank for rank in range(1, world) if os.fork() == 0), 0)
