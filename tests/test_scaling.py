@@ -8,7 +8,7 @@ import yaml
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.config.keys import known_keys
 from lwddpm.jobfile import load_job
-from lwddpm.training.estimate import estimate
+from lwddpm.training.estimate import estimate_resources
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "scaling.md").read_text()
@@ -28,14 +28,14 @@ def test_every_setting_that_it_names_exists() -> None:
 def test_it_reckons_with_the_network_of_the_paper() -> None:
     job = load_job("paper")
     assert isinstance(job, TrainJob)
-    found = estimate(job)
-    gradient_mb = found.parameters * 4 / 1e6
+    needs = estimate_resources(job)
+    gradient_mb = needs.parameters * 4 / 1e6
     for number in (
-        f"{found.parameters:,}",
+        f"{needs.parameters:,}",
         f"{gradient_mb:.1f} MB",
         f"{4 * gradient_mb:.0f} MB",
-        f"{found.step_tflop:.2f} TFLOP for {job.training.batch_size}",
-        f"{found.step_tflop / job.training.batch_size:.3f} TFLOP",
-        f"{found.step_tflop / job.training.batch_size / 3:.3f} TFLOP",
+        f"{needs.step_tflop:.2f} TFLOP for {job.training.batch_size}",
+        f"{needs.step_tflop / job.training.batch_size:.3f} TFLOP",
+        f"{needs.step_tflop / job.training.batch_size / 3:.3f} TFLOP",
     ):
         assert number in TEXT, number

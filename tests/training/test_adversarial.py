@@ -15,7 +15,7 @@ from lwddpm.diffusion.sampling import generate
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.training.adversarial import LOSSES, AdversarialStep, clip_weights, gradient_penalty
 from lwddpm.training.checkpoint import load_model
-from lwddpm.training.estimate import estimate
+from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
@@ -126,13 +126,13 @@ def test_the_generators_step_leaves_the_discriminator_alone(tiny_gan: Build, tin
 
 def test_the_work_of_a_step_grows_with_the_critics_updates_and_its_penalty(tiny_gan: Build) -> None:
     one, three, five = (
-        estimate(tiny_gan("model.family=wgan", f"adversarial.n_critic={n}", "model.dim=32")).step_tflop
+        estimate_resources(tiny_gan("model.family=wgan", f"adversarial.n_critic={n}", "model.dim=32")).step_tflop
         for n in (1, 3, 5)
     )
     assert five - three == pytest.approx(three - one, abs=2e-4)  # printed to four digits
     assert five > three > one
     penalised = tiny_gan("model.family=wgan", "adversarial.gradient_penalty=10", "model.dim=32")
-    assert estimate(penalised).step_tflop > five
+    assert estimate_resources(penalised).step_tflop > five
 
 
 @pytest.mark.parametrize("family", ["gan", "lsgan"])

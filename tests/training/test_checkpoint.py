@@ -64,11 +64,11 @@ def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None
     other_ema, _ = _trained(3)
     modules, optimizers = {"model": other, "ema": other_ema}, {"optimizer": other_optimizer}
     assert load_checkpoint(path, modules, optimizers, CPU) == _state(7)
-    for found, expected in ((other, model), (other_ema, ema)):
-        assert all(map(torch.equal, found.state_dict().values(), expected.state_dict().values()))
-    found, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[i][name], expected[i][name]) for i in expected for name in expected[i])
+    for restored, saved in ((other, model), (other_ema, ema)):
+        assert all(map(torch.equal, restored.state_dict().values(), saved.state_dict().values()))
+    moments, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
+    assert moments.keys() == expected.keys()
+    assert all(torch.equal(moments[i][name], expected[i][name]) for i in expected for name in expected[i])
 
 
 def test_only_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:

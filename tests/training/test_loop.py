@@ -74,13 +74,13 @@ def test_stopped_and_continued_equals_uninterrupted(
 
 
 def _assert_same_checkpoints(whole: Path, parts: Path) -> None:
-    expected, found = latest_checkpoint(whole), latest_checkpoint(parts)
+    expected, actual = latest_checkpoint(whole), latest_checkpoint(parts)
     assert expected is not None
-    assert found is not None
+    assert actual is not None
     files = sorted(path.name for path in expected.glob("*.safetensors"))
-    assert files == sorted(path.name for path in found.glob("*.safetensors"))
+    assert files == sorted(path.name for path in actual.glob("*.safetensors"))
     for file in files:
-        a, b = load_file(expected / file), load_file(found / file)
+        a, b = load_file(expected / file), load_file(actual / file)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), file
 

@@ -46,6 +46,9 @@ class DiffusionProcess(nn.Module):
 
     Attributes:
         betas, alphas_cumprod: float32 [T].
+        signal, noise: sqrt(abar) and sqrt(1 - abar), the factors of x_0 and of the noise in x_t; float32 [T].
+        snrs: signal-to-noise ratios abar / (1 - abar), float32 [T].
+        loss_weights: of each timestep's loss, float32 [T].
     """
 
     betas: Tensor
@@ -77,7 +80,10 @@ class DiffusionProcess(nn.Module):
         return _per_image(self.signal[timesteps]) * x_0 + _per_image(self.noise[timesteps]) * noise
 
     def target(self, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        """What the network should predict: the noise, or the velocity of Salimans & Ho 2022 (arXiv:2202.00512)."""
+        """What the network should predict, [B, 1, H, W]: the noise, or the velocity.
+
+        The velocity is sqrt(abar) noise - sqrt(1 - abar) x_0: Salimans & Ho 2022 (arXiv:2202.00512), section 4.
+        """
         if self.config.prediction_type == "epsilon":
             return noise
         return _per_image(self.signal[timesteps]) * noise - _per_image(self.noise[timesteps]) * x_0
@@ -89,14 +95,18 @@ class DiffusionProcess(nn.Module):
         return errors.mean((1, 2, 3)) * self.loss_weights[timesteps]
 
     def predict_x_0(self, x_t: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:
-        """The clean slices that a prediction implies, not clamped: with epsilon they are far outside at late t."""
+        """The clean slices that a prediction implies, [B, 1, H, W].
+
+        Ho et al. 2020, eq. 15; of a velocity Salimans & Ho 2022, section 4. Not clamped: with epsilon they are far
+        outside [-1, 1] at late timesteps.
+        """
         signal, noise = _per_image(self.signal[timesteps]), _per_image(self.noise[timesteps])
         if self.config.prediction_type == "epsilon":
             return (x_t - noise * prediction) / signal
         return signal * x_t - noise * prediction
 
     def predict_noise(self, x_t: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:
-        """The noise in x_t that a prediction implies; with epsilon the prediction itself."""
+        """The noise in x_t that a prediction implies, [B, 1, H, W]; with epsilon the prediction itself."""
         if self.config.prediction_type == "epsilon":
             return prediction
         return _per_image(self.noise[timesteps]) * x_t + _per_image(self.signal[timesteps]) * prediction

@@ -41,6 +41,9 @@ def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Ten
 def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited: Tensor | None = None) -> Any:
     """The diffusers scheduler of a sampler, ready to step.
 
+    ddpm: Ho et al. 2020 (arXiv:2006.11239), algorithm 2. ddim: Song et al. 2021 (arXiv:2010.02502), eq. 12.
+    dpmsolver++: Lu et al. 2022 (arXiv:2211.01095), algorithm 2 (2M); sde-dpmsolver++ is its stochastic form.
+
     Its own timesteps count the visited ones (n - 1 to 0) and its model output is the clean slice.
 
     Args:

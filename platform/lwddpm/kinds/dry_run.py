@@ -11,7 +11,7 @@ from lwddpm.kinds.jobs import check_job
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
-from lwddpm.training.estimate import estimate
+from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
 
 
@@ -30,7 +30,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     check_job(job, address)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if isinstance(job, TrainingJob):
-        needs = estimate(job)
+        needs = estimate_resources(job)
         num_train, known = _train_slices(job.data)
         schedule = Schedule.of(job.training, num_train, job.batches_per_step)
         described |= {
@@ -54,7 +54,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         elif isinstance(job, CompareJob):
             described["trainings"] = {
                 planned.label: {
-                    "parameters": estimate(planned.job).parameters,
+                    "parameters": estimate_resources(planned.job).parameters,
                     "steps": Schedule.of(planned.job.training, num_train, planned.job.batches_per_step).num_steps,
                 }
                 for planned in make_plan(job, num_train).trainings.values()

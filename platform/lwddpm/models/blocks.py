@@ -58,6 +58,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
+        """[B, in_channels, H, W] and embeddings [B, time_dim] to [B, out_channels, H, W]."""
         h = self.conv_in(F.silu(self.norm_in(x)))
         h = h + self.time(time_embedding)[:, :, None, None]
         h = self.conv_out(F.silu(self.norm_out(h)))
@@ -77,6 +78,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(hidden, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         gate = self.excite(F.relu(self.squeeze(x.mean((2, 3))))).sigmoid()
         return x * (1 + gate)[:, :, None, None].to(x.dtype)
 
@@ -92,6 +94,7 @@ class LinearAttention(nn.Module):
         self.norm_out = zeroed(nn.GroupNorm(1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         height, width = x.shape[2:]
         q, k, v = self.to_qkv(self.norm(x)).flatten(2).unflatten(1, (3, ATTENTION_HEADS, -1)).unbind(1)
         q = q.softmax(dim=2) * q.shape[2] ** -0.5
@@ -110,6 +113,7 @@ class FullAttention(nn.Module):
         self.to_out = zeroed(nn.Conv2d(ATTENTION_WIDTH, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same shape."""
         height, width = x.shape[2:]
         qkv = self.to_qkv(self.norm(x)).flatten(2).unflatten(1, (3, ATTENTION_HEADS, -1))
         q, k, v = qkv.transpose(3, 4).unbind(1)  # each [B, heads, positions, width]
@@ -118,7 +122,11 @@ class FullAttention(nn.Module):
 
 
 def attention_stage(kind: str, channels: int, se_reduction: int) -> nn.Module:
-    """The attention of one stage; `kind` as in `ModelConfig.attention`."""
+    """The attention of one stage, [B, C, H, W] to the same shape; `kind` as in `ModelConfig.attention`.
+
+    Raises:
+        ValueError: unknown kind.
+    """
     match kind:
         case "se":
             return SqueezeExcitation(channels, se_reduction)

@@ -15,6 +15,9 @@ def build_model(config: ModelConfig, image_size: int | None = None) -> nn.Module
     Args:
         config: a U-Net's, or a GAN's generator's.
         image_size: height and width of the slices; a U-Net takes any, a generator is built for one.
+
+    Raises:
+        ValueError: a generator without an image_size, or for one that is no power of two.
     """
     if config.family not in ADVERSARIAL:
         return LightweightUNet(config)

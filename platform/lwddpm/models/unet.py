@@ -32,7 +32,12 @@ class Stage(nn.Module):
         self.block, self.attention, self.resample = block, attention, resample
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The features before resampling (on the way down: the skip connection) and after."""
+        """Features before resampling, [B, C, H, W] (on the way down: the skip connection), and after it.
+
+        Args:
+            x: float [B, in_channels, H, W].
+            time_embedding: float [B, time_dim].
+        """
         features = self.attention(self.block(x, time_embedding))
         return features, self.resample(features)
 

@@ -75,15 +75,15 @@ def clip_weights(network: nn.Module, bound: float) -> None:
 
 class AdversarialStep(TrainingStep):
     values = ("train/loss", "train/loss_discriminator", "train/grad_norm", "train/grad_norm_discriminator")
-    falls = False  # each side's loss rises as the other gets better
+    loss_falls = False  # each side's loss rises as the other gets better
 
     def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
         super().__init__(job, dataset, schedule, device)
         assert job.adversarial is not None
         assert job.model.latent_dim is not None
         self.config, self.latent_dim = job.adversarial, job.model.latent_dim
-        judge = Discriminator(job.model, dataset.manifest.image_size, self.config.discriminator_norm)
-        self.discriminator = self.precision.place(judge.to(device)).train()
+        discriminator = Discriminator(job.model, dataset.manifest.image_size, self.config.discriminator_norm)
+        self.discriminator = self.precision.place(discriminator.to(device)).train()
         self.grid = SamplingConfig.model_validate(ONE_PASS)
         self.modules = {"model": self.model, "ema": self.ema.model, "discriminator": self.discriminator}
         self.optimizers = {
@@ -112,7 +112,7 @@ class AdversarialStep(TrainingStep):
         rate = self.learning_rate(step)
         rate_discriminator = rate * (self.config.lr_discriminator or self.job.training.lr) / self.job.training.lr
         updates = range(step * self.config.n_critic, (step + 1) * self.config.n_critic)
-        judged = [self._judge(update, rate_discriminator) for update in updates]
+        of_updates = [self._update_discriminator(update, rate_discriminator) for update in updates]
         seeds = latent_draw(self.job.seed, step, self.job.training.batch_size)
 
         def loss(begin: int, end: int) -> Tensor:
@@ -121,11 +121,11 @@ class AdversarialStep(TrainingStep):
         with _frozen(self.discriminator):
             loss_, norm = self.descend(self.generator_loss, loss, self.optimizers["optimizer"], rate)
         self.ema.update(self.model, step)
-        last_loss, last_norm = judged[-1]
-        return dict(zip(self.values, (loss_, last_loss, norm, last_norm), strict=True))
+        loss_discriminator, norm_discriminator = of_updates[-1]
+        return dict(zip(self.values, (loss_, loss_discriminator, norm, norm_discriminator), strict=True))
 
-    def _judge(self, update: int, rate: float) -> tuple[Tensor, Tensor]:
-        """Update number `update` of the discriminator."""
+    def _update_discriminator(self, update: int, rate: float) -> tuple[Tensor, Tensor]:
+        """Update number `update` of the discriminator, counted from 0 over all steps; its loss and gradient's norm."""
         config, seed = self.job.training, self.job.seed
         draw = training_draw(seed, update, config.batch_size, len(self.loader.images), 1, config.horizontal_flip)
         mixing = mixing_draw(seed, update, config.batch_size)
@@ -137,29 +137,31 @@ class AdversarialStep(TrainingStep):
                 fake = self.model(latents).to(latents.dtype)
             return self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]))
 
-        found = self.descend(self.discriminator_loss, loss, self.optimizers["optimizer_discriminator"], rate)
+        loss_and_norm = self.descend(self.discriminator_loss, loss, self.optimizers["optimizer_discriminator"], rate)
         if self.config.clip is not None:
             clip_weights(self.discriminator, self.config.clip)
-        return found
+        return loss_and_norm
 
     def _latents(self, seeds: np.ndarray) -> Tensor:
         return self.loader.gaussian(seeds, self.latent_dim)
 
 
 # The loss is computed inside a module's forward pass, so that DDP sees one forward and one backward pass a step,
-# whatever happens between; the network of the other side is called, not owned.
+# whatever happens between. The other side's network is called but is no submodule: DDP would share its gradients too.
 
 
 class _GeneratorLoss(nn.Module):
-    def __init__(self, generator: nn.Module, judge: Scorer, loss: AdversarialLoss, precision: Precision) -> None:
+    def __init__(
+        self, generator: nn.Module, discriminator: Scorer, loss: AdversarialLoss, precision: Precision
+    ) -> None:
         super().__init__()
         self.generator, self.loss, self.precision = generator, loss, precision
-        self._judge = (judge,)
+        self._discriminator = (discriminator,)  # in a tuple, so that it is no submodule
 
     def forward(self, latents: Tensor) -> Tensor:
         with self.precision.autocast():
             images = self.precision.place_input(self.generator(latents))
-            scores = self._judge[0](images)
+            scores = self._discriminator[0](images)
         return self.loss.generator(scores.to(latents.dtype))
 
 

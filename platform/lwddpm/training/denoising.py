@@ -16,7 +16,7 @@ GRID_STEPS = 50
 
 class DenoisingStep(TrainingStep):
     values = ("train/loss", "train/grad_norm")
-    falls = True
+    loss_falls = True
 
     def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
         super().__init__(job, dataset, schedule, device)

@@ -1,4 +1,4 @@
-"""What a job will need, computed without running it: on torch's meta device, in a second, for any size."""
+"""What a training needs, computed without running it: on torch's meta device, in a second, for any size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ _COPIES_OF_DISCRIMINATOR = 4
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Per worker, for its share of the global batch.
+class ResourceEstimate:
+    """Of one worker, for its share of the global batch.
 
     Attributes:
         parameters: of the network; of a GAN, of the generator.
@@ -34,7 +34,7 @@ class Estimate:
     step_tflop: float
 
 
-def estimate(job: TrainingJob) -> Estimate:
+def estimate_resources(job: TrainingJob) -> ResourceEstimate:
     """Count a training step's memory and operations; of an elastic job with its fewest workers."""
     share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
@@ -46,26 +46,26 @@ def estimate(job: TrainingJob) -> Estimate:
             x, timesteps = torch.empty(share, 1, size, size), torch.zeros(share, dtype=torch.long)
             flops, kept = _cost(lambda: model(x, timesteps).sum())
         else:
-            judge, loss = Discriminator(job.model, size, job.adversarial.discriminator_norm), LOSSES[job.model.family]
-            copies += _COPIES_OF_DISCRIMINATOR * sum(parameter.numel() for parameter in judge.parameters())
+            discriminator = Discriminator(job.model, size, job.adversarial.discriminator_norm)
+            loss, penalised = LOSSES[job.model.family], job.adversarial.gradient_penalty is not None
+            copies += _COPIES_OF_DISCRIMINATOR * sum(parameter.numel() for parameter in discriminator.parameters())
             real, mixing = torch.empty(share, 1, size, size), torch.empty(share)
-            latents, penalised = (
-                torch.empty(share, job.model.latent_dim or 0),
-                job.adversarial.gradient_penalty is not None,
-            )
+            latents = torch.empty(share, job.model.latent_dim or 0)
 
-            def judged() -> Tensor:
+            def discriminator_loss() -> Tensor:
                 with torch.no_grad():
                     fake = model(latents)
-                total = loss.discriminator(*judge(torch.cat([real, fake])).chunk(2))
-                # a clone: the counter cannot follow a module whose input is itself what is differentiated by
-                return total + gradient_penalty(lambda x: judge(x.clone()), real, fake, mixing) if penalised else total
+                total = loss.discriminator(*discriminator(torch.cat([real, fake])).chunk(2))
+                if not penalised:
+                    return total
+                # a clone, since FlopCounterMode fails on a module whose input is a leaf that needs a gradient
+                return total + gradient_penalty(lambda x: discriminator(x.clone()), real, fake, mixing)
 
-            flops, kept = _cost(lambda: loss.generator(judge(model(latents))))
-            more, also_kept = _cost(judged)
-            flops, kept = flops + job.adversarial.n_critic * more, max(kept, also_kept)
+            flops, kept = _cost(lambda: loss.generator(discriminator(model(latents))))
+            flops_of_update, kept_by_update = _cost(discriminator_loss)
+            flops, kept = flops + job.adversarial.n_critic * flops_of_update, max(kept, kept_by_update)
     total = flops * job.training.grad_accumulation_steps
-    return Estimate(parameters, (kept + _FLOAT32 * copies) // 2**20, round(total / 1e12, 4))
+    return ResourceEstimate(parameters, (kept + _FLOAT32 * copies) // 2**20, round(total / 1e12, 4))
 
 
 def _cost(loss: Callable[[], Tensor]) -> tuple[int, int]:

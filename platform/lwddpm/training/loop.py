@@ -35,7 +35,7 @@ from lwddpm.training.window import Window
 from lwddpm.version import code_version
 
 GRID_SAMPLES = 16  # drawn at every snapshot
-# The untrained network predicts about zero; a loss well above that start means it has left for good.
+# An untrained network predicts about zero. A loss so many times that of the start does not come down again.
 _DIVERGED = 3.0
 
 
@@ -168,7 +168,9 @@ class _Trainer:
         if self.initial_loss is None:
             self.initial_loss = mean
         elif (
-            self.training.falls and mean > _DIVERGED * self.initial_loss and self.step > self.job.training.warmup_steps
+            self.training.loss_falls
+            and mean > _DIVERGED * self.initial_loss
+            and self.step > self.job.training.warmup_steps
         ):
             raise JobError(
                 self._divergence(self.step, f"the loss rose to {mean:.3g}, from {self.initial_loss:.3g} at the start")
@@ -188,14 +190,14 @@ class _Trainer:
         }
         self._on_rank_0(lambda: self.reporter.metrics(rows))
 
-    def _divergence(self, step: int, what: str) -> str:
+    def _divergence(self, step: int, reason: str) -> str:
         config = self.job.training
         remedy = f"lower training.lr (now {config.lr:g})"
         if config.max_grad_norm is None:
             remedy = f"set training.max_grad_norm: 1.0, or {remedy}"
         elif self.training.precision.bf16:
             remedy += ", or try training.precision: fp32"
-        return f"training diverged at step {step}: {what}; {remedy}. The last good checkpoint is kept"
+        return f"training diverged at step {step}: {reason}; {remedy}. The last good checkpoint is kept"
 
     def _validate(self) -> None:
         values = self.training.validate()

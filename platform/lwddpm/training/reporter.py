@@ -1,4 +1,4 @@
-"""How the training loop speaks to whoever listens: the only way out of the core."""
+"""How the training loop reports what it does: nothing else leads out of the core."""
 
 from pathlib import Path
 from typing import Protocol

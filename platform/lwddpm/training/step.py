@@ -43,7 +43,7 @@ class TrainingStep(ABC):
     """
 
     values: ClassVar[tuple[str, ...]]  # metrics of every step: losses first, each reported for every step
-    falls: ClassVar[bool]  # whether the loss falls when all goes well, so that a rise is a divergence
+    loss_falls: ClassVar[bool]  # whether the loss falls when all goes well, so that a rise is a divergence
     grid: SamplingConfig
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
