@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +19,8 @@ from lwddpm.training.adversarial import LOSSES, AdversarialLoss
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
+
+from ..processes import free_port
 
 CPU = torch.device("cpu")
 Build = Callable[..., TrainJob]
@@ -130,13 +131,10 @@ def test_killed_and_continued_equals_uninterrupted(
 
 def _train_on(world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:
     """Values by step, from as many processes that compute in float64."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    ranks = [_start(job, dataset, folder, "rank", str(rank), str(world), port) for rank in range(world)]
-    errors = [rank.communicate()[1].decode() for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0] * world, "\n".join(errors)
-    assert not [line for error in errors for line in error.splitlines() if "Warning" in line]  # such as DDP's
+    process = _start(job, dataset, folder, "ranks", str(world), str(free_port()))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors.decode()
+    assert not [line for line in errors.decode().splitlines() if "Warning" in line]  # such as DDP's
     return {int(step): values for step, values in json.loads((folder / "values.json").read_text()).items()}
 
 

@@ -1,13 +1,14 @@
 """A training process of its own, for the tests that kill it or run two of them.
 
-python worker.py JOB.json DATASET FOLDER kill STEP             dies by SIGKILL when STEP is reported
-python worker.py JOB.json DATASET FOLDER rank RANK WORLD PORT  one of WORLD ranks, in float64; rank 0 writes values.json
+python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL when STEP is reported
+python worker.py JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 0 writes values.json
 """
 
 import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -28,7 +29,16 @@ class KillsItself(SilentReporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world: str = "", port: str = "") -> None:
+def fork(world: int) -> int:
+    """Rank of this process among `world`, of which the first starts the others: what is imported is shared."""
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports half of torch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from Python 3.12 on, of other threads; they hold no lock
+        return next((rank for rank in range(1, world) if os.fork() == 0), 0)
+
+
+def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
+    rank = fork(int(number)) if mode == "ranks" else 0
     job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
     if mode == "kill":
         train(job, data, Path(folder), KillsItself(int(number)), torch.device("cpu"))
@@ -36,14 +46,16 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, world
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    dist.init_process_group("gloo", rank=int(number), world_size=int(world))
+    dist.init_process_group("gloo", rank=rank, world_size=int(number))
     reporter = RecordingReporter()
     train(job, data, Path(folder), reporter, torch.device("cpu"))
-    if number == "0":
+    if rank == 0:
         (Path(folder) / "values.json").write_text(json.dumps(reporter.values))
     else:
         assert vars(reporter) == vars(RecordingReporter()), "only rank 0 reports"
     dist.destroy_process_group()
+    if rank == 0:
+        assert not any(os.wait()[1] for _ in range(1, int(number)))
 
 
 if __name__ == "__main__":
