@@ -42,7 +42,7 @@ def _interrupt_after_the_first_report(folder: Path) -> threading.Thread:
 
 
 def test_an_interrupt_saves_a_checkpoint_and_leaves_the_process_as_it_was(
-    tiny_job: Build, tiny_dataset: Dataset
+    tiny_job: Build, tiny_dataset: Dataset, capfd: pytest.CaptureFixture[str]
 ) -> None:
     job = tiny_job("training.max_steps=100000", "training.checkpoint_every_epochs=10000", "training.snapshot_epochs=[]")
     environment, level = dict(os.environ), logging.getLogger("ray").level
@@ -55,6 +55,8 @@ def test_an_interrupt_saves_a_checkpoint_and_leaves_the_process_as_it_was(
     assert not [thread for thread in threading.enumerate() if isinstance(thread, BackgroundCall)]
     assert dict(os.environ) == environment
     assert logging.getLogger("ray").level == level
+    shown = capfd.readouterr().err.splitlines()
+    assert not [line for line in shown if not line.startswith(("stopping:", "stopped at", "training:"))]
 
 
 def test_an_error_for_users_arrives_from_the_training_thread(tiny_job: Build, tiny_dataset: Dataset) -> None:
