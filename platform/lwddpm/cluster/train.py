@@ -108,7 +108,6 @@ def run_workers(
     """
     if not session.in_process:
         session.connect()
-    workers = job.workers
     events: Any = queue.SimpleQueue() if session.in_process else RayQueue(actor_options=_beside_the_driver())
     payload = {
         "job": job.model_dump(mode="json"),
@@ -121,7 +120,15 @@ def run_workers(
         "use_gpu": session.use_gpu,
         "events": events,
     }
-    trainer = TorchTrainer(
+    with ray_settings(_environment(job.workers), logging.ERROR):
+        fit = BackgroundCall(_trainer(payload, job.workers, run_dir, session).fit, events)
+        fit.start()
+        deliver(events, listener)
+        return _outcome(fit)
+
+
+def _trainer(payload: dict[str, Any], workers: WorkersConfig, run_dir: Path, session: Session) -> TorchTrainer:
+    return TorchTrainer(
         _work,
         train_loop_config=payload,
         torch_config=GroupConfig(),
@@ -141,11 +148,6 @@ def run_workers(
             ),
         ),
     )
-    with ray_settings(_environment(workers), logging.ERROR):
-        fit = BackgroundCall(trainer.fit, events)
-        fit.start()
-        deliver(events, listener)
-        return _outcome(fit)
 
 
 def _environment(workers: WorkersConfig) -> dict[str, str]:
