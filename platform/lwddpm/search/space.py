@@ -16,6 +16,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from lwddpm import families
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.config.keys import key_hint, known_keys
 from lwddpm.errors import ConfigError
@@ -153,7 +154,7 @@ def _numeric(kind: str) -> Callable[[Any], tuple[BaseDistribution, list[Any]]]:
 def _number(kind: str, name: str, value: Any) -> float:
     try:
         number = float("nan") if isinstance(value, bool) else float(value)  # YAML reads 2e-4 as text
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number) or (kind == "int" and number != int(number)):
         raise ConfigError(f"{name} must be {'a whole' if kind == 'int' else 'a finite'} number, got {value!r}")
@@ -186,7 +187,7 @@ def trial_job(job: SearchJob, values: Mapping[str, Any], name: str, output: str)
     """
     merged = job.model_dump(mode="json", exclude={"search"})
     if "model.family" in values:
-        merged["model"].pop("attention")  # resolved from the old family
+        merged = families.rebased(merged, values["model.family"])
     for key, value in values.items():
         set_value(merged, key, value)
     merged |= {"kind": "train", "name": name, "output": output}

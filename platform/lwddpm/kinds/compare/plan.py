@@ -12,12 +12,7 @@ from lwddpm.training.schedule import Schedule
 
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
-_FAMILY_OF_ATTENTION = {"se": "lw_ddpm", "linear": "ddpm"}
-# Of the base's settings, those that a GAN is not trained with: it has its published ones, and what overrides say.
-_NOT_OF_GANS = {
-    "model": ("dim_mults", "attention", "se_reduction", "downsample_last"),
-    "training": ("lr", "lr_schedule", "warmup_steps", "max_grad_norm", "validation_samples"),
-}
+_FAMILY_OF_ATTENTION = {attention: family for family, attention in families.ATTENTION.items()}
 
 
 @dataclass(frozen=True)
@@ -140,7 +135,8 @@ def _train_job(
     merged = {key: value for key, value in merged.items() if not key.startswith("evaluation.")}
     values = job.model_dump(mode="json", exclude={"compare"})
     values |= {"kind": "train", "name": f"{job.name}-{label}", "seed": seed, "evaluation": None, "registry": None}
-    _apply_consequences(values, merged)
+    merged = _with_consequences(merged)
+    values = families.rebased(values, merged["model.family"])
     for key, value in merged.items():
         set_value(values, key, value)
     train = validate_job(values, where)
@@ -166,22 +162,15 @@ def _snapshots(job: CompareJob, schedule: Schedule) -> list[float]:
     return [step / schedule.steps_per_epoch for step in sorted(steps) if step < schedule.num_steps]
 
 
-def _apply_consequences(values: dict[str, Any], overrides: dict[str, Any]) -> None:
-    """Let what follows from an overridden setting follow it, and give equal networks equal settings.
+def _with_consequences(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overrides with what follows from them, so that equal networks get equal settings.
 
-    Attention follows the family, and the family the attention; a training has a length in epochs or in steps.
+    The family follows the attention; a training has a length in epochs or in steps.
     """
-    if overrides["model.family"] in families.ADVERSARIAL:
-        values["diffusion"] = None
-        for section, names in _NOT_OF_GANS.items():
-            values[section] = {name: value for name, value in values[section].items() if name not in names}
-    attention = overrides.pop("model.attention", None)
-    if attention in _FAMILY_OF_ATTENTION:
-        overrides["model.family"] = _FAMILY_OF_ATTENTION[attention]
-    elif attention is not None:
-        overrides["model.attention"] = attention
-    if _FAMILY_OF_ATTENTION.get(values["model"].get("attention")) == values["model"]["family"]:
-        values["model"]["attention"] = None  # not chosen, but the family's
+    complete = dict(overrides)
+    if complete.get("model.attention") in _FAMILY_OF_ATTENTION:
+        complete["model.family"] = _FAMILY_OF_ATTENTION[complete.pop("model.attention")]
     for given, other in (("max_steps", "epochs"), ("epochs", "max_steps")):
         if f"training.{given}" in overrides:
-            values["training"][other] = None
+            complete.setdefault(f"training.{other}", None)
+    return complete
