@@ -12,9 +12,15 @@ def git_commit() -> str | None:
     """Commit of the checkout that this code comes from, or None outside one."""
     if "LWDDPM_COMMIT" in os.environ:  # a submitted job's code was uploaded from a checkout
         return os.environ["LWDDPM_COMMIT"] or None
-    folder = Path(__file__).parent
+    here = Path(__file__)
+    tracked = _git("ls-files", "--error-unmatch", here.name, folder=here.parent)  # not installed in another's checkout
+    return tracked and _git("rev-parse", "HEAD", folder=here.parent)
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    """What a git command says; None where it fails, or where there is no git."""
     try:
-        output = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        output = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return output.stdout.strip()
