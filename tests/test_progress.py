@@ -35,13 +35,15 @@ def test_the_table_is_drawn_while_trials_begin_and_end() -> None:
 
         thread = threading.Thread(target=draw)
         thread.start()
-        for number in range(1000):
-            table.begin(number, {"training.lr": 1e-3})
-            table.rung(number, 30, 0.5)
-            if number % 3:
-                table.end(number, "pruned", "")
-        done.set()
-        thread.join()
+        try:
+            for number in range(1000):
+                table.begin(number, {"training.lr": 1e-3})
+                table.rung(number, 30, 0.5)
+                if number % 3:
+                    table.end(number, "pruned", "")
+        finally:
+            done.set()
+            thread.join()
     assert errors == []
 
 

@@ -1,6 +1,5 @@
 """Pages from templates: every value is escaped, and numbers and times are written in one way."""
 
-import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from fastapi.templating import Jinja2Templates
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from lwddpm import wording
 from lwddpm.config import Metric
 
 VIEWS = {  # path -> name, in the order of the navigation
@@ -28,18 +28,8 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def number(value: Any) -> str:
-    """A number to read: four significant digits, thousands apart; a dash where there is none."""
-    if value is None or isinstance(value, jinja2.Undefined):
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if not math.isfinite(value):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.3e}" if abs(value) < 1e-3 else f"{value:.4g}"
+    """A number to read, as everywhere in the platform; a dash where there is none."""
+    return "–" if value is None or isinstance(value, jinja2.Undefined) else wording.number(value)
 
 
 def when(moment: float | str | None) -> Markup:

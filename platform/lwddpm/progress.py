@@ -12,6 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from lwddpm import wording
+
 _LINE_EVERY_S = 10.0
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 # Called with (stage, done, total) as bars advance; only the newest one is.
@@ -103,7 +105,7 @@ class TrialTable:
             self._live.stop()
 
     def begin(self, number: int, values: Mapping[str, object]) -> None:
-        row = _Row(", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items()))
+        row = _Row(", ".join(f"{key.rpartition('.')[2]} {wording.number(value, 3)}" for key, value in values.items()))
         self._put(number, row)
         if not self._on_terminal:
             say(f"trial {number}: {row.values}")
@@ -112,7 +114,7 @@ class TrialTable:
         self._put(number, replace(self._rows[number], step=step))
 
     def rung(self, number: int, step: int, value: float) -> None:
-        self._put(number, replace(self._rows[number], step=step, measured=f"{value:.4g}"))
+        self._put(number, replace(self._rows[number], step=step, measured=wording.number(value)))
 
     def end(self, number: int, state: str, reason: str) -> None:
         row = replace(self._rows[number], state=state)
@@ -139,7 +141,3 @@ class TrialTable:
             step = f"{row.step}/{self._max_steps}"
             table.add_row(f"{number} of {self._num_trials}", row.state, step, row.measured, row.values)
         return table
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

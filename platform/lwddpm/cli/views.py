@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from lwddpm.wording import number
+
 # a file or a pipe has no width: wide enough that no table is cut there
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
@@ -98,7 +100,7 @@ def metrics(values: dict[str, float]) -> None:
     for name, value in values.items():
         if not name.endswith("_floor"):
             floor = values.get(f"{name}_floor")
-            table.add_row(name, f"{value:.4g}", "" if floor is None else f"{floor:.4g}")
+            table.add_row(name, number(value), "" if floor is None else number(floor))
     console.print(table)
 
 
@@ -126,12 +128,12 @@ def study(result: dict[str, Any]) -> None:
     heads = ["trial", "state", "step", *objectives, *last, *(key.rpartition(".")[2] for key in keys)]
     table = Table(*(Column(head, overflow="fold") for head in heads))
     for trial in ordered[:_SHOWN_TRIALS]:
-        values = [f"{value:.4g}" for value in trial["values"] or []]
-        lowest = "" if trial["last"] is None else f"{trial['last']:.4g}"
+        values = [number(value) for value in trial["values"] or []]
+        lowest = "" if trial["last"] is None else number(trial["last"])
         if not values:
             values = [f"[dim]{lowest}[/dim]" if name == prune_on else "" for name in objectives]
         mark = " *" if trial["number"] in result["pareto_front"] else ""
-        params = [_short(trial["params"].get(key)) for key in keys]
+        params = [number(trial["params"].get(key), 3) for key in keys]
         extra = [lowest] if last else []
         table.add_row(f"{trial['number']}{mark}", trial["state"], str(trial["step"]), *values, *extra, *params)
     if ordered:
@@ -147,10 +149,6 @@ def study(result: dict[str, Any]) -> None:
         _facts({f"importance for {objective}": shown})
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def versions(listed: list[dict[str, Any]]) -> None:
     """`models list`."""
     if not listed:
@@ -158,7 +156,9 @@ def versions(listed: list[dict[str, Any]]) -> None:
         return
     table = Table("model", "version", "aliases", "created", "metrics")
     for item in listed:
-        shown = ", ".join(f"{k.removeprefix('eval/')} {v:.4g}" for k, v in item["metrics"].items() if "floor" not in k)
+        shown = ", ".join(
+            f"{k.removeprefix('eval/')} {number(v)}" for k, v in item["metrics"].items() if "floor" not in k
+        )
         table.add_row(item["name"], str(item["version"]), ", ".join(item["aliases"]), item["created"], shown)
     console.print(table)
 

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from lwddpm.search.definition import DEFINITION
 from lwddpm.search.trials import TrialRecord, record_of, records
+from lwddpm.wording import number
 
 _EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
 
@@ -78,13 +79,9 @@ def table(study: optuna.Study) -> str:
     numbers = {trial.number for trial in ranked}
     rest = [trial for trial in trials if trial.number not in numbers]
     for trial in [*ranked, *sorted(rest, key=lambda trial: -trial.step)]:
-        values = [f"{value:.4g}" for value in trial.values] if trial.values else ["-"] * len(names)
-        last = "-" if trial.last is None else f"{trial.last:.4g}"
-        params = [_text(trial.params.get(key, "-")) for key in keys]
+        values = [number(value) for value in trial.values] if trial.values else ["-"] * len(names)
+        last = number(trial.last)
+        params = [number(trial.params.get(key), 3) for key in keys]
         cells = [str(trial.number), trial.state, str(trial.step), *values, last, *params, trial.reason]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _text(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
