@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = (ROOT / "platform" / "lwddpm", ROOT / "dashboards" / "lwddpm_board")
 PROGRAMS = Path(sys.executable).parent
 # private modules of libraries are imported here alone, each behind one function with a test of its own
-PRIVATE_IMPORTS = {"cluster/network.py", "cluster/preemption.py", "cluster/train.py"}
+PRIVATE_IMPORTS = {"cluster/preemption.py"}
 
 
 def _run(*command: str) -> None:

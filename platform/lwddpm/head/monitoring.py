@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from lwddpm.files import write_private
+from lwddpm.files import write_private, write_whole
 from lwddpm.jobfile import shipped
 
 PROMETHEUS_PORT, GRAFANA_PORT = 9090, 3000
@@ -86,7 +86,7 @@ def _prometheus(executable: Path, state: Path, session_dir: Path, url: str) -> P
     config = yaml.safe_load((shipped("dashboards") / "prometheus" / "prometheus.yml").read_text())
     discovery = config["scrape_configs"][0]["file_sd_configs"][0]
     discovery["files"] = [str(session_dir.absolute() / _DISCOVERY)]
-    (state / "prometheus.yml").write_text(yaml.safe_dump(config, sort_keys=False))
+    write_whole(state / "prometheus.yml", yaml.safe_dump(config, sort_keys=False))
     arguments = (
         f"--config.file={state / 'prometheus.yml'}",
         f"--storage.tsdb.path={state / 'data'}",

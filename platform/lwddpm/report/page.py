@@ -28,15 +28,15 @@ def draw(data: ReportData, folder: Path) -> Path:
     Returns:
         The HTML file.
     """
-    found = view(data)
+    content = view(data)
     with complete_folder(folder / "figures") as figures:
-        with bar("drawing figures", len(found["figures"])) as progress:
-            for number, drawing in enumerate(found["figures"], start=1):
+        with bar("drawing figures", len(content["figures"])) as progress:
+            for number, drawing in enumerate(content["figures"], start=1):
                 for theme in THEMES:
                     _write(figures / theme.name / f"{drawing.key}.png", render(drawing.draw, theme))
                 _write(figures / "print" / f"{drawing.key}.pdf", render(drawing.draw, LIGHT, "pdf"))
                 progress.advance_to(number)
-        markdown, html = _markdown(found), _html(found, figures)
+        markdown, html = _markdown(content), _html(content, figures)
     write_whole(folder / MARKDOWN, markdown)
     write_whole(folder / HTML, html)
     return folder / HTML
