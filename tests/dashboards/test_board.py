@@ -307,6 +307,7 @@ def test_a_reader_study_is_taken_with_two_keys_and_goes_on_where_it_stopped(page
     page.get_by_role("button", name="Set up").click()
     page.get_by_label("Your name").fill("Grace")
     page.get_by_role("button", name="Begin or go on").click()
+    expect(page.get_by_text("1 of 6", exact=True)).to_be_visible()  # two pages further: a form, then its answer
     _photograph(page, "reading")
     addresses = set()
     for position, key in enumerate("rsr"):

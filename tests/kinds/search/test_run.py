@@ -1,8 +1,7 @@
 """Whole searches on the smallest dataset: honest states, one MLflow run a trial, killed and continued."""
 
-import signal
+import contextlib
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
 
-from ...processes import LWDDPM, clean_environment, flags
+from ...processes import LWDDPM, clean_environment, flags, wait_until
 
 pytestmark = pytest.mark.cluster
 SPACE = "training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\nmodel.se_reduction:\n  int: {low: 2, high: 8}\n"
@@ -135,6 +134,16 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
     raise AssertionError(f"ended without saying {text!r}:\n{''.join(lines)}")
 
 
+def _kill_trial(driver: int) -> bool:
+    """Kill the process of a trial; whether there was one."""
+    for process in psutil.Process(driver).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # Ray's processes come and go
+            if any("Trial" in part for part in process.cmdline()):
+                process.kill()
+                return True
+    return False
+
+
 def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Build, tmp_path: Path) -> None:
     one_at_a_time = ["search.max_concurrent=1", "search.finish=none", "search.num_trials=5"]
     undisturbed = build(*one_at_a_time, "name=undisturbed")
@@ -146,14 +155,7 @@ def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Bui
     first.wait()
     second = _start(settings, tmp_path)
     _wait_for(second, "trial 2: lr")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:  # the trial's own process
-        processes = psutil.Process(second.pid).children(recursive=True)
-        actors = [p for p in processes if any("Trial" in part for part in p.cmdline())]
-        if actors:
-            actors[0].send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.05)
+    wait_until(lambda: _kill_trial(second.pid), 60)
     _, rest = second.communicate(timeout=200)
     assert second.returncode == 0, rest
     job = build(*one_at_a_time, "name=killed")
