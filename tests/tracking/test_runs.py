@@ -11,7 +11,7 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
 from lwddpm.tracking.store import connect
 
 
@@ -83,6 +83,16 @@ def test_a_model_that_the_environment_names_is_somebody_elses(
     kept = client.get_run(run.run_id)
     assert (kept.data.metrics["train/loss"], kept.data.metrics["eval/ssim_pairs"]) == (0.5, 0.5)
     assert kept.info.experiment_id == experiment_id
+
+
+def test_a_finished_job_whose_run_was_deleted_says_how_it_comes_back(store: str, open_run: str) -> None:
+    client, result = connect(store), {"run_id": open_run, "tracking_uri": store}
+    assert if_deleted(store, result) == ""
+    client.delete_run(open_run)
+    assert f"mlflow runs restore --run-id {open_run}" in if_deleted(store, result)
+    assert if_deleted(store, result | {"tracking_uri": "http://elsewhere"}) == ""
+    client.restore_run(open_run)
+    assert if_deleted(store, result) == ""
 
 
 @pytest.mark.parametrize("path", ["/data/phantoms", "datasets/phantoms", "s3://bucket/phantoms"])
