@@ -38,7 +38,9 @@ address=$head_ip:$port
 # A folder that this user alone can enter, on every node: for the token of this cluster.
 private=$(mktemp --directory "$SLURM_SUBMIT_DIR/.lwddpm-$SLURM_JOB_ID.XXXXXX")
 python -c 'import secrets; print(secrets.token_hex(32), end="")' | install -m 600 /dev/stdin "$private/token"
-temporary=/tmp/ray-$SLURM_JOB_ID # of this job; short, since Ray's sockets lie there
+# On every node, with a name that nobody can have taken. Short, since Ray's sockets lie there; Ray lets everybody write to
+# its folder, so it lies in one that this user alone can enter.
+temporary=/tmp/lwddpm-$SLURM_JOB_ID-${private##*.}
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$private/token RAY_USAGE_STATS_ENABLED=0
 
 driver=""
@@ -57,7 +59,9 @@ trap clean_up EXIT
 trap stop_driver TERM
 trap 'again=yes; stop_driver' USR1
 
-start=(ray start --block --temp-dir="$temporary" --num-cpus="${SLURM_CPUS_PER_TASK:-1}")
+# shellcheck disable=SC2016  # expanded on the node
+start=(bash -c 'mkdir -m 700 "$0" && exec "$@"' "$temporary"
+    ray start --block --temp-dir="$temporary/ray" --num-cpus="${SLURM_CPUS_PER_TASK:-1}")
 "${start[@]}" --head --node-ip-address="$head_ip" --port="$port" --include-dashboard=false &
 for _ in {1..60}; do
     if ray health-check --address "$address" >/dev/null 2>&1; then break; fi

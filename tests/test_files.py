@@ -5,17 +5,20 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import platformdirs
 import pytest
 
-from lwddpm.errors import JobError
+from lwddpm.errors import ConfigError, JobError
 from lwddpm.files import (
     cache_folder,
     complete_folder,
     locked,
+    make_private_folder,
     read_json,
     remove_leftovers,
     replacing,
@@ -23,6 +26,7 @@ from lwddpm.files import (
     whole_file,
     write_json,
     write_private,
+    write_private_once,
     write_whole,
 )
 
@@ -160,6 +164,40 @@ def test_the_cache_is_where_the_user_says_else_where_the_system_keeps_caches(
     if sys.platform == "linux":
         assert cache_folder() == tmp_path / ".cache" / "lwddpm"
     assert state_folder() == tmp_path / ".lwddpm"
+
+
+def test_what_several_write_once_is_the_first_ones(tmp_path: Path) -> None:
+    file, start = tmp_path / "deep" / "token", threading.Barrier(8)
+
+    def write(number: int) -> str:
+        start.wait()
+        write_private_once(file, f"{number}" * 1000)
+        return file.read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = set(pool.map(write, range(8)))
+    assert len(seen) == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_private_folder_is_made_once_and_a_taken_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "own"
+    for _ in range(2):
+        make_private_folder(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(ConfigError, match=r"link: must be a folder, got a link .*set TMPDIR"):
+        make_private_folder(tmp_path / "link")
+    folder.chmod(0o770)
+    with pytest.raises(ConfigError, match=r"own: must be open to you alone \(mode 700\), has mode 770; remove it"):
+        make_private_folder(folder)
+    folder.chmod(0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)  # another user, who found it there
+    with pytest.raises(ConfigError, match=rf"own: must belong to you .* belongs to user {folder.stat().st_uid}; "):
+        make_private_folder(folder)
 
 
 def test_lock_excludes_and_dies_with_its_holder(tmp_path: Path) -> None:

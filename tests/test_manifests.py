@@ -306,6 +306,56 @@ def test_a_ray_job_runs_a_shipped_job_file_that_fits_its_cluster(name: str, kind
         assert job.output.startswith(shared)
 
 
+def _words(command: str) -> list[str]:
+    """What a shell makes of a command: its words."""
+    shell = ["sh", "-c", f"printf '%s\\0' {command}"]
+    return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.source", '/mnt/lwddpm/My Scans (2024)/it\'s $HOME `id` & "more"; *'),
+        ("data.source", "/mnt/lwddpm/scans # 1: first"),
+        ("data.subject_pattern", r"(sub-[0-9]+)/|patient_(\d+)"),
+        ("data.splits", [0.7, 0.15, 0.15]),
+        ("training.snapshot_epochs", []),
+        ("training.keep_checkpoints", 4),
+        ("training.lr", 1e-5),
+        ("tracking.uri", None),
+        ("name", "null"),
+        ("name", "2024-01-01"),
+        ("name", "1e5"),
+        ("offline", True),
+    ],
+)
+def test_a_rendered_command_gives_a_shell_the_job_that_was_meant(key: str, value: Any) -> None:
+    values = yaml.safe_load((FOLDER / "values.yaml").read_text())
+    values["jobs"]["train"]["set"][key] = value
+    values["storage"]["path"] = "/mnt/my storage (1)"
+    (manifest,) = _load(render.render(values, "2.60.0")["rayjob-train.yaml"])
+    words = _words(manifest["spec"]["entrypoint"])
+    assert _words(shlex.join(words)) == words  # `ray job submit` quotes once more, for the head's shell
+    assert words[:8] == ["python", "-m", "lwddpm", "run", "jobs/paper.yaml", "--address", "auto", "--directory"]
+    assert words[8] == "/mnt/my storage (1)"
+    assert set(words[9::2]) == {"--set"}
+    job = load_job(str(ROOT / words[4]), words[10::2])
+    given: Any = job.model_dump(mode="json")
+    for part in key.split("."):
+        given = given[part]
+    assert given == value
+
+
+@pytest.mark.parametrize("name", ["my_job", "Train", "-x", "x" * 41, "train.2", ""])
+def test_a_name_that_kubernetes_would_refuse_is_said(name: str) -> None:
+    values = yaml.safe_load((FOLDER / "values.yaml").read_text())
+    values["jobs"][name] = values["jobs"]["train"]
+    with pytest.raises(ValueError, match=r"jobs: a name must have .* at most 40 .* rename the job"):
+        render.render(values, "2.60.0")
+    values["jobs"] = {"x" * 40: values["jobs"]["train"]}
+    assert f"rayjob-{'x' * 40}.yaml" in render.render(values, "2.60.0")
+
+
 # --- KubeRay's published schemas
 
 

@@ -1,6 +1,7 @@
 """The Slurm recipe, run with stand-ins for Slurm and Ray that note how they are called."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ STAND_INS = {
     "srun": 'echo "srun $*" >> "$CALLS"; exec sleep 60',
     "ray": """
 modes=$(stat -c %a "$RAY_AUTH_TOKEN_PATH" "$(dirname "$RAY_AUTH_TOKEN_PATH")" | xargs)
+for word in "$@"; do [[ $word != --temp-dir=* ]] || modes="$modes $(stat -c %a "$(dirname "${word#*=}")")"; done
 echo "ray $* $RAY_AUTH_MODE $modes" >> "$CALLS"
 [[ $1 == health-check ]] || exec sleep 60
 """,
@@ -81,11 +83,11 @@ def test_it_starts_ray_with_a_private_token_runs_the_driver_and_leaves_nothing(
     assert slurm_job.wait(timeout=20) == 3
     (head,) = (call for call in calls if "--head" in call)
     address = f"10.0.0.1:{head.partition('--port=')[2].split()[0]}"
-    assert head.endswith("token 600 700")
+    assert head.endswith("token 600 700 700")  # the token, its folder, the one around Ray's
     assert "--num-cpus=16" in head
     (workers,) = (call for call in _calls(tmp_path, "srun") if call.startswith("srun"))
     assert "--nodes=2 --ntasks=2" in workers
-    assert "--exclude=node1 ray start" in workers
+    assert re.search(r"--exclude=node1 bash -c .* (/tmp/lwddpm-7-\w{6}) ray start --block --temp-dir=\1/ray ", workers)
     assert workers.endswith(f"--address={address}")
     assert f"wait {address} 3" in calls
     (driver,) = (call for call in calls if call.startswith("driver"))

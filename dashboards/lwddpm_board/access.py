@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lwddpm.addresses import is_loopback
 from lwddpm.errors import ConfigError
-from lwddpm.files import state_folder, write_private
+from lwddpm.files import state_folder, write_private_once
 from lwddpm_board.pages import render
 
 TOKEN_VARIABLE = "LWDDPM_BOARD_TOKEN"
@@ -98,11 +98,9 @@ def _stored_token() -> str:
     path = token_file()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.exists():
-            return path.read_text().strip()
-        token = secrets.token_urlsafe(32)
-        write_private(path, token + "\n")
-        return token
+        if not path.exists():
+            write_private_once(path, secrets.token_urlsafe(32) + "\n")  # another board may be quicker
+        return path.read_text().strip()
     except OSError as error:
         raise ConfigError(f"{path}: cannot keep the board's token ({error}); give one in {TOKEN_VARIABLE}") from None
 

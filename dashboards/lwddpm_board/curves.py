@@ -22,13 +22,12 @@ def curve_names(run: Run) -> list[str]:
 
 def read_curves(client: MlflowClient, run: Run, names: Iterable[str]) -> dict[str, Points]:
     """(step, value) in order of steps, at most some hundreds of points a curve; NaN and infinity are None."""
-    return {name: _curve(client, run.info.run_id, name, _version(run, name)) for name in names}
-
-
-def _version(run: Run, name: str) -> tuple[float | str, int | None]:
-    """Changes whenever a run has logged more."""
-    latest = run.data.metrics[name]
-    return (latest if math.isfinite(latest) else str(latest), run.info.end_time)
+    latest = {metric.key: metric for metric in run.data.to_proto().metrics}
+    # what changes whenever a run has logged more, be it the same value again
+    versions = {name: (latest[name].step, latest[name].timestamp, str(latest[name].value)) for name in names}
+    return {
+        name: _curve(client, run.info.run_id, name, (version, run.info.end_time)) for name, version in versions.items()
+    }
 
 
 @lru_cache(_CACHED_CURVES)

@@ -69,7 +69,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as MLflow holds it."""
+    """A study as MLflow holds it; its run has FINISHED once everything that makes it up is there."""
 
     run_id: str
     name: str
@@ -84,6 +84,8 @@ class Study:
         tags, params = run.data.tags, run.data.params
         if tags.get("lwddpm.kind") != KIND or "mlflow.parentRunId" in tags:
             raise Missing("this is not a reader study")
+        if run.info.status != "FINISHED":
+            raise Missing("this reader study was never set up to its end; set up another")
         return cls(
             run_id=run.info.run_id,
             name=run.info.run_name,
@@ -165,15 +167,17 @@ def create(
     run = client.create_run(
         open_experiment(client, stores.tracking, READER_EXPERIMENT), run_name=name, tags=_tags(version)
     )
-    buffer = io.BytesIO()
-    np.save(buffer, images[shuffled])
-    with stores.folder() as folder:
-        (folder / "images.npy").write_bytes(buffer.getvalue())
-        client.log_artifact(run.info.run_id, str(folder / "images.npy"), "study")
-    client.log_dict(run.info.run_id, {"key": [key[index] for index in shuffled]}, _KEY)
     settings = {"num": 2 * half, "seed": seed, "split": split, "dataset_version": dataset.version, "drawn": how}
-    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
-    client.set_terminated(run.info.run_id)
+    status = "FAILED"
+    try:
+        client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in settings.items()])
+        client.log_dict(run.info.run_id, {"key": [key[index] for index in shuffled]}, _KEY)
+        with stores.folder() as folder:
+            np.save(folder / "images.npy", images[shuffled])
+            client.log_artifact(run.info.run_id, str(folder / "images.npy"), "study")
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run.info.run_id, status)
     return str(run.info.run_id)
 
 
@@ -190,11 +194,12 @@ def _tags(version: RegisteredVersion) -> dict[str, str]:
 
 
 def studies(stores: Stores, query: str = "") -> list[Study]:
-    """All studies, newest first."""
+    """All studies that were set up to their end, newest first."""
     experiment = stores.client.get_experiment_by_name(READER_EXPERIMENT)
     if experiment is None:
         return []
-    parts = [f"tags.`lwddpm.kind` = '{KIND}'", "tags.`mlflow.parentRunId` IS NULL", *([query] if query else [])]
+    parts = ["attributes.status = 'FINISHED'", f"tags.`lwddpm.kind` = '{KIND}'", "tags.`mlflow.parentRunId` IS NULL"]
+    parts += [query] if query else []
     return [Study.of(run) for run in stores.client.search_runs([experiment.experiment_id], " and ".join(parts))]
 
 

@@ -1,5 +1,11 @@
 """The Ray cluster for interactive work, and jobs with a cluster of their own (KubeRay)."""
 
+import json
+import re
+import shlex
+from typing import Any
+
+import yaml
 from parts import (
     FOLDERS,
     MLFLOW,
@@ -15,6 +21,8 @@ from parts import (
     secret_env,
 )
 
+_LONGEST_NAME = 47  # KubeRay's limit: it makes other names from a RayJob's
+
 
 def ray_cluster(values: Values, ray_version: str) -> Manifest:
     """A cluster that stays, for interactive work and several jobs at a time."""
@@ -25,7 +33,17 @@ def ray_cluster(values: Values, ray_version: str) -> Manifest:
 
 
 def ray_job(name: str, values: Values, ray_version: str) -> Manifest:
-    """A job with a cluster of its own: of the size it needs, gone when the job ends."""
+    """A job with a cluster of its own: of the size it needs, gone when the job ends.
+
+    Raises:
+        ValueError: KubeRay or Kubernetes would refuse the name.
+    """
+    full_name = f"lwddpm-{name}"
+    if len(full_name) > _LONGEST_NAME or not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name):
+        raise ValueError(
+            f"values.yaml: jobs: a name must have lower-case letters, digits and inner hyphens, at most "
+            f"{_LONGEST_NAME - len('lwddpm-')} of them, got {name!r} ({len(name)}); rename the job"
+        )
     job, limits = values["jobs"][name], values["job_limits"]
     pods = -(-job["gpus"] // values["gpu_workers"]["gpus"])
     spec = {
@@ -37,20 +55,39 @@ def ray_job(name: str, values: Values, ray_version: str) -> Manifest:
         "submitterPodTemplate": submitter(values),
         "rayClusterSpec": cluster_spec(values, ray_version, min_cpu_workers=0, gpu_workers=(pods, pods)),
     }
-    return manifest("ray.io/v1", "RayJob", values, f"lwddpm-{name}", spec=spec)
+    return manifest("ray.io/v1", "RayJob", values, full_name, spec=spec)
 
 
 def overrides(job: Manifest, values: Values) -> list[str]:
-    """The `--set` arguments of a job: what it says itself, and the workers that its cluster has room for."""
+    """The `--set` arguments of a job, unquoted: what it says itself, and the workers that its cluster has room for."""
     share = values["gpu_workers"]["cpu"] // values["gpu_workers"]["gpus"]
-    workers = {"workers.count": job["workers"], "workers.use_gpu": "true", "workers.cpus_per_worker": share}
-    return [f"{key}={value}" for key, value in (job["set"] | workers).items()]
+    workers = {"workers.count": job["workers"], "workers.use_gpu": True, "workers.cpus_per_worker": share}
+    return [f"{key}={_as_override(value)}" for key, value in (job["set"] | workers).items()]
+
+
+def _as_override(value: Any) -> str:
+    """A value as `--set` reads it, which is as YAML; text that YAML would take for something else is in quotes."""
+    if isinstance(value, str):
+        return value if _read_back(value) == value else json.dumps(value)
+    flow: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return flow.removesuffix("...\n").strip()
+
+
+def _read_back(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return None
 
 
 def entrypoint(job: Manifest, values: Values) -> str:
-    """The command of the driver."""
-    run = f"python -m lwddpm run {job['file']} --address auto --directory {values['storage']['path']}"
-    return " ".join([run, *(f"--set {override}" for override in overrides(job, values))])
+    """The command of the driver, quoted for a shell: two read it one after the other, the submitter's and the head's,
+    and Ray quotes it again in between.
+    """
+    sets = [word for override in overrides(job, values) for word in ("--set", override)]
+    storage = values["storage"]["path"]
+    run = ["python", "-m", "lwddpm", "run", job["file"], "--address", "auto", "--directory", storage, *sets]
+    return shlex.join(run)
 
 
 def cluster_spec(values: Values, ray_version: str, *, min_cpu_workers: int, gpu_workers: tuple[int, int]) -> Manifest:

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from lwddpm.errors import JobError
+from lwddpm.errors import ConfigError, JobError
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # how a filesystem says that it has none
 
@@ -99,6 +100,43 @@ def write_private(path: Path, text: str) -> None:
     """
     with replacing(path, mode=0o600) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_private_once(path: Path, text: str) -> None:
+    """Write a text file as `write_private` does, unless there is one: of several processes at once, the first does it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _make_parent(path)
+    with locked(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            write_private(path, text)
+
+
+def make_private_folder(path: Path) -> None:
+    """A folder that only this user can enter, made where it is new; in a place where everybody may make folders, its
+    name may have been taken.
+
+    Raises:
+        ConfigError: the name is a link or a file, or a folder that is another user's or open to others.
+    """
+    try:
+        path.mkdir(mode=0o700)
+        return
+    except FileExistsError:
+        status = path.lstat()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be made ({error.strerror}); set TMPDIR to a folder of your own") from None
+    remedy = "remove it, or set TMPDIR to a folder of your own"
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigError(f"{path}: must be a folder, got a link or a file; {remedy}")
+    if status.st_uid != os.getuid():
+        raise ConfigError(f"{path}: must belong to you (user {os.getuid()}), belongs to user {status.st_uid}; {remedy}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise ConfigError(
+            f"{path}: must be open to you alone (mode 700), has mode {stat.S_IMODE(status.st_mode):o}; {remedy}"
+        )
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -111,6 +111,22 @@ def test_a_token_is_made_once_and_only_its_owner_reads_it(visit: Visit, tmp_path
     assert access.Access.of("0.0.0.0", []) == first
 
 
+def test_two_boards_that_start_at_once_have_one_token(
+    visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins before the first has written its token: it makes one too, and takes the first one's."""
+    made, token_urlsafe = [], access.secrets.token_urlsafe
+
+    def make(length: int) -> str:
+        if not made:
+            made.append("first")
+            made.append(access.Access.of("0.0.0.0", []).token or "")  # the other board, in between
+        return token_urlsafe(length)
+
+    monkeypatch.setattr(access.secrets, "token_urlsafe", make)
+    assert access.Access.of("0.0.0.0", []).token == made[1]
+
+
 def test_a_short_token_is_refused(visit: Visit) -> None:
     with pytest.raises(ConfigError, match="at least 16 characters, got 5"):
         visit("short")

@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import beta
+from starlette.testclient import TestClient
 
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
 from lwddpm_board import reader_study
+from lwddpm_board.access import Access
+from lwddpm_board.app import create_app
 from lwddpm_board.reader_study import Share
-from lwddpm_board.stores import Stores
+from lwddpm_board.stores import Missing, Stores
 
 from .world import SIZE, World
 
@@ -98,3 +101,30 @@ def test_too_few_slices_are_refused(stores: Stores, dataset: Dataset) -> None:
     few = np.zeros((3, SIZE, SIZE), np.uint8)
     with pytest.raises(ConfigError, match="half of 8 must be synthetic, there are 3; ask for 6 at most"):
         reader_study.create(stores, version, few, "by hand", dataset, num=8, seed=0)
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_study_whose_setting_up_was_interrupted_is_none(
+    ended: bool, stores: Stores, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, slices = registry.find_version("models:/tiny/1"), np.zeros((4, SIZE, SIZE), np.uint8)
+    before = [study.run_id for study in reader_study.studies(stores)]
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.client, "log_batch", interrupted)  # the first thing after the run itself
+        if not ended:  # as after a kill
+            patch.setattr(stores.client, "set_terminated", lambda *_: None)
+        with pytest.raises(KeyboardInterrupt):
+            reader_study.create(stores, version, slices, "by hand", dataset, num=8, seed=0)
+    experiment = stores.client.get_experiment_by_name("reader-studies").experiment_id
+    (left,) = stores.client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=1)
+    assert left.info.status == ("FAILED" if ended else "RUNNING")
+    assert [study.run_id for study in reader_study.studies(stores)] == before
+    with pytest.raises(Missing, match="set up another"):
+        reader_study.find(stores, left.info.run_id)
+    visitor = TestClient(create_app(stores, Access(None, frozenset({"127.0.0.1"}))), base_url="http://127.0.0.1")
+    pages = ("/readers", "/registry", "/registry/tiny/1", f"/readers/{left.info.run_id}")
+    assert [visitor.get(page).status_code for page in pages] == [200, 200, 200, 404]

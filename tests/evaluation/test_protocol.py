@@ -140,7 +140,10 @@ def test_missing_weights_are_reported_and_nothing_takes_their_place(dataset):
     result = evaluate(blobs(20, 1), dataset, config, extract=extract)
     assert [record.name for record in result.records] == ["fd_lite0"]
     reasons = {missing.name: missing.reason for missing in result.unavailable}
-    assert reasons["fid"] == "fid: no connection; fetch the file"
+    assert reasons["fid"] == "no connection; fetch the file"  # its name stands beside it
+    assert "fid: unavailable: no connection" in result.table()
+    older = result.model_dump() | {"unavailable": [{"name": "fid", "reason": "fid: no weights"}]}
+    assert EvaluationResult.model_validate(older).unavailable[0].reason == "no weights"
     assert "model" in reasons["ssim_reconstruction"]
     assert set(result.metrics()) == {"eval/fd_lite0", "eval/fd_lite0_floor"}
     assert "| fid | unavailable |" in result.table()

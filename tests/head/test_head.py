@@ -109,7 +109,14 @@ def test_it_lets_in_only_who_has_the_secrets(head: RunningHead) -> None:
     assert _status(experiments, Host="evil.example") == 403
     shown = " ".join(part for process in head.processes for part in process.cmdline())
     assert not [secret for secret in head.secrets if secret in shown]
-    for file in (head.home / ".lwddpm" / "head" / "environment", head.home / ".ray" / "auth_token"):
+    (ray_folder,) = {
+        part.partition("=")[2]
+        for process in head.processes
+        for part in process.cmdline()
+        if part.startswith("--temp-dir=")
+    }
+    private = Path(ray_folder).parent  # Ray's own folder is open to all
+    for file in (head.home / ".lwddpm" / "head" / "environment", head.home / ".ray" / "auth_token", private):
         assert file.stat().st_mode & 0o077 == 0
 
 

@@ -58,6 +58,18 @@ def test_registered_found_listed_and_fetched(job: TrainJob, store: str, model_di
     assert all(bool((a == b).all()) for a, b in zip(fetched.parameters(), original.parameters(), strict=True))
 
 
+def test_files_that_are_not_where_mlflow_remembers_them_are_said(
+    job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _register(job, store, model_dir, "moved", tiny_dataset)
+    artifacts = Path(MlflowClient().get_model_version_download_uri("moved", "1"))
+    artifacts.rename(tmp_path / "now")
+    with pytest.raises(CheckpointError, match=rf"models:/moved/1: .*they were in {artifacts}, .* ln -s WHERE"):
+        registry.fetch_model("models:/moved/1")
+    artifacts.symlink_to(tmp_path / "now")
+    assert (registry.fetch_model("models:/moved/1") / "config.json").exists()
+
+
 def test_a_registration_cut_off_is_completed_and_not_doubled(
     job: TrainJob, store: str, model_dir: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
 from lwddpm.tracking.store import connect
 
 
@@ -64,6 +64,35 @@ def test_a_run_that_the_environment_names_is_somebody_elses(
     assert client.get_run(open_run).to_dictionary() == before
     assert client.get_run(run.run_id).data.metrics["train/loss"] == 0.5
     assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_model_that_the_environment_names_is_somebody_elses(
+    job: TrainJob, store: str, open_run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MLflow attaches every metric to the active model, which MLFLOW_ACTIVE_MODEL_ID names."""
+    client = connect(store)
+    experiment_id = client.get_run(open_run).info.experiment_id
+    theirs = client.create_logged_model(experiment_id, source_run_id=open_run).model_id
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client.create_experiment("theirs"))
+    monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", theirs)  # for threads that begin now
+    mlflow.set_active_model(model_id=theirs)  # for this one, as in a new process
+    with tracked_run(job, store, None, "digest", tmp_path) as run:
+        Outbox(tmp_path / "outbox").metrics({1: {"train/loss": 0.5}})  # sent from a thread
+        run.values({"eval/ssim_pairs": 0.5}, step=1)
+    assert not client.get_logged_model(theirs).metrics
+    kept = client.get_run(run.run_id)
+    assert (kept.data.metrics["train/loss"], kept.data.metrics["eval/ssim_pairs"]) == (0.5, 0.5)
+    assert kept.info.experiment_id == experiment_id
+
+
+def test_a_finished_job_whose_run_was_deleted_says_how_it_comes_back(store: str, open_run: str) -> None:
+    client, result = connect(store), {"run_id": open_run, "tracking_uri": store}
+    assert if_deleted(store, result) == ""
+    client.delete_run(open_run)
+    assert f"mlflow runs restore --run-id {open_run}" in if_deleted(store, result)
+    assert if_deleted(store, result | {"tracking_uri": "http://elsewhere"}) == ""
+    client.restore_run(open_run)
+    assert if_deleted(store, result) == ""
 
 
 @pytest.mark.parametrize("path", ["/data/phantoms", "datasets/phantoms", "s3://bucket/phantoms"])

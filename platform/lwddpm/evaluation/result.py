@@ -1,6 +1,6 @@
 """The outcome of an evaluation: figures with what is needed to read them, as JSON, as MLflow metrics, as a table."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from lwddpm.config import EvaluationConfig
 from lwddpm.wording import measured
@@ -40,6 +40,12 @@ class Unavailable(Record):
 
     name: str
     reason: str
+
+    @field_validator("reason")
+    @classmethod
+    def _name_once(cls, reason: str, others: ValidationInfo) -> str:
+        """The reason without the name, which stands beside it wherever it is shown; errors begin with it."""
+        return reason.removeprefix(f"{others.data.get('name')}: ")
 
 
 class EvaluationResult(Record):

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from lwddpm.errors import ConfigError
-from lwddpm.files import write_private
+from lwddpm.files import write_private, write_private_once
 
 _SHORTEST_PASSWORD = 12  # MLflow's own rule
 _WELL_KNOWN_PASSWORDS = ("password1234", "adminadminadmin")
@@ -55,7 +55,7 @@ def ray_token(file: Path) -> str:
     if os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise ConfigError(f"RAY_AUTH_MODE: must be token for a head, got {os.environ['RAY_AUTH_MODE']}; unset it")
     if not file.exists():
-        write_private(file, secrets.token_hex(32))
+        write_private_once(file, secrets.token_hex(32))
     file.chmod(0o600)
     token = file.read_text().strip()
     if len(token) < _SHORTEST_TOKEN:

@@ -8,7 +8,6 @@
 ~/.ray/auth_token            where Ray looks for its token
 """
 
-import getpass
 import json
 import os
 import secrets
@@ -63,8 +62,11 @@ class Head:
         self.storage = Path(options.storage or state_folder() / "storage").absolute()
         self.ray_url = f"http://{self.host}:{options.dashboard_port}"
         self.mlflow_url = f"http://{self.host}:{options.mlflow_port}"
-        # Ray's own, so that its `session_latest` is this head's; short, since sockets lie there
-        self.ray_folder = Path(tempfile.gettempdir()) / f"lwddpm-ray-{getpass.getuser()}"
+        # Ray's own, so that its `session_latest` is this head's. Short, since sockets lie there, whose paths have at
+        # most 107 characters. Not in the user's runtime folder, which goes when the user has logged out everywhere.
+        # Ray lets everybody write to its folder, so it lies in one that only this user can enter.
+        self.private_folder = Path(tempfile.gettempdir()) / f"lwddpm-{os.getuid()}"
+        self.ray_folder = self.private_folder / "ray"
         self.processes: dict[str, Process] = {}
         self.monitoring: dict[str, str] = {}  # name: where it answers
 

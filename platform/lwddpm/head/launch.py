@@ -8,7 +8,7 @@ import urllib.parse
 from typing import Any
 
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.files import write_private
+from lwddpm.files import make_private_folder, write_private
 from lwddpm.head import service
 from lwddpm.head.credentials import mlflow_password, ray_token
 from lwddpm.head.head import Head, HeadOptions
@@ -26,7 +26,8 @@ def up(options: HeadOptions) -> dict[str, Any]:
         Addresses, folders, and `started`: the servers that were not running before.
 
     Raises:
-        ConfigError: a port is taken, or a token or password is too weak; nothing is started.
+        ConfigError: a port is taken, a token or password is too weak, or the folder for Ray is somebody else's; nothing
+            is started.
         JobError: a server did not come up; what was started is ended again.
     """
     head = Head.running() or Head(options)
@@ -35,7 +36,7 @@ def up(options: HeadOptions) -> dict[str, Any]:
     head.folder.mkdir(parents=True, exist_ok=True)
     head.folder.chmod(0o700)
     head.storage.mkdir(parents=True, exist_ok=True)
-    head.ray_folder.mkdir(mode=0o700, exist_ok=True)
+    make_private_folder(head.private_folder)
     password, token = mlflow_password(head.folder / "mlflow_password"), ray_token(head.token_file)
     servers = head.servers(password, token)
     missing = [name for name in servers if name not in head.alive()]

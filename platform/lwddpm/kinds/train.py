@@ -25,7 +25,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.metric_log import Curves
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
-from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
@@ -56,7 +56,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
-            say(f"{job.name}: finished already, in {folder}; --fresh trains it again")
+            say(f"{job.name}: finished already, in {folder}; --fresh trains it again{if_deleted(uri, done)}")
             return FinishedTraining(done, Evaluation.load(folder) if job.evaluation else None)
         if fresh:
             clear_folder(folder)

@@ -99,7 +99,7 @@ def _caveats(report: ComparisonReport) -> list[str]:
 
 def _reason(metric: Unavailable) -> str:
     """The reason without the remedy, which names addresses and places of one machine."""
-    return metric.reason.removeprefix(f"{metric.name}: ").partition("; ")[0]
+    return metric.reason.partition("; ")[0]
 
 
 def _scope(report: ComparisonReport) -> str:

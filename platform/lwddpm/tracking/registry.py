@@ -24,6 +24,7 @@ from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.files import complete_folder
 from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
+from lwddpm.tracking.store import local_place, moved
 
 CHAMPION = "champion"
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -172,11 +173,24 @@ def _download(reference: str) -> Path:
     try:
         folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{reference}/artifacts/model"))
     except (MlflowException, RequestException, OSError) as error:
-        raise CheckpointError(f"{reference}: its files cannot be fetched ({' '.join(str(error).split())})") from None
+        reason = _gone(reference) or " ".join(str(error).split())
+        raise CheckpointError(f"{reference}: its files cannot be fetched ({reason})") from None
     for file in ("config.json", "model.safetensors"):
         if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
     return folder
+
+
+def _gone(reference: str) -> str:
+    """Why the files of a version are not where MLflow says, where that is a folder of this machine; else nothing."""
+    name, version = reference.removeprefix("models:/").rsplit("/", 1)
+    try:
+        place = local_place(MlflowClient().get_model_version_download_uri(name, version))
+    except MlflowException:
+        return ""
+    if place is None or place.exists():
+        return ""
+    return f"they were in {place}, where nothing is; {moved(place, None)}, unless somebody has deleted them"
 
 
 def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -268,6 +269,20 @@ def _status(client: MlflowClient, run_id: str) -> str:
             return ""
         raise  # a store that does not answer is no reason to begin a second run
     return str(info.status) if info.lifecycle_stage == "active" else ""
+
+
+def if_deleted(uri: str, result: dict[str, Any]) -> str:
+    """What to add to "finished already" where the run of a result was deleted in this store; else nothing."""
+    run_id = result["run_id"]
+    try:
+        if result["tracking_uri"] != public(uri) or _status(connect(uri), run_id):
+            return ""
+    except (LwddpmError, *STORE_ERRORS):  # nothing is known, and nothing is needed from the store
+        return ""
+    return (
+        f"; its MLflow run was deleted, MLFLOW_TRACKING_URI={public(uri)} mlflow runs restore --run-id {run_id} "
+        "brings it back"
+    )
 
 
 def log_images(run: TrackedRun, images: np.ndarray) -> None:

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import shlex
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from lwddpm.addresses import is_loopback, public
 from lwddpm.config import TrackingConfig
@@ -102,6 +103,7 @@ def connect(uri: str) -> "MlflowClient":
         logging.getLogger(chatty).setLevel(logging.ERROR)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # whole statements; we say it in a line
     mlflow.set_tracking_uri(uri)
+    mlflow.clear_active_model()  # every metric would be attached to the one of MLFLOW_ACTIVE_MODEL_ID, whoever's it is
     try:
         client = mlflow.MlflowClient(uri)
         with _creating(uri):
@@ -113,18 +115,56 @@ def connect(uri: str) -> "MlflowClient":
 
 
 def open_experiment(client: "MlflowClient", uri: str, name: str) -> str:
-    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file."""
+    """Id of the experiment, created where it is new; the artifacts of an SQLite store lie beside its file.
+
+    Raises:
+        ConfigError: it was deleted in MLflow, its artifacts would go where the store was before it was moved, or the
+            name cannot be used.
+    """
     import mlflow
 
+    beside = _artifacts_beside(uri, name)
     try:
         experiment = client.get_experiment_by_name(name)
-        if experiment is not None and experiment.lifecycle_stage == "active":
-            return str(experiment.experiment_id)
-        beside = Path(uri.removeprefix("sqlite:///")).parent / "mlruns" / name
-        location = str(beside) if uri.startswith("sqlite:///") else None
-        return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
+        if experiment is None:
+            location = None if beside is None else str(beside)
+            return str(client.create_experiment(name, location, tags=notes.EXPERIMENT))
+        experiment_id = str(experiment.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            raise ConfigError(
+                f"tracking.experiment: {name} was deleted in MLflow; choose another name, or bring it back with: "
+                f"MLFLOW_TRACKING_URI={public(uri)} mlflow experiments restore --experiment-id {experiment_id}"
+            )
+        place = local_place(experiment.artifact_location)
+        if beside is not None and place is not None and beside.resolve() != place.resolve():
+            gone = beside.exists() or not place.exists()
+            if gone and client.search_runs([experiment_id], max_results=1):  # a new one has no folder yet
+                raise ConfigError(f"tracking.experiment: {name} keeps its artifacts in {place}; {moved(place, beside)}")
     except mlflow.MlflowException as error:
-        raise ConfigError(f"tracking.experiment: {name} cannot be used ({error}); choose another name") from None
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"tracking.experiment: {name} cannot be used ({reason}); choose another name") from None
+    return experiment_id
+
+
+def _artifacts_beside(uri: str, name: str) -> Path | None:
+    """Where the artifacts of an experiment lie in an SQLite store; other stores decide for themselves."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).parent / "mlruns" / name if uri.startswith(prefix) else None
+
+
+def local_place(location: str) -> Path | None:
+    """The folder on this machine that MLflow keeps something in, or None where it lies elsewhere."""
+    parsed = urlparse(location)
+    return Path(unquote(parsed.path)) if parsed.scheme in ("", "file") else None
+
+
+def moved(before: Path, now: Path | None) -> str:
+    """What to do where MLflow, which remembers full paths, points to where a folder was."""
+    link = f"ln -s {shlex.quote(str(now)) if now else 'WHERE_IT_IS_NOW'} {shlex.quote(str(before))}"
+    return (
+        "the store was moved or copied since, and MLflow remembers full paths: move it back, or link the one that it "
+        f"remembers: mkdir -p {shlex.quote(str(before.parent))} && {link}"
+    )
 
 
 def run_url(client: "MlflowClient", run_id: str) -> str:

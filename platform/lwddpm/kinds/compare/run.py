@@ -31,7 +31,7 @@ from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.statements import judge
 from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
-from lwddpm.tracking.runs import TrackedRun, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
@@ -48,7 +48,7 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
     with lock_folder(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest() and done["tracking_uri"] == public(uri):
-            say(f"{job.name}: finished already, in {folder}; --fresh does it all again")
+            say(f"{job.name}: finished already, in {folder}; --fresh does it all again{if_deleted(uri, done)}")
             return done
         if fresh:
             clear_folder(folder)

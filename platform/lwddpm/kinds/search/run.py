@@ -25,7 +25,7 @@ from lwddpm.search.space import load_space
 from lwddpm.search.storage import check_storage, delete_study, storage_url
 from lwddpm.search.trials import TrialRecord
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
-from lwddpm.tracking.runs import tracked_run
+from lwddpm.tracking.runs import if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
@@ -58,7 +58,8 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     with lock_folder(folder):
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest():
-            say(f"{job.name}: finished already, in {folder}; --fresh searches again, search.num_trials extends it")
+            more = f"--fresh searches again, search.num_trials extends it{if_deleted(uri, done)}"
+            say(f"{job.name}: finished already, in {folder}; {more}")
             return done
         if fresh:
             delete_study(storage_url(job.search.storage), job.name)
