@@ -119,13 +119,19 @@ def _values(report: ComparisonReport, claim: Claim, row: str) -> list[float]:
         return [
             float(report.training(system.trainings[0]).parameters) for system in report.systems if system.name == row
         ]
-    return repeats(_measurements(report, claim, row), report.distance if claim.quantity == "fid" else SSIM)
+    return repeats(_measurements(report, claim, row), _metric(report, claim))
 
 
 def _measurements(report: ComparisonReport, claim: Claim, row: str) -> list[Measurement]:
     return [
-        m for m in report.group(claim.group) if m.label == row and (claim.system is None or m.system == claim.system)
+        m
+        for m in report.group(claim.group)
+        if m.label == row and claim.system in (None, m.system) and _metric(report, claim) in m.values
     ]
+
+
+def _metric(report: ComparisonReport, claim: Claim) -> str:
+    return report.distance if claim.quantity == "fid" else SSIM
 
 
 def _name(claim: Claim, row: str) -> str:
