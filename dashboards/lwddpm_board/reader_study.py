@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from mlflow.entities import Metric, Param, Run, RunTag
-from scipy.stats import binomtest
+from scipy.stats import beta, t
 
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
@@ -33,15 +33,38 @@ _IMAGES, _KEY = "study/images.npy", "study/key.json"
 
 @dataclass(frozen=True)
 class Share:
-    """A share of right answers with its exact interval (Clopper & Pearson 1934), 95 %."""
+    """A share of right answers with its 95 % interval.
+
+    For one reader the exact one (Clopper & Pearson 1934). Answers of several readers to one slice are alike, since some
+    slices are hard for everybody: they count for as many independent ones as leave the variance between slices
+    (Korn & Graubard 1998, Confidence intervals for proportions with small expected number of positive counts).
+
+    Attributes:
+        independent: answers that would say as much if all were to slices of their own; default: all.
+    """
 
     right: int
     of: int
+    independent: float | None = None
+
+    @classmethod
+    def of_slices(cls, right: np.ndarray) -> "Share":
+        """`right`: bool [readers, slices], who was right about which."""
+        slices = right.shape[1]
+        answers, share = right.size, float(right.mean())
+        spread = float(right.mean(axis=0).var()) / slices  # variance of the share if other slices had been drawn
+        independent = share * (1 - share) / spread if spread > 0 else slices
+        if slices > 1:  # the variance is itself estimated, from so many slices
+            independent *= (t.ppf(0.975, answers - 1) / t.ppf(0.975, slices - 1)) ** 2
+        return cls(int(right.sum()), answers, float(np.clip(independent, slices, answers)))
 
     @property
     def interval(self) -> tuple[float, float]:
-        interval = binomtest(self.right, self.of).proportion_ci(0.95, method="exact")
-        return float(interval.low), float(interval.high)
+        num = self.of if self.independent is None else self.independent
+        right = self.value * num
+        low = float(beta.ppf(0.025, right, num - right + 1)) if self.right else 0.0
+        high = float(beta.ppf(0.975, right + 1, num - right)) if self.right < self.of else 1.0
+        return low, high
 
     @property
     def value(self) -> float:
@@ -292,17 +315,11 @@ def _metrics(result: Outcome, step: int) -> list[Metric]:
 
 
 def outcome(stores: Stores, study: Study, finished: list[Reader]) -> Outcome:
-    """Right answers of finished readers together."""
-    rows = [row for reader in finished for row in review(stores, study, reader)]
-    return Outcome(
-        _share(rows),
-        _share([row for row in rows if row["synthetic"]]),
-        _share([row for row in rows if not row["synthetic"]]),
-    )
-
-
-def _share(rows: list[dict[str, Any]]) -> Share:
-    return Share(sum(row["right"] for row in rows), len(rows))
+    """Right answers of finished readers together; each has judged every slice."""
+    reviews = [sorted(review(stores, study, reader), key=lambda row: row["item"]) for reader in finished]
+    right = np.array([[row["right"] for row in rows] for rows in reviews])
+    synthetic = np.array([row["synthetic"] for row in reviews[0]])
+    return Outcome(Share.of_slices(right), Share.of_slices(right[:, synthetic]), Share.of_slices(right[:, ~synthetic]))
 
 
 def review(stores: Stores, study: Study, reader: Reader) -> list[dict[str, Any]]:
@@ -339,7 +356,7 @@ def _key(stores: Stores, run_id: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A study as a row of a list; `pooled` counts the answers of all finished readers together."""
+    """A study as a row of a list; `pooled` is of all finished readers together."""
 
     run_id: str
     name: str

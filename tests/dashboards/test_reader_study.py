@@ -29,6 +29,30 @@ def test_the_interval_is_that_of_clopper_and_pearson(right: int, of: int) -> Non
     assert high == pytest.approx(beta.ppf(0.975, right + 1, of - right) if right < of else 1)
 
 
+def test_readers_who_answer_alike_are_as_good_as_one() -> None:
+    right = np.random.default_rng(0).random(40) < 0.7
+    for readers in (1, 2, 5):
+        pooled = Share.of_slices(np.tile(right, (readers, 1)))
+        assert pooled.interval == pytest.approx(Share(int(right.sum()), 40).interval)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.3, 0.9])
+def test_the_interval_of_several_readers_covers_the_truth_as_often_as_it_says(alike: float) -> None:
+    """Some slices are hard for everybody: chances to be right are 0.7 on average, and more or less so by slice."""
+    random = np.random.default_rng(1)
+    covered, taken_as_independent = [], []
+    for _ in range(1000):
+        easy = random.random(40) < 0.7
+        chance = (1 - alike) * 0.7 + alike * easy
+        pooled = Share.of_slices(random.random((4, 40)) < chance)
+        for coverage, share in ((covered, pooled), (taken_as_independent, Share(pooled.right, pooled.of))):
+            low, high = share.interval
+            coverage.append(low <= 0.7 <= high)
+    assert np.mean(covered) > 0.94
+    if alike == 0.9:
+        assert np.mean(taken_as_independent) < 0.8
+
+
 @pytest.fixture
 def stores(world: World, tmp_path: Path) -> Stores:
     connect(world.tracking)
@@ -85,12 +109,15 @@ def test_answers_are_kept_corrected_and_counted(stores: Stores, study: reader_st
             reader_study.answer(stores, study, reader, 0, True, 1.0)
     run = stores.client.get_run(study.run_id)
     assert run.data.metrics["reader/accuracy"] == pytest.approx(14 / 16)
-    low, high = Share(14, 16).interval
+    found = next(one for one in reader_study.judged(stores, "tiny", 1) if one.run_id == study.run_id)
+    assert (found.finished, found.begun) == (2, 2)
+    assert found.pooled is not None
+    assert (found.pooled.right, found.pooled.of) == (14, 16)
+    assert Share(7, 8).interval[0] <= found.pooled.interval[0] < Share(14, 16).interval[0]  # of eight slices, not 16
+    low, high = found.pooled.interval
     assert (run.data.metrics["reader/accuracy_low"], run.data.metrics["reader/accuracy_high"]) == (low, high)
     assert run.data.tags["lwddpm.model"] == "tiny"
     assert run.data.tags["lwddpm.model_version"] == "1"
-    found = next(one for one in reader_study.judged(stores, "tiny", 1) if one.run_id == study.run_id)
-    assert (found.finished, found.begun, found.pooled) == (2, 2, Share(14, 16))
     ben = next(one for one in reader_study.readers(stores, study) if one.name == "Ben")
     assert stores.client.get_run(ben.run_id).data.metrics["reader/accuracy"] == pytest.approx(6 / 8)
     assert [row["right"] for row in reader_study.review(stores, study, ben)] == [True] * 6 + [False] * 2

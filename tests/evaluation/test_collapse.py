@@ -32,6 +32,23 @@ def test_it_is_the_ratio_of_distances() -> None:
     assert diversity(line[:10], 2 * line) == pytest.approx(0.5)  # cut to one size
 
 
+def test_the_slices_compared_are_from_all_over_a_split() -> None:
+    """Rows are ordered by source: here the first thousand are neighbouring slices of one class, nearly alike."""
+    near = (slices(2, 1) // 2 + slices(3, 1000) // 64).astype(np.uint8)
+    real = np.concatenate([near, slices(4, 3000)])
+    value = diversity(slices(5, 4000), real)
+    assert value == pytest.approx(1, abs=0.1)
+
+
+def test_a_majority_of_copies_among_real_slices_hides_no_collapse() -> None:
+    """60 of 100 real slices are black: their median distance is 0, and anything divided by it infinite."""
+    real = np.concatenate([np.zeros((60, 16, 16), np.uint8), slices(1, 40)])
+    value = diversity(np.repeat(slices(0, 1), 16, axis=0), real)
+    assert value == 0
+    assert "mode collapse" in str(collapse_warning(value))
+    assert diversity(slices(2, 16), real) == pytest.approx(1, abs=0.1)
+
+
 def test_small_distances_between_bright_slices_are_not_rounded_away() -> None:
     bright = np.full((3, 128, 128), 250, np.uint8)
     bright[1, 0, 0], bright[2, 0, 0] = 251, 252
@@ -41,6 +58,7 @@ def test_small_distances_between_bright_slices_are_not_rounded_away() -> None:
 
 def test_what_cannot_be_said_is_not_said() -> None:
     copies = np.repeat(slices(0, 1), 6, axis=0)
+    assert diversity(slices(0, 6), copies) is None
     assert collapse_warning(diversity(copies, copies)) is None  # the real slices are no better
     with pytest.raises(ValueError, match="2 or more"):
         diversity(slices(0, 1), slices(1, 9))

@@ -28,9 +28,9 @@ def serial(function, items, *, description):
     return map(function, items)
 
 
-def prepared(folder, splits):
+def prepared(folder, splits, num=120):
     source = folder / "source"
-    for index, image in enumerate(blobs(120, 0)):
+    for index, image in enumerate(blobs(num, 0)):
         path = source / f"class{index % 2}" / f"{index:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
@@ -104,6 +104,26 @@ def test_every_figure_is_what_its_protocol_says(dataset):
     for record in result.records:
         assert (record.n, record.image_size) == (n, SIZE)
     assert (nearest.sampler, nearest.num_inference_steps) == ("ddpm", 7)
+
+
+def test_slices_of_all_classes_are_reconstructed(tmp_path):
+    """Rows are ordered by class: the first 64 of them would all be of one."""
+    dataset = prepared(tmp_path, (0.2, 0.4, 0.4), num=400)
+    class_of = {
+        image.tobytes(): label
+        for split in ("validation", "test")
+        for image, label in zip(dataset.images(split), dataset.labels(split), strict=True)
+    }
+    seen = []
+
+    def reconstruct(images, timestep):
+        seen.extend(class_of[image.tobytes()] for image in images)
+        return images
+
+    config = EvaluationConfig(metrics=("ssim_reconstruction",), num_samples=1000)
+    (record,) = evaluate(blobs(200, 1), dataset, config, reconstruct=reconstruct).records
+    assert record.n == len(seen) == 64
+    assert np.bincount(seen).min() > 20
 
 
 def test_real_slices_in_place_of_generated_ones_score_the_floor(dataset):

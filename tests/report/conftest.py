@@ -73,12 +73,16 @@ def trained() -> Callable[..., Training]:
 
 @pytest.fixture
 def build() -> Build:
-    """Builds a whole comparison; `levels` are the systems' distances, `changes` replace fields of the report."""
+    """Builds a whole comparison; `levels` are the systems' distances, `changes` replace fields of the report.
 
-    def make(levels: dict[str, float] | None = None, seeds: int = 3, **changes) -> ReportData:
+    With several trainings each is sampled once, else the one training `seeds` times.
+    """
+
+    def make(levels: dict[str, float] | None = None, seeds: int = 3, num_trainings: int = 1, **changes) -> ReportData:
         random = np.random.default_rng(0)
         levels = LEVELS | (levels or {})
-        rows = [measurement("system", s, levels[s], i, system=s) for s in SYSTEMS for i in range(seeds)]
+        repeats = [(i, 0) for i in range(seeds)] if num_trainings == 1 else [(i, i) for i in range(num_trainings)]
+        rows = [measurement("system", s, levels[s], i, system=s, training_seed=t) for s in SYSTEMS for i, t in repeats]
         for name, labels, systems in (
             ("loss", ("smooth_l1", "l1", "l2"), ("lw_ddpm",)),
             ("attention", ("se", "linear", "none"), ("lw_ddpm",)),
@@ -86,9 +90,9 @@ def build() -> Build:
         ):
             for system in systems:
                 rows += [
-                    measurement(name, label, 30 + 5 * index, i, system=system)
+                    measurement(name, label, 30 + 5 * index, i, system=system, training_seed=t)
                     for index, label in enumerate(labels)
-                    for i in range(seeds)
+                    for i, t in repeats
                 ]
         rows += [measurement("steps", s, 40 - x, 0, x=x) for s in ("ddpm", "ddim") for x in (5, 10, 20)]
         rows += [measurement("epochs", s, levels[s] + 20 - x, 0, system=s, x=x) for s in SYSTEMS for x in (5.0, 12.5)]

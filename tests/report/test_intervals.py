@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lwddpm.report.intervals import difference, mean_interval, ratio, ties
+from lwddpm.report.intervals import difference, holm, mean_interval, p_value, ratio, ties
 
 
 @pytest.fixture
@@ -21,12 +21,23 @@ def test_a_difference_is_welchs(draws):
         expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval()
         found = difference(a, b)
         assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+        assert p_value(a, b) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
         assert (found.differs != 0) == (stats.ttest_ind(a, b, equal_var=False).pvalue < 0.05)
 
 
 def test_equal_populations_are_seldom_told_apart(draws):
     wrong = [difference(draws.normal(0, 1, 3), draws.normal(0, 1, 3)).differs != 0 for _ in range(2000)]
     assert np.mean(wrong) < 0.06
+
+
+def test_holms_correction_is_the_one_of_its_definition(draws):
+    """Sorted p-values are rejected while p_(k) < level / (m - k + 1): Holm 1979."""
+    for p_values in draws.uniform(0, 0.1, (200, 5)):
+        left, rejected = sorted(p_values), set()
+        while left and left[0] < 0.05 / len(left):
+            rejected.add(left.pop(0))
+        assert {p for p, adjusted in zip(p_values, holm(p_values), strict=True) if adjusted < 0.05} == rejected
+    assert holm([]) == []
 
 
 def test_a_difference_turns_round_with_its_rows(draws):
@@ -40,11 +51,13 @@ def test_without_repeats_nothing_is_decided():
     assert mean_interval([3.0]) == (3.0, None, None, 1)
     assert difference([1.0], [100.0, 101.0]) == (-99.5, None, None, 0)
     assert ratio([1.0], [100.0]).differs == 0
+    assert p_value([1.0], [100.0, 101.0]) == 1
 
 
 def test_repeats_without_noise_are_decided():
     assert difference([2.0, 2.0], [1.0, 1.0]).differs == 1
     assert difference([1.0, 1.0], [1.0, 1.0]).differs == 0
+    assert (p_value([2.0, 2.0], [1.0, 1.0]), p_value([1.0, 1.0], [1.0, 1.0])) == (0, 1)
 
 
 def test_a_ratio_does_not_depend_on_the_unit_and_inverts(draws):

@@ -153,5 +153,5 @@ def test_every_number_says_where_it_is_from(drawn):
     assert "†" in cells[4]
     assert "FID was not computed: no <weights>" in text
     assert "Every network was trained once" in text
-    for verdict in ("supports", "cannot decide"):
+    for verdict in ("supports", "cannot decide (one training)"):
         assert f"**{verdict}**" in text

@@ -1,7 +1,9 @@
 import itertools
 
+import numpy as np
 import pytest
 
+from lwddpm.report import published
 from lwddpm.report.published import STATEMENTS, TABLE_1
 from lwddpm.report.statements import judge, verdict
 
@@ -20,41 +22,45 @@ def test_what_is_taken_from_table_1_is_true_of_the_papers_own_numbers():
 
 
 def test_verdicts_follow_the_measurements(build):
-    found = verdicts(build().report)
+    found = verdicts(build(num_trainings=3).report)
     assert found["diffusion_beats_gans"] == found["ddim_price"] == found["wgan_best_gan"] == "supports"
     assert found["better_than_ddpm"] == found["best_fid"] == "cannot decide"
     assert found["lighter"] == found["smooth_l1"] == found["cosine"] == found["ddim_faster"] == "supports"
 
 
 def test_they_turn_round_with_the_measurements(build):
-    found = verdicts(build({"gan": 10.0, "ddim": 20.0, "lw_ddpm": 5.0}).report)
+    found = verdicts(build({"gan": 10.0, "ddim": 20.0, "lw_ddpm": 5.0}, num_trainings=3).report)
     assert found["diffusion_beats_gans"] == found["ddim_price"] == found["wgan_best_gan"] == "contradicts"
     assert found["best_fid"] == found["best_ssim"] == found["better_than_ddpm"] == "supports"
 
 
-def test_one_seed_decides_nothing_but_what_is_exact(build):
-    found = verdicts(build(seeds=1).report)
+@pytest.mark.parametrize("seeds", [1, 3, 20])
+def test_one_training_decides_nothing_but_what_is_exact(build, seeds):
+    """However often it is sampled, and however far apart the samples are."""
+    found = verdicts(build({"lw_ddpm": 1.0}, seeds=seeds).report)
     assert found["lighter"] == "supports"
     assert found["ddim_faster"] == "supports"  # costs have rounds of their own
-    assert set(found.values()) == {"supports", "cannot decide"}
+    assert set(found.values()) == {"supports", "cannot decide (one training)"}
     assert [key for key, value in found.items() if value == "supports"] == ["lighter", "ddim_faster"]
 
 
 def test_what_was_left_out_is_not_measured(build):
-    report = build().report
+    report = build(num_trainings=3).report
     rest = tuple(m for m in report.measurements if m.group == "system" and m.system != "wgan")
     found = verdicts(report.model_copy(update={"measurements": rest}))
     assert found["smooth_l1"] == found["wgan_best_gan"] == "not measured"
     assert found["ddim_price"] == "supports"
 
 
-@pytest.mark.parametrize("pairs", list(itertools.product([1, 0, -1, None], repeat=2)))
+@pytest.mark.parametrize("pairs", list(itertools.product([1, 0, -1, "one training", None], repeat=2)))
 def test_a_statement_is_as_good_as_its_weakest_pair(pairs):
     expected = (
         "contradicts"
         if -1 in pairs
         else "not measured"
         if None in pairs
+        else "cannot decide (one training)"
+        if "one training" in pairs
         else "cannot decide"
         if 0 in pairs
         else "supports"
@@ -63,9 +69,51 @@ def test_a_statement_is_as_good_as_its_weakest_pair(pairs):
 
 
 def test_the_evidence_is_the_difference_itself(build):
-    report = build().report
+    report = build(num_trainings=3).report
     (found,) = [f for f in judge(report) if f.statement.key == "ddim_price"]
     (evidence,) = found.evidence
     means = {s: sum(m.values["fd_lite0"] for m in report.group("system") if m.label == s) / 3 for s in ("ddpm", "ddim")}
     assert evidence.difference.value == pytest.approx(means["ddpm"] - means["ddim"])
     assert evidence.difference.low < evidence.difference.value < evidence.difference.high < 0
+
+
+def simulated(build, draws, trainings, samplings):
+    """A comparison of methods that are all the same: trainings differ by 3, samplings of one training by 0.5."""
+    report = build().report
+    rows = []
+    for system in published.TABLE_1:
+        for training, level in enumerate(draws.normal(50, 3, trainings)):
+            rows += [
+                report.measurements[0].model_copy(
+                    update={
+                        "label": system,
+                        "system": system,
+                        "training_seed": training,
+                        "sampling_seed": sampling,
+                        "values": {"fd_lite0": value, "ssim_nearest": 1 - value / 100},
+                    }
+                )
+                for sampling, value in enumerate(draws.normal(level, 0.5, samplings))
+            ]
+    return report.model_copy(update={"measurements": tuple(rows)})
+
+
+QUALITY = ("best_fid", "best_ssim", "better_than_ddpm", "diffusion_beats_gans", "ddim_price", "wgan_best_gan")
+
+
+def test_equal_methods_trained_once_are_never_told_apart(build):
+    draws = np.random.default_rng(0)
+    for _ in range(40):
+        found = verdicts(simulated(build, draws, 1, 3))
+        assert {found[key] for key in QUALITY} == {"cannot decide (one training)"}
+
+
+def test_equal_methods_trained_several_times_are_seldom_told_apart_by_any_pair(build):
+    """Nine pairs make one statement: uncorrected, one in three such comparisons would contradict it."""
+    draws = np.random.default_rng(1)
+    wrong = dict.fromkeys(QUALITY, 0)
+    for _ in range(200):
+        found = verdicts(simulated(build, draws, 4, 3))
+        for key in QUALITY:
+            wrong[key] += found[key] in ("supports", "contradicts")
+    assert max(wrong.values()) / 200 < 0.09, wrong

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from lwddpm.config import DiffusionConfig, EvaluationConfig, ModelConfig
+from lwddpm.config import DiffusionConfig, EvaluationConfig, ModelConfig, SearchJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
-from lwddpm.errors import JobError
+from lwddpm.errors import DataError, JobError
+from lwddpm.jobfile import load_job
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.search.objectives import measure
+from lwddpm.search.objectives import check_objectives, measure
 from lwddpm.training.checkpoint import SavedModel, load_model, save_model
 
 MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
@@ -53,6 +54,21 @@ def test_without_an_image_metric_nothing_is_drawn(model_dir: Path, tiny_dataset:
         raise AssertionError("drawn for nothing")
 
     assert measure(("parameters",), model_dir, tiny_dataset, PROXY, CPU, show=refuse).keys() == {"parameters"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"), [("val/loss", "val/loss needs validation slices, got 0"), ("eval/fd_lite0", "2 or more")]
+)
+def test_a_dataset_without_the_slices_for_an_objective_is_refused(
+    tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch, objective: str, expected: str
+) -> None:
+    job = load_job("search_demo", [f"search.objectives=[{objective}]", f"search.prune_on={objective}"])
+    assert isinstance(job, SearchJob)
+    check_objectives(job, tiny_dataset)
+    num = tiny_dataset.num
+    monkeypatch.setattr(Dataset, "num", lambda self, split: num(split) if split == "train" else 0)
+    with pytest.raises(DataError, match=expected):
+        check_objectives(job, tiny_dataset)
 
 
 def test_what_cannot_be_measured_is_an_error_with_its_reason(

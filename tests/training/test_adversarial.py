@@ -111,7 +111,7 @@ def test_each_update_of_the_critic_sees_new_slices_and_an_epoch_shows_each_once(
     monkeypatch.setattr(
         step.loader, "slices", lambda draw: seen.extend(i.tobytes() for i in slices(draw).numpy()) or slices(draw)
     )
-    for number in range(step.schedule.steps_per_epoch):
+    for number in range(int(step.schedule.steps_per_epoch)):
         step.take(number)
     assert len(set(seen)) == len(seen) == 3 * 8 * step.schedule.steps_per_epoch <= tiny_dataset.num("train")
 

@@ -55,6 +55,20 @@ def test_the_loss_falls_and_everything_is_reported(tiny_job: Build, tiny_dataset
     assert load_model(tmp_path / "snapshots" / "epoch_2")[1].step == 12
 
 
+def test_diversity_is_finite_where_most_training_slices_are_one_picture(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mostly_black(self: Dataset, split: str) -> np.ndarray:
+        images = np.array(real(self, split))
+        images[: round(0.8 * len(images))] = 0
+        return images
+
+    real = Dataset.images
+    monkeypatch.setattr(Dataset, "images", mostly_black)
+    recorder = _train(tiny_job("training.max_steps=2"), tiny_dataset, tmp_path)
+    assert 0 < recorder.values[2]["train/diversity"] < 100
+
+
 @pytest.mark.parametrize("channels_last", ["true", "false"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_stopped_and_continued_equals_uninterrupted(

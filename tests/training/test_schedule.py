@@ -1,9 +1,11 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from lwddpm.config import TrainingConfig
 from lwddpm.errors import DataError
+from lwddpm.training.batches import training_draw
 from lwddpm.training.schedule import Schedule, learning_rate
 
 
@@ -13,6 +15,22 @@ def test_epochs_become_steps_and_the_last_step_is_always_kept() -> None:
     assert (schedule.steps_per_epoch, schedule.num_steps) == (10, 100)
     assert schedule.checkpoints == {30, 60, 90, 100}
     assert schedule.snapshots == {20, 70, 100}
+
+
+@pytest.mark.parametrize("batches_per_step", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_images", [80, 85, 131, 352])
+def test_epochs_show_every_slice_as_often_as_there_are_epochs(num_images: int, batches_per_step: int) -> None:
+    """What the schedule calls an epoch is what the batches are drawn by, for GANs too."""
+    epochs, batch = 4, 8
+    schedule = Schedule.of(TrainingConfig(epochs=epochs, batch_size=batch), num_images, batches_per_step)
+    updates = schedule.num_steps * batches_per_step
+    seen = np.concatenate([training_draw(0, u, batch, num_images, 1, False).indices for u in range(updates)])
+    wanted = epochs * (num_images // batch) * batch
+    assert wanted <= len(seen) < wanted + batch * batches_per_step
+    for epoch in range(epochs):
+        of_epoch = seen[epoch * wanted // epochs : (epoch + 1) * wanted // epochs]
+        assert len(set(of_epoch)) == len(of_epoch) > num_images - batch
+    assert schedule.num_steps / schedule.steps_per_epoch == pytest.approx(epochs, abs=1 / schedule.steps_per_epoch)
 
 
 def test_max_steps_cuts_an_epoch_short() -> None:

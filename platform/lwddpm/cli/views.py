@@ -26,7 +26,7 @@ def plan(result: dict[str, Any]) -> None:
             "memory per worker": f"about {result['memory_mib_per_worker']:,} MiB (weights, optimizer, activations)",
             "work per step": f"{result['tflop_per_step_and_worker']:g} TFLOP per worker",
             "training slices": f"{result['train_slices']:,}{known}",
-            "steps": f"{result['steps']:,} ({result['steps_per_epoch']:,} an epoch)",
+            "steps": f"{result['steps']:,} ({number(result['steps_per_epoch'])} an epoch)",
             "run folder": result["run_dir"],
         }
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import FailFast, Field, model_validator
 
 from lwddpm import families
-from lwddpm.config.evaluation import EvaluationConfig, check_one_pass
+from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_one_pass, check_steps
 from lwddpm.config.job import NameOfMany, TrainingJob
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, SeveralInt
@@ -96,16 +96,42 @@ class SearchJob(TrainingJob):
         return self
 
     @model_validator(mode="after")
-    def _gans_are_searched_for_what_they_have(self) -> "SearchJob":
-        if self.adversarial is None:
-            return self
+    def _objectives_can_be_measured(self) -> "SearchJob":
         for key, names in (("objectives", self.search.objectives), ("prune_on", (self.search.pruned_on,))):
             for name in names:
-                if name in DENOISING_OBJECTIVES:
-                    raise RuleBroken(
-                        f"search.{key}",
-                        f"{name} does not exist for {self.model.family}, which does not denoise",
-                        remedy="use eval/fd_lite0",
-                    )
-        check_one_pass(self.search.proxy.model_dump(), "search.proxy")
+                self._check_objective(f"search.{key}", name)
+        if self.adversarial is not None:
+            check_one_pass(self.search.proxy.model_dump(), "search.proxy")
+        elif self.diffusion is not None and self._draws:
+            reconstructs = "eval/ssim_reconstruction" in self._named
+            proxy = self.search.proxy if reconstructs else _without_reconstruction(self.search.proxy)
+            check_steps(proxy, self.diffusion, "search.proxy")
         return self
+
+    @property
+    def _named(self) -> tuple[str, ...]:
+        return (*self.search.objectives, self.search.pruned_on)
+
+    @property
+    def _draws(self) -> bool:
+        return any(name.startswith("eval/") or name == "sampling_seconds" for name in self._named)
+
+    def _check_objective(self, key: str, name: str) -> None:
+        _, validation, test = self.data.splits
+        if self.adversarial is not None and name in DENOISING_OBJECTIVES:
+            rule = f"{name} does not exist for {self.model.family}, which does not denoise"
+            raise RuleBroken(key, rule, remedy="use eval/fd_lite0")
+        if name == "val/loss" and self.training.validation_samples == 0:
+            rule = "val/loss is not computed with training.validation_samples = 0"
+            raise RuleBroken(key, rule, remedy="raise that, or use eval/fd_lite0")
+        if name == "val/loss" and validation == 0:
+            rule = f"val/loss needs a validation split, and data.splits is {list(self.data.splits)}"
+            raise RuleBroken(key, rule, remedy="give it a share, or use eval/fd_lite0")
+        if name.startswith("eval/") and validation + test == 0:
+            rule = f"{name} needs held-out slices, and data.splits is {list(self.data.splits)}"
+            raise RuleBroken(key, rule, remedy="give validation and test a share")
+
+
+def _without_reconstruction(proxy: EvaluationConfig) -> SamplingConfig:
+    """How slices are drawn, and nothing else."""
+    return SamplingConfig.model_validate(proxy.model_dump(include=set(SamplingConfig.model_fields)))

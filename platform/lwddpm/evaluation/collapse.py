@@ -7,31 +7,38 @@ betrays it is that nearly every slice has a near-copy among the others.
 import numpy as np
 import torch
 
+from lwddpm.evaluation.subset import distinct, random_subset
+
 COLLAPSED = 0.1  # of the real slices' diversity; below it nearly all slices have a near-copy
 _AT_MOST = 1000  # slices compared, all with all
 
 
-def diversity(images: np.ndarray, real: np.ndarray) -> float:
+def diversity(images: np.ndarray, real: np.ndarray) -> float | None:
     """Median distance from a slice to its nearest neighbour in its own set, relative to that of real slices.
 
-    Distances are root mean squares over pixels. Both sets are cut to one size, on which such distances depend.
+    Distances are root mean squares over pixels. Both sets are cut to one size, on which such distances depend, at
+    random: rows of a dataset are ordered by source, and the first ones of one subject lie close together. Of real
+    slices that are copies of each other one counts: the ratio of anything to a median of 0 would be infinite.
 
     Args:
-        images, real: uint8 [N, S, S] each, 2 or more.
+        images, real: uint8 [N, S, S] each; of images 2 or more.
 
     Returns:
-        0: all have a copy among them; about 1: as diverse as real slices; infinite if those are copies themselves.
+        0: all have a copy among them; about 1: as diverse as real slices; None if the real slices are all one picture,
+        which nothing can be compared with. Always finite.
     """
-    n = min(len(images), len(real), _AT_MOST)
+    if len(images) < 2:
+        raise ValueError(f"diversity needs 2 or more slices, got {len(images)}")
+    different = distinct(real)
+    n = min(len(images), len(different), _AT_MOST)
     if n < 2:
-        raise ValueError(f"diversity needs 2 or more slices a side, got {len(images)} and {len(real)}")
-    of_real = _median_nearest(real[:n])
-    return _median_nearest(images[:n]) / of_real if of_real > 0 else float("inf")
+        return None
+    return _median_nearest(random_subset(images, n)) / _median_nearest(random_subset(different, n))
 
 
-def collapse_warning(diversity: float) -> str | None:
+def collapse_warning(diversity: float | None) -> str | None:
     """What to tell the user, or None where there is nothing to tell."""
-    if diversity >= COLLAPSED:
+    if diversity is None or diversity >= COLLAPSED:
         return None
     return (
         f"mode collapse: generated slices are near-copies of each other, {diversity:.2g} times as diverse as real ones "

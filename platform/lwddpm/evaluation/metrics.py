@@ -20,10 +20,10 @@ from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.result import MetricRecord
 from lwddpm.evaluation.similarity import ssim, ssim_nearest, ssim_pairs
+from lwddpm.evaluation.subset import SUBSET_SEED, random_subset
 
 NUM_PAIRS = 1000
 NUM_RECONSTRUCTED = 64
-SUBSET_SEED = 0  # of every draw of real slices; fixed, so that floors and caches outlive a change of sampling.seed
 
 Extract = Callable[[str, np.ndarray], Tensor]
 Reconstruct = Callable[[np.ndarray, int], np.ndarray | Tensor]
@@ -130,7 +130,7 @@ def _reconstruction(name: str, inputs: MetricInputs) -> MetricRecord:
     if inputs.reconstruct is None:
         raise MissingInput("it needs a model that denoises; a GAN only draws")
     timestep = inputs.config.reconstruction_timestep
-    originals = inputs.held_out[:NUM_RECONSTRUCTED]
+    originals = random_subset(inputs.held_out, NUM_RECONSTRUCTED)
     restored = inputs.reconstruct(originals, timestep)
     return _record(
         name,
@@ -142,7 +142,7 @@ def _reconstruction(name: str, inputs: MetricInputs) -> MetricRecord:
         reference="held-out",
         sampler="ddim",
         num_inference_steps=min(timestep + 1, RECONSTRUCTION_STEPS),
-        protocol=f"mean SSIM of {len(originals)} held-out slices with themselves, noised to t = {timestep} "
+        protocol=f"mean SSIM of {len(originals)} random held-out slices with themselves, noised to t = {timestep} "
         "and denoised by deterministic DDIM; says nothing about samples, and has no floor: 1 is reached at t = 0",
     )
 
@@ -167,13 +167,6 @@ def _record(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "num_inference_steps": inputs.config.num_inference_steps,
     }
     return MetricRecord(name=name, **(of_generated | values))
-
-
-def random_subset(images: np.ndarray, num: int | None) -> np.ndarray:
-    """All images, or `num` of them drawn at random, always the same ones."""
-    if num is None or num >= len(images):
-        return images
-    return images[np.sort(np.random.default_rng(SUBSET_SEED).choice(len(images), num, replace=False))]
 
 
 def count_up(on_progress: Progress, description: str, total: int) -> Callable[[int], None]:

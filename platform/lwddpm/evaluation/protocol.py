@@ -17,9 +17,9 @@ from lwddpm.evaluation.metrics import (
     Progress,
     Reconstruct,
     count_up,
-    random_subset,
 )
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
+from lwddpm.evaluation.subset import random_subset
 
 
 def num_evaluated(dataset: Dataset, config: EvaluationConfig) -> int:

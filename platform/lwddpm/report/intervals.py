@@ -1,7 +1,8 @@
 """Means with intervals, differences, ratios: what may be said from a few repeats. All at 95 %.
 
 Student's interval for a mean; Welch's for the difference of two means (unequal variances); a ratio is a difference of
-logarithms. Without repeats there is no interval, and nothing is decided.
+logarithms. Without repeats there is no interval, and nothing is decided. Where several differences decide together,
+their p-values are corrected by Holm's method.
 """
 
 import math
@@ -59,20 +60,36 @@ def mean_interval(values: Sequence[float]) -> MeanInterval:
 
 def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Mean of the first minus mean of the second; undecided unless both were repeated."""
-    a, b = _finite(first), _finite(second)
-    value = float(a.mean() - b.mean())
-    if min(len(a), len(b)) < 2:
+    value, spread, freedom = _welch(first, second)
+    if spread is None:
         return Difference(value, None, None, 0)
-    spread_a, spread_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
-    spread = spread_a + spread_b
     if spread == 0:
         return Difference(value, value, value, _sign(value))
-    weights = spread_a**2 / (len(a) - 1) + spread_b**2 / (len(b) - 1)
-    # tiny spreads underflow when squared: fewer degrees of freedom are the careful choice
-    freedom = spread**2 / weights if weights > 0 else min(len(a), len(b)) - 1
     half = _quantile(freedom) * math.sqrt(spread)
     low, high = value - half, value + half
     return Difference(value, low, high, 1 if low > 0 else -1 if high < 0 else 0)
+
+
+def p_value(first: Sequence[float], second: Sequence[float]) -> float:
+    """Of Welch's test, two-sided, for equal means: below 0.05 where `difference` differs; 1 without repeats."""
+    from scipy.stats import t
+
+    value, spread, freedom = _welch(first, second)
+    if spread is None or value == 0:
+        return 1.0
+    return 0.0 if spread == 0 else float(2 * t.sf(abs(value) / math.sqrt(spread), freedom))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: all that lie below a level may be believed together, with an error of that level in all.
+
+    Holm 1979, A simple sequentially rejective multiple test procedure.
+    """
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def ratio(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -101,6 +118,19 @@ def ties(rows: Sequence[Sequence[float]], *, lowest: bool) -> list[bool]:
     tied = [index != best and difference(row, rows[best]).differs == 0 for index, row in enumerate(rows)]
     tied[best] = any(tied)
     return tied
+
+
+def _welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float | None, float]:
+    """Difference of the means, its variance (None unless both were repeated), and the degrees of freedom."""
+    a, b = _finite(first), _finite(second)
+    value = float(a.mean() - b.mean())
+    if min(len(a), len(b)) < 2:
+        return value, None, 0
+    spread_a, spread_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
+    spread = spread_a + spread_b
+    weights = spread_a**2 / (len(a) - 1) + spread_b**2 / (len(b) - 1)
+    # tiny spreads underflow when squared: fewer degrees of freedom are the careful choice
+    return value, spread, spread**2 / weights if weights > 0 else min(len(a), len(b)) - 1
 
 
 def _finite(values: Sequence[float]) -> np.ndarray:

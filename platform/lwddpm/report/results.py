@@ -61,6 +61,11 @@ def repeats(measurements: list[Measurement], metric: str) -> list[float]:
     return [m.values[metric] for m in with_metric]
 
 
+def num_trainings(measurements: Sequence[Measurement]) -> int:
+    """How often what was measured was trained, with different seeds."""
+    return len({measurement.training_seed for measurement in measurements})
+
+
 def num_slices(measurements: Sequence[Measurement]) -> str:
     """How many slices were measured: "100", or "100/128" where numbers differ."""
     return "/".join(str(n) for n in sorted({m.n for m in measurements}))

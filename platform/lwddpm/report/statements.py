@@ -2,12 +2,14 @@
 
 from typing import Literal, NamedTuple
 
-from lwddpm.report.data import ComparisonReport
-from lwddpm.report.intervals import Difference, difference
+from lwddpm.report.data import ComparisonReport, Measurement
+from lwddpm.report.intervals import CONFIDENCE, Difference, difference, holm, p_value
 from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
-from lwddpm.report.results import SSIM, repeats
+from lwddpm.report.results import SSIM, num_trainings, repeats
 
-Verdict = Literal["supports", "contradicts", "cannot decide", "not measured"]
+Verdict = Literal["supports", "contradicts", "cannot decide", "cannot decide (one training)", "not measured"]
+# 1 as the paper says, -1 the other way round, 0 within the noise
+Agreement = Literal[1, -1, 0, "one training"]
 HIGHER_IS_BETTER = ("ssim",)
 
 
@@ -15,15 +17,17 @@ class Evidence(NamedTuple):
     """One pair of rows.
 
     Attributes:
-        difference: first minus second, in the unit of the quantity; None where a row was not measured.
-        agrees: 1 as the paper says, -1 the other way round, 0 within the noise.
+        difference: first minus second, in the unit of the quantity, with the interval of this pair alone; None where a
+            row was not measured.
+        agrees: decided at 95 % for all pairs of the statement together (Holm). A network that was trained once stands
+            for no method, however often it is sampled.
     """
 
     first: str
     second: str
     quantity: str
     difference: Difference | None
-    agrees: int
+    agrees: Agreement
 
 
 class Judgement(NamedTuple):
@@ -37,37 +41,75 @@ def judge(report: ComparisonReport) -> list[Judgement]:
     return [_judge(report, statement) for statement in STATEMENTS]
 
 
-def verdict(agreements: list[int | None]) -> Verdict:
+def verdict(agreements: list[Agreement | None]) -> Verdict:
     """From pairs of rows to a statement: all must agree to support it, one that disagrees contradicts it.
 
     Args:
-        agreements: 1, 0 or -1 for each pair; None where a row is missing.
+        agreements: of each pair; None where a row is missing.
     """
     if -1 in agreements:
         return "contradicts"
     if not agreements or None in agreements:
         return "not measured"
+    if "one training" in agreements:
+        return "cannot decide (one training)"
     return "supports" if all(agreement == 1 for agreement in agreements) else "cannot decide"
 
 
+class _Pair(NamedTuple):
+    """Two rows that a claim compares, with their repeats.
+
+    Attributes:
+        exact: nothing is estimated.
+        once: a row is about a network that was trained once.
+    """
+
+    claim: Claim
+    other: str
+    first: list[float]
+    second: list[float]
+    exact: bool
+    once: bool
+
+    @property
+    def tested(self) -> bool:
+        return bool(self.first and self.second) and not self.exact and not self.once
+
+
 def _judge(report: ComparisonReport, statement: Statement) -> Judgement:
-    evidence = tuple(_compare(report, claim, other) for claim in statement.claims for other in claim.worse)
+    pairs = [_pair(report, claim, other) for claim in statement.claims for other in claim.worse]
+    adjusted = iter(holm([p_value(pair.first, pair.second) for pair in pairs if pair.tested]))
+    evidence = tuple(_evidence(pair, next(adjusted) if pair.tested else None) for pair in pairs)
     agreements = [None if pair.difference is None else pair.agrees for pair in evidence]
     return Judgement(statement, verdict(agreements), evidence)
 
 
-def _compare(report: ComparisonReport, claim: Claim, other: str) -> Evidence:
-    names = [_name(claim, row) for row in (claim.better, other)]
-    first, second = (_values(report, claim, row) for row in (claim.better, other))
-    if not first or not second:
-        return Evidence(names[0], names[1], claim.quantity, None, 0)
-    if claim.quantity == "parameters":  # exact: nothing is estimated
-        value = first[0] - second[0]
+def _pair(report: ComparisonReport, claim: Claim, other: str) -> _Pair:
+    rows = (claim.better, other)
+    first, second = (_values(report, claim, row) for row in rows)
+    of_quality = claim.quantity in ("fid", "ssim")  # costs have rounds of their own, and are the same for all weights
+    once = of_quality and min(num_trainings(_measurements(report, claim, row)) for row in rows) < 2
+    return _Pair(claim, other, first, second, claim.quantity == "parameters", once)
+
+
+def _evidence(pair: _Pair, p: float | None) -> Evidence:
+    """`p`: adjusted; None where nothing is tested."""
+    claim = pair.claim
+    names = (_name(claim, claim.better), _name(claim, pair.other))
+    if not pair.first or not pair.second:
+        return Evidence(*names, claim.quantity, None, 0)
+    if pair.exact:
+        value = pair.first[0] - pair.second[0]
         compared = Difference(value, value, value, (value > 0) - (value < 0))
     else:
-        compared = difference(first, second)
-    agrees = compared.differs if claim.quantity in HIGHER_IS_BETTER else -compared.differs
-    return Evidence(names[0], names[1], claim.quantity, compared, agrees)
+        compared = difference(pair.first, pair.second)
+    agrees: Agreement = 0
+    if pair.once:
+        agrees = "one training"
+    elif p is None or p < 1 - CONFIDENCE:
+        higher = compared.value > 0
+        agrees = 0 if compared.value == 0 else 1 if higher == (claim.quantity in HIGHER_IS_BETTER) else -1
+    return Evidence(*names, claim.quantity, compared, agrees)
 
 
 def _values(report: ComparisonReport, claim: Claim, row: str) -> list[float]:
@@ -77,11 +119,19 @@ def _values(report: ComparisonReport, claim: Claim, row: str) -> list[float]:
         return [
             float(report.training(system.trainings[0]).parameters) for system in report.systems if system.name == row
         ]
-    metric = report.distance if claim.quantity == "fid" else SSIM
-    measured = [
-        m for m in report.group(claim.group) if m.label == row and (claim.system is None or m.system == claim.system)
+    return repeats(_measurements(report, claim, row), _metric(report, claim))
+
+
+def _measurements(report: ComparisonReport, claim: Claim, row: str) -> list[Measurement]:
+    return [
+        m
+        for m in report.group(claim.group)
+        if m.label == row and claim.system in (None, m.system) and _metric(report, claim) in m.values
     ]
-    return repeats(measured, metric)
+
+
+def _metric(report: ComparisonReport, claim: Claim) -> str:
+    return report.distance if claim.quantity == "fid" else SSIM
 
 
 def _name(claim: Claim, row: str) -> str:

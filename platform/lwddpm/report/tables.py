@@ -172,7 +172,12 @@ def ablation(report: ComparisonReport, name: str, title: str) -> Table:
     notes = (
         f"Equal budget; n = {measurements[0].n}, {sampler}"
         + (f"; floor {measured(floor)}" if floor is not None else "")
-        + ". Values of another n or sampler, as in Table 1, must not be set beside these.",
+        + ". Values of another n or sampler, as in Table 1, must not be set beside these."
+        + (
+            " Each variant was trained once: the intervals are those of sampling, and say nothing about the settings."
+            if results.num_trainings(measurements) == 1
+            else ""
+        ),
     )
     return Table(f"ablation-{name}", title, head, tuple(rows), notes)
 

@@ -60,13 +60,15 @@ def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
         lines.append(
             f"Lowest {name}: {best.name} with {value}"
             + (f", which the noise cannot tell from {listed(tied)}" if tied else "")
+            + ("; every network was trained once, and another seed may order them otherwise" if _once(report) else "")
             + (f"; as many real held-out slices score {measured(floor)}." if floor is not None else ".")
         )
-    total = sum(counts.values())
+    total, of_one_training = sum(counts.values()), counts["cannot decide (one training)"]
     lines.append(
         f"Of the {total} statements that are taken from the paper this run supports {counts['supports']}, contradicts "
-        f"{counts['contradicts']}, cannot decide {counts['cannot decide']} and did not measure "
-        f"{counts['not measured']}."
+        f"{counts['contradicts']}, cannot decide {counts['cannot decide'] + of_one_training}"
+        + (f" ({of_one_training} of them because there was one training)" if of_one_training else "")
+        + f" and did not measure {counts['not measured']}."
     )
     return lines
 
@@ -84,17 +86,21 @@ def _caveats(report: ComparisonReport) -> list[str]:
             f"FID was not computed: {why}. In its place stands a Fréchet distance of {report.extractor} features: "
             "another scale, which ranks the systems of this run, and cannot be set beside any FID."
         )
-    trainings = {m.training_seed for m in report.group("system")}
-    if len(trainings) == 1:
+    if _once(report):
         caveats.append(
-            "Every network was trained once. Intervals cover the noise of sampling and not that of training, so that "
-            "small differences may turn round with another seed (compare.seeds repeats the trainings)."
+            "Every network was trained once. Intervals and ties cover the noise of sampling and not that of training: "
+            "they are about these networks, and say nothing about the methods. No statement about quality is decided "
+            "(compare.seeds repeats the trainings)."
         )
-    seeds = {m.sampling_seed for m in report.group("system")}
-    if len(seeds) == 1 and len(trainings) == 1:
-        caveats.append("There was one seed: no interval could be computed, and no quality statement can be decided.")
+        if len({m.sampling_seed for m in report.group("system")}) == 1:
+            caveats.append("There was one sampling seed: no interval could be computed.")
     caveats += [f"{training.label}: {warning}" for training in report.trainings for warning in training.warnings]
     return caveats
+
+
+def _once(report: ComparisonReport) -> bool:
+    """Whether every network of the table was trained once."""
+    return results.num_trainings(report.group("system")) == 1
 
 
 def _reason(metric: Unavailable) -> str:
@@ -105,8 +111,10 @@ def _reason(metric: Unavailable) -> str:
 def _scope(report: ComparisonReport) -> str:
     """What the verdicts are about."""
     rule = (
-        "A statement is supported if every difference that it needs lies outside the noise (95 %), contradicted if one "
-        "lies outside it on the other side, and undecided otherwise."
+        "A statement is supported if every difference that it needs lies outside the noise, contradicted if one lies "
+        "outside it on the other side, and undecided otherwise: at 95 % for all differences of a statement together "
+        "(p-values corrected by Holm's method; the intervals are those of each difference alone). A statement about "
+        "quality needs two or more trainings of each network; costs and numbers of parameters do not."
     )
     if any(row.differences for row in results.rows(report)):
         rule += (
@@ -119,8 +127,8 @@ def _scope(report: ComparisonReport) -> str:
 def _legend(report: ComparisonReport) -> list[tuple[str, str]]:
     measurements = report.group("system")
     n = results.num_slices(measurements)
-    seeds, trainings = {m.sampling_seed for m in measurements}, {m.training_seed for m in measurements}
-    repeats = f"{len(trainings)} trainings" if len(trainings) > 1 else f"{len(seeds)} sampling seeds"
+    seeds, trainings = {m.sampling_seed for m in measurements}, results.num_trainings(measurements)
+    repeats = f"{trainings} trainings" if trainings > 1 else f"{len(seeds)} sampling seeds of one training"
     return [
         ("run", f"measured in this run, n = {n} slices; ± is half of a 95 % interval (Student's t) over {repeats}"),
         ("paper", f"printed in the paper ({published.SOURCE}); {published.UNSTATED} nor its protocols"),
@@ -141,7 +149,14 @@ def _evidence(evidence: Evidence, report: ComparisonReport) -> str:
     value = tables.interval(evidence.difference)
     if evidence.quantity == "parameters":
         value = f"{evidence.difference.value:,.0f}"
-    outcome = {1: "as stated", -1: "the other way round", 0: "within the noise"}[evidence.agrees]
+    outcome = {
+        1: "as stated",
+        -1: "the other way round",
+        0: "within the noise",
+        "one training": "of one training each, which says nothing about the methods",
+    }[evidence.agrees]
+    if evidence.agrees == 0 and evidence.difference.differs:
+        outcome += " once corrected for the number of differences"
     return f"{what}: {value} {units[evidence.quantity]}, {outcome}"
 
 

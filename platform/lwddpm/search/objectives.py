@@ -9,16 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.config import DiffusionConfig, EvaluationConfig
+from lwddpm.config import DiffusionConfig, EvaluationConfig, SearchJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, reconstruct
-from lwddpm.errors import JobError
+from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.training.checkpoint import load_model
 
 LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for
 _TIMED_SAMPLES = 16
+
+
+def check_objectives(job: SearchJob, dataset: Dataset) -> None:
+    """Refuse, before the first trial, what the dataset has no slices for.
+
+    Raises:
+        DataError: no validation slices for `val/loss`, fewer than two held-out ones for `eval/...`.
+    """
+    named = (*job.search.objectives, job.search.pruned_on)
+    if "val/loss" in named and dataset.num("validation") == 0:
+        raise DataError(
+            f"{dataset.path}: search.objectives: val/loss needs validation slices, got 0; "
+            "give validation a share in data.splits, or use eval/fd_lite0"
+        )
+    if any(name.startswith("eval/") for name in named):
+        num_evaluated(dataset, job.search.proxy)
 
 
 def measure(

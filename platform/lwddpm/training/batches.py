@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lwddpm.training.schedule import batches_per_epoch
+
 _ORDER, _DRAW, _VALIDATION, _LATENT, _MIXING = 1, 2, 3, 4, 5  # separate random streams of one seed
 
 
@@ -37,9 +39,9 @@ class Draw:
 def training_draw(seed: int, step: int, batch_size: int, num_images: int, num_timesteps: int, flip: bool) -> Draw:
     """The global batch of a step (counted from 0).
 
-    An epoch is num_images // batch_size steps over a fresh permutation; the remainder is left to later epochs.
+    An epoch is as many whole batches of a fresh permutation as there are; the remainder is left to later epochs.
     """
-    epoch, position = divmod(step, num_images // batch_size)
+    epoch, position = divmod(step, batches_per_epoch(num_images, batch_size))
     indices = _permutation(seed, epoch, num_images)[position * batch_size : (position + 1) * batch_size]
     return _draw(np.random.default_rng([_DRAW, seed, step]), indices, num_timesteps, flip)
 

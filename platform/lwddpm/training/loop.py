@@ -1,5 +1,6 @@
 """The training loop: one process of one or many. Imports neither Ray nor MLflow."""
 
+import functools
 import resource
 import sys
 import time
@@ -16,6 +17,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.evaluation.collapse import diversity
+from lwddpm.evaluation.subset import distinct, evenly_spread
 from lwddpm.files import remove_leftovers
 from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
@@ -224,14 +226,21 @@ class _Trainer:
         network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
         images = generate(network, self.job.diffusion, grid, range(GRID_SAMPLES), size, self.device)
         self.reporter.images(self.step, epoch, images.numpy())
-        self.reporter.metrics({self.step: {"train/diversity": diversity(images.numpy(), self._real_slices())}})
+        value = diversity(images.numpy(), self._real_slices)
+        if value is not None:
+            self.reporter.metrics({self.step: {"train/diversity": value}})
         if self.step < self.schedule.num_steps:
             self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
 
+    @functools.cached_property
     def _real_slices(self) -> np.ndarray:
-        """As many training slices as a snapshot draws, from all over the split."""
-        images = self.dataset.images("train")
-        return images[np.linspace(0, len(images) - 1, min(GRID_SAMPLES, len(images))).astype(int)]
+        """As many different training slices as a snapshot draws, or all that there are, from all over the split."""
+        images, num = self.dataset.images("train"), GRID_SAMPLES
+        different = distinct(evenly_spread(images, num))
+        while len(different) < GRID_SAMPLES and num < len(images):  # some are copies: black ones, for instance
+            num *= 2
+            different = distinct(evenly_spread(images, num))
+        return evenly_spread(different, GRID_SAMPLES)
 
     def _save_model(self, path: Path) -> None:
         saved = SavedModel(

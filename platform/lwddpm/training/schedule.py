@@ -7,11 +7,20 @@ from lwddpm.config import TrainingConfig
 from lwddpm.errors import DataError
 
 
+def batches_per_epoch(num_images: int, batch_size: int) -> int:
+    """Whole batches in a permutation of the training split: what an epoch is, in every place."""
+    return num_images // batch_size
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """A run measured in optimizer steps; an event at step n happens when n steps are complete."""
+    """A run measured in optimizer steps; an event at step n happens when n steps are complete.
 
-    steps_per_epoch: int
+    Attributes:
+        steps_per_epoch: no whole number where a GAN's step takes several batches and an epoch ends within one.
+    """
+
+    steps_per_epoch: float
     num_steps: int
     checkpoints: frozenset[int]
     snapshots: frozenset[int]
@@ -26,14 +35,15 @@ class Schedule:
         Raises:
             DataError: the split is smaller than what one step takes.
         """
-        per_epoch = num_images // (config.batch_size * batches_per_step)
-        if per_epoch == 0:
+        of_epoch = batches_per_epoch(num_images, config.batch_size)
+        if of_epoch < batches_per_step:
             batches = "one batch" if batches_per_step == 1 else f"{batches_per_step} batches (adversarial.n_critic)"
             raise DataError(
                 f"training.batch_size: an epoch needs at least {batches}, got {num_images} training slices for a "
                 f"batch of {config.batch_size}; lower it or add data"
             )
-        num_steps = config.max_steps or (config.epochs or 0) * per_epoch
+        per_epoch = of_epoch / batches_per_step
+        num_steps = config.max_steps or -(-(config.epochs or 0) * of_epoch // batches_per_step)  # epochs are whole
         every = max(1, round(config.checkpoint_every_epochs * per_epoch))
         snapshots = {round(epoch * per_epoch) for epoch in config.snapshot_epochs}
         return cls(

@@ -20,6 +20,7 @@ from lwddpm.kinds.train import check_dataset, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
 from lwddpm.search.figures import all_figures
+from lwddpm.search.objectives import check_objectives
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.space import load_space
 from lwddpm.search.storage import check_storage, delete_study, storage_url
@@ -71,6 +72,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
         ):
             write_run_id(folder, run.run_id, uri)
             dataset = prepare(job.data, session, fresh)
+            check_objectives(job, dataset)
             search = SearchRun.open(job, folder, dataset, run, exported, session)
             close_trials(search)
             try:

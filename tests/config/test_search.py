@@ -1,0 +1,61 @@
+"""What a search is judged by must be something that its trials have."""
+
+import pytest
+
+from lwddpm.config import SearchJob
+from lwddpm.errors import ConfigError
+from lwddpm.jobfile import load_job
+
+OF_LOSS = ("search.objectives=[val/loss]", "search.prune_on=null")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([*OF_LOSS, "training.validation_samples=0"], "search.objectives: val/loss is not computed with"),
+        (
+            ["search.prune_on=val/loss", "training.validation_samples=0"],
+            "search.prune_on: val/loss is not",
+        ),
+        (
+            [*OF_LOSS, "data.splits=[0.9,0,0.1]"],
+            "val/loss needs a validation split, and data.splits is [0.9, 0.0,",
+        ),
+        (
+            [
+                "search.objectives=[parameters,eval/ssim_nearest]",
+                "search.prune_on=eval/fd_lite0",
+                "data.splits=[1,0,0]",
+            ],
+            "eval/ssim_nearest needs held-out slices, and data.splits is [1.0, 0.0, 0.0]",
+        ),
+        (["search.prune_on=eval/fd_lite0", "data.splits=[1,0,0]"], "needs held-out slices"),
+        (
+            ["diffusion.num_train_timesteps=150", "search.proxy.num_inference_steps=200"],
+            "search.proxy.num_inference_steps: must be at most",
+        ),
+        (
+            [
+                "search.objectives=[eval/ssim_reconstruction]",
+                "search.proxy.reconstruction_timestep=200",
+                "diffusion.num_train_timesteps=150",
+            ],
+            "search.proxy.reconstruction_timestep: must be below",
+        ),
+    ],
+)
+def test_objectives_that_no_trial_can_have_are_refused(overrides: list[str], expected: str) -> None:
+    rest = ["evaluation.num_inference_steps=10", "evaluation.reconstruction_timestep=10"]
+    with pytest.raises(ConfigError) as error:
+        load_job("search_demo", [*rest, *overrides])
+    assert expected in str(error.value)
+
+
+def test_what_no_objective_needs_is_not_asked_for() -> None:
+    rest = ["search.prune_on=null", "search.scheduler=none"]
+    job = load_job("search_demo", [*OF_LOSS, *rest, "data.splits=[0.9,0.1,0]", "search.proxy.num_inference_steps=5000"])
+    assert isinstance(job, SearchJob)
+    job = load_job(
+        "search_demo", ["search.objectives=[parameters]", *rest, "data.splits=[1,0,0]", "training.validation_samples=0"]
+    )
+    assert isinstance(job, SearchJob)
