@@ -70,6 +70,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             if existing := _existing(data, fresh):  # by another process, while this one waited for it
                 return existing
             source, names, fingerprint = scan(data)
+            without_subject = _num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
             numbered = list(enumerate(names))
@@ -96,6 +97,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 splits=splits,
                 rejected=rejected,
                 duplicates=grouping.summary,
+                without_subject=without_subject,
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except OSError as error:
@@ -109,10 +111,12 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
     """Find out without decoding anything whether `prepare_dataset` has what it needs.
 
     Raises:
-        DataError: the source is missing or empty and nothing is prepared, or the target cannot be used.
+        DataError: the source is missing or empty, or has too many files without a subject, and nothing is prepared; or
+            the target cannot be used.
     """
     if _existing(data, fresh) is None:
-        scan(data)
+        source, names, _ = scan(data)
+        _num_without_subject(data, source, names)
         check_target(locate(data.dataset_path))
 
 
@@ -129,18 +133,37 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     """The source of a job, the names of its slices in sorted order, and its fingerprint.
 
     Raises:
-        DataError: the source is missing or empty, or no name matches data.subject_pattern.
+        DataError: the source is missing or empty.
     """
     source = open_source(data)
     names, fingerprint = source.scan()
     if not names:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")
-    if data.subject_pattern and not source.simulated and all(source.subject_id(name) is None for name in names):
+    return source, names, fingerprint
+
+
+def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str]) -> int:
+    """Number of files that data.subject_pattern does not match; 0 where there is none.
+
+    Raises:
+        DataError: they are too many. Slices of one subject would lie in several splits.
+    """
+    if not data.subject_pattern or source.simulated:
+        return 0
+    unmatched = [_as_utf8(name) for name in names if not source.subject_id(name)]
+    pattern = f"data.subject_pattern: {data.subject_pattern!r}"
+    if len(unmatched) == len(names):
         raise DataError(
-            f"data.subject_pattern: {data.subject_pattern!r} matches none of {len(names)} files, such as {names[0]}; "
+            f"{pattern} matches none of {len(names)} files, such as {unmatched[0]}; "
             "write it for paths relative to data.source"
         )
-    return source, names, fingerprint
+    if len(unmatched) > data.max_unmatched_fraction * len(names):
+        raise DataError(
+            f"{pattern} does not match {len(unmatched)} of {len(names)} files, more than data.max_unmatched_fraction = "
+            f"{data.max_unmatched_fraction} allows, such as {', '.join(unmatched[:3])}; widen the pattern, or raise "
+            "data.max_unmatched_fraction if each of them shows a subject of its own"
+        )
+    return len(unmatched)
 
 
 def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
