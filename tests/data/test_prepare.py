@@ -14,6 +14,7 @@ import lwddpm.data.prepare
 from lwddpm.config import DataConfig
 from lwddpm.data.location import Location
 from lwddpm.data.prepare import check_source, prepare_dataset
+from lwddpm.data.remarks import remarks
 from lwddpm.data.shards import ROW_GROUP_BYTES
 from lwddpm.data.store import SPLITS, open_dataset
 from lwddpm.errors import DataError
@@ -93,7 +94,8 @@ def test_no_copy_and_no_subject_straddles(source, tmp_path):
             case 3:
                 noisy = np.asarray(image) + RNG.normal(0, 4, (80, 90))
                 Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(target.with_suffix(".png"))
-    data = config(source, tmp_path / "data", splits=(0.5, 0.25, 0.25), subject_pattern=r"/(\d)\d\.")
+    of_tens = {"subject_pattern": r"/(\d)\d\.", "max_unmatched_fraction": 0.3}  # the copies are of no known subject
+    data = config(source, tmp_path / "data", splits=(0.5, 0.25, 0.25), **of_tens)
     dataset = prepare_dataset(data, serial)
     summary = dataset.manifest.duplicates
     assert summary.exact_copies == 6
@@ -217,6 +219,38 @@ def test_nothing_usable_and_nothing_there(tmp_path):
         prepare_dataset(config(tmp_path / "scans", tmp_path / "data", max_rejected_fraction=1), serial)
     with pytest.raises(DataError, match=r"data\.subject_pattern: .* matches none of 1 files, such as a\.txt"):
         check_source(config(tmp_path / "scans", tmp_path / "data", subject_pattern="(sub-.)"))
+
+
+def test_files_that_the_subject_pattern_does_not_match(source, tmp_path):
+    for i in range(5):
+        (source / "none" / f"sub-{i}").mkdir()
+    for i, path in enumerate(sorted(source.glob("none/*.png"))):
+        path.rename(source / "none" / f"sub-{i % 5}" / path.name)
+    data = config(source, tmp_path / "data", subject_pattern="(sub-[0-9]+|glioma)/")  # 20 of 60 are meningioma
+    for call in (lambda: check_source(data), lambda: prepare_dataset(data, forbidden)):
+        with pytest.raises(
+            DataError,
+            match=r"data\.subject_pattern: .* does not match 20 of 60 files, more than data\.max_unmatched_fraction = "
+            r"0\.05 allows, such as meningioma/01\.png, .*; widen the pattern, or raise",
+        ):
+            call()
+    allowed = data.model_copy(update={"max_unmatched_fraction": 0.34})
+    check_source(allowed)
+    dataset = prepare_dataset(allowed, serial)
+    assert dataset.manifest.without_subject == 20
+    assert [line for line in remarks(dataset.manifest) if line.startswith("20 files do not match data.subject_pattern")]
+    assert prepare_dataset(allowed, forbidden) == dataset
+    picture(RNG).save(source / "meningioma" / "new.png")  # the source is looked at, whatever its subjects are
+    with pytest.raises(DataError, match="holds other files now"):
+        prepare_dataset(data, forbidden)
+
+
+def test_an_empty_subject_is_none(source, tmp_path):
+    data = config(source, tmp_path / "data", subject_pattern="(sub-[0-9]+)?")
+    with pytest.raises(DataError, match="matches none of 60 files"):
+        check_source(data)
+    with pytest.raises(DataError, match="matches none of 60 files"):
+        check_source(data.model_copy(update={"subject_pattern": "(x*)"}))
 
 
 def test_targets_that_cannot_be(source, tmp_path):

@@ -28,7 +28,7 @@ def _image_folder(folder: Path) -> dict[str, Any]:
     )
     (folder / "scans" / "glioma" / "broken.png").write_text("not a picture")
     (folder / "scans" / "empty.png").touch()
-    return {"source": str(folder / "scans"), "subject_pattern": "(sub-[0-9]+)"}
+    return {"source": str(folder / "scans"), "subject_pattern": "(sub-[0-9]+)", "max_unmatched_fraction": 0.1}
 
 
 def _phantoms(folder: Path) -> dict[str, Any]:

@@ -34,6 +34,9 @@ class DataConfig(Section):
         description="regular expression on the path relative to source; its group 1 is the subject_id, which stays in "
         "one split; default: every file is a subject of its own",
     )
+    max_unmatched_fraction: Fraction = Field(
+        0.05, description="more files than this that subject_pattern does not match fail the job"
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
     phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
@@ -72,4 +75,6 @@ class DataConfig(Section):
         """The settings that decide what is prepared from a given source, as JSON values."""
         only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels"}
         unused = only_folders if self.source == PHANTOM else {"phantom_count"}
-        return self.model_dump(mode="json", exclude={"source", "path", "max_rejected_fraction"} | unused)
+        return self.model_dump(
+            mode="json", exclude={"source", "path", "max_rejected_fraction", "max_unmatched_fraction"} | unused
+        )

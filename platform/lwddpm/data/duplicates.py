@@ -16,6 +16,22 @@ HASH_SIDE = 16  # 256 bits
 MAX_DISTANCE = 16  # bits
 MIN_CORRELATION = 0.9
 PIXELS_PER_BATCH = 1 << 22
+CONTENT_LEVELS = 4  # grey levels of 256: more than what JPEG makes of a uniform slice
+CONTENT_AREA = 0.02  # share of a slice's pixels: more than a burnt-in letter, less than the smallest slice of a head
+
+
+def are_blank(images: np.ndarray) -> np.ndarray:
+    """Which slices are without content: nearly all their pixels have one grey value.
+
+    Args:
+        images: uint8 [N, S, S].
+
+    Returns:
+        bool [N].
+    """
+    median = np.median(images, axis=(1, 2), keepdims=True)
+    differs = np.abs(images.astype(np.float32) - median) > CONTENT_LEVELS
+    return differs.mean(axis=(1, 2)) < CONTENT_AREA
 
 
 @lru_cache
@@ -57,7 +73,7 @@ def candidate_pairs(hashes: np.ndarray, max_distance: int = MAX_DISTANCE) -> np.
         int64 [P, 3], sorted and unique: i < j, and 1 if slice j matches mirrored.
     """
     num = len(hashes)
-    entries = hashes.transpose(1, 0, 2).reshape(2 * num, -1)  # plain first, then mirrored
+    entries = hashes.transpose(1, 0, 2).reshape(2 * num, 4)  # plain first, then mirrored
     bits = np.unpackbits(entries.view(np.uint8), axis=-1)
     close_pairs = [np.empty((0, 3), np.int64)]
     for band in range(max_distance + 1):

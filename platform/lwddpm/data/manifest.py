@@ -9,7 +9,8 @@ from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2 adds what has a default below
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 SPLITS = ("train", "validation", "test")
 MANIFEST = "dataset.json"
 PREPARE_AGAIN = "prepare it again: lwddpm run JOB --fresh"
@@ -26,12 +27,40 @@ class RejectedFile(_Record):
 
 
 class SplitSummary(_Record):
-    """`counts` is the number of slices by label; `sha256` covers every row's pixels and columns, in order."""
+    """The slices of one split.
+
+    Attributes:
+        counts: number of slices by label.
+        sha256: covers every row's pixels and columns, in order.
+        groups: number of groups of slices that stay together; None in datasets of older versions.
+        same_picture: number of slices that show the most frequent picture; blank slices count as one picture.
+        same_picture_source: one of them.
+    """
 
     num: int
     counts: dict[str, int]
     shards: tuple[str, ...]
     sha256: str
+    groups: int | None = None
+    same_picture: int = 0
+    same_picture_source: str = ""
+
+
+class SubjectLink(_Record):
+    """Two subjects that stay in one split because a slice of one is a copy of a slice of the other."""
+
+    subjects: tuple[str, str]
+    sources: tuple[str, str]
+    exact: bool
+
+
+class LargestGroup(_Record):
+    """Why the largest group is one: its subjects, its copies, and a pair of them (between two subjects, if any)."""
+
+    subjects: tuple[str, ...]
+    exact_copies: int
+    near_pairs: int
+    example: tuple[str, ...]
 
 
 class DuplicatesSummary(_Record):
@@ -43,6 +72,9 @@ class DuplicatesSummary(_Record):
         groups: number of groups; a group never straddles two splits.
         largest_group: number of slices in the largest group.
         label_conflicts: the sources of every group of duplicates that has more than one label.
+        blank: slices without content; they are nobody's copies.
+        largest: why the largest group is one; None in datasets of older versions.
+        subject_links: one pair of copies for each two subjects that copies tie together.
     """
 
     exact_copies: int
@@ -50,6 +82,9 @@ class DuplicatesSummary(_Record):
     groups: int
     largest_group: int
     label_conflicts: tuple[tuple[str, ...], ...]
+    blank: int = 0
+    largest: LargestGroup | None = None
+    subject_links: tuple[SubjectLink, ...] = ()
 
 
 class Manifest(_Record):
@@ -66,6 +101,7 @@ class Manifest(_Record):
     splits: dict[str, SplitSummary]
     rejected: tuple[RejectedFile, ...]
     duplicates: DuplicatesSummary
+    without_subject: int = 0  # files that data.subject_pattern does not match
 
     @property
     def num(self) -> int:
@@ -89,10 +125,10 @@ def read_manifest(path: str) -> Manifest | None:
     try:
         values = json.loads(content)
         version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise DataError(
-                f"{path}/{MANIFEST}: schema version must be {SCHEMA_VERSION}, got {version}: another version of lwddpm "
-                f"has written it; {PREPARE_AGAIN}"
+                f"{path}/{MANIFEST}: schema version must be {READABLE_VERSIONS[0]} to {SCHEMA_VERSION}, got {version}: "
+                f"another version of lwddpm has written it; {PREPARE_AGAIN}"
             )
         return Manifest.model_validate(values)
     except (ValueError, ValidationError) as error:

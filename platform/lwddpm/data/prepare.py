@@ -13,14 +13,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
-from lwddpm.data.duplicates import candidate_pairs, connected_groups, equal_links, verified_pairs
-from lwddpm.data.image_folder import open_image_folder
+from lwddpm.data.grouping import Grouping, group_slices
+from lwddpm.data.image_folder import UNLABELLED, open_image_folder
 from lwddpm.data.location import Location, locate
 from lwddpm.data.manifest import (
     OTHER_DATASET,
     SCHEMA_VERSION,
     SPLITS,
-    DuplicatesSummary,
     Manifest,
     RejectedFile,
     SplitSummary,
@@ -28,6 +27,7 @@ from lwddpm.data.manifest import (
     read_manifest,
 )
 from lwddpm.data.phantom import Phantom
+from lwddpm.data.remarks import largest_group
 from lwddpm.data.shards import Row, SplitWriter
 from lwddpm.data.sources import Source
 from lwddpm.data.splits import split_by_group
@@ -39,6 +39,7 @@ from lwddpm.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 CHUNK = 32  # slices per task; changes no result
+ROWS_VERSION = 1  # of what a dataset's version covers; not raised with SCHEMA_VERSION, so equal data keep theirs
 
 
 class ParallelMap(Protocol):
@@ -69,14 +70,21 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             if existing := _existing(data, fresh):  # by another process, while this one waited for it
                 return existing
             source, names, fingerprint = scan(data)
+            without_subject = _num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
             numbered = list(enumerate(names))
             chunks = [numbered[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
             usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
-            groups, duplicates = _group(usable, source, staging)
-            label_names, splits = _write(usable, groups, source, staging, workspace.dataset, data)
+            subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
+            labels = _labels(usable, subjects, source)
+            grouping = group_slices(usable, labels, subjects, staging)
+            rows = [
+                Row(label, int(group), subject, slice_.name)
+                for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)
+            ]
+            label_names, splits = _write(usable, rows, grouping, staging, workspace.dataset, data)
             manifest = Manifest(
                 schema_version=SCHEMA_VERSION,
                 version=_version(data.image_size, source.simulated, label_names, splits),
@@ -88,7 +96,8 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 settings=data.content_settings(),
                 splits=splits,
                 rejected=rejected,
-                duplicates=duplicates,
+                duplicates=grouping.summary,
+                without_subject=without_subject,
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except OSError as error:
@@ -102,10 +111,12 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
     """Find out without decoding anything whether `prepare_dataset` has what it needs.
 
     Raises:
-        DataError: the source is missing or empty and nothing is prepared, or the target cannot be used.
+        DataError: the source is missing or empty, or has too many files without a subject, and nothing is prepared; or
+            the target cannot be used.
     """
     if _existing(data, fresh) is None:
-        scan(data)
+        source, names, _ = scan(data)
+        _num_without_subject(data, source, names)
         check_target(locate(data.dataset_path))
 
 
@@ -122,18 +133,37 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     """The source of a job, the names of its slices in sorted order, and its fingerprint.
 
     Raises:
-        DataError: the source is missing or empty, or no name matches data.subject_pattern.
+        DataError: the source is missing or empty.
     """
     source = open_source(data)
     names, fingerprint = source.scan()
     if not names:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")
-    if data.subject_pattern and not source.simulated and all(source.subject_id(name) is None for name in names):
+    return source, names, fingerprint
+
+
+def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str]) -> int:
+    """Number of files that data.subject_pattern does not match; 0 where there is none.
+
+    Raises:
+        DataError: they are too many. Slices of one subject would lie in several splits.
+    """
+    if not data.subject_pattern or source.simulated:
+        return 0
+    unmatched = [_as_utf8(name) for name in names if not source.subject_id(name)]
+    pattern = f"data.subject_pattern: {data.subject_pattern!r}"
+    if len(unmatched) == len(names):
         raise DataError(
-            f"data.subject_pattern: {data.subject_pattern!r} matches none of {len(names)} files, such as {names[0]}; "
+            f"{pattern} matches none of {len(names)} files, such as {unmatched[0]}; "
             "write it for paths relative to data.source"
         )
-    return source, names, fingerprint
+    if len(unmatched) > data.max_unmatched_fraction * len(names):
+        raise DataError(
+            f"{pattern} does not match {len(unmatched)} of {len(names)} files, more than data.max_unmatched_fraction = "
+            f"{data.max_unmatched_fraction} allows, such as {', '.join(unmatched[:3])}; widen the pattern, or raise "
+            "data.max_unmatched_fraction if each of them shows a subject of its own"
+        )
+    return len(unmatched)
 
 
 def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
@@ -179,52 +209,55 @@ def _separate_rejected(
     return usable, rejected
 
 
-def _group(usable: list[StagedSlice], source: Source, staging: Staging) -> tuple[np.ndarray, DuplicatesSummary]:
-    """Group of each slice: duplicates and slices of a subject stay together."""
-    exact = equal_links([slice_.pixels_sha256 for slice_ in usable])
-    distinct = np.setdiff1d(np.arange(len(usable)), exact[:, 1])
-    hashes = np.frombuffer(b"".join(usable[i].hashes for i in distinct), np.uint64).reshape(len(distinct), 2, 4)
-
-    def read(positions: Sequence[int]) -> np.ndarray:
-        return staging.read([(usable[i].chunk, usable[i].position) for i in distinct[positions]])
-
-    near = distinct[verified_pairs(candidate_pairs(hashes), read, staging.image_size)[:, :2]]
-    copies = connected_groups(len(usable), exact, near)
-    groups = connected_groups(len(usable), exact, near, equal_links([source.subject_id(s.name) for s in usable]))
-
-    labels = np.array([source.label(slice_.name) for slice_ in usable])
-    label_sets: dict[int, set[str]] = {}
-    for copy, label in zip(copies.tolist(), labels.tolist(), strict=True):
-        label_sets.setdefault(copy, set()).add(label)
-    conflicts = [np.flatnonzero(copies == copy) for copy, names in label_sets.items() if len(names) > 1]
-    return groups, DuplicatesSummary(
-        exact_copies=len(exact),
-        near_pairs=len(np.unique(near, axis=0)),
-        groups=int(groups.max()) + 1,
-        largest_group=int(np.bincount(groups).max()),
-        label_conflicts=tuple(tuple(usable[i].name for i in members) for members in conflicts),
-    )
+def _labels(usable: Sequence[StagedSlice], subjects: Sequence[str | None], source: Source) -> list[str]:
+    """Class of each slice; a folder that is a subject (one subject's alone, and named after it) is not a class."""
+    labels = [source.label(slice_.name) for slice_ in usable]
+    subjects_of: dict[str, set[str | None]] = {}
+    for label, subject in zip(labels, subjects, strict=True):
+        subjects_of.setdefault(label, set()).add(subject)
+    are_subjects = {
+        label for label, (subject, *others) in subjects_of.items() if subject and subject in label and not others
+    }
+    return [UNLABELLED if label in are_subjects else label for label in labels]
 
 
 def _write(
-    usable: list[StagedSlice], groups: np.ndarray, source: Source, staging: Staging, folder: Location, data: DataConfig
+    usable: list[StagedSlice],
+    rows: list[Row],
+    grouping: Grouping,
+    staging: Staging,
+    folder: Location,
+    data: DataConfig,
 ) -> tuple[tuple[str, ...], dict[str, SplitSummary]]:
     """Split the slices and stream them from the staging folder into shards."""
-    label_names, labels = np.unique([source.label(slice_.name) for slice_ in usable], return_inverse=True)
-    split_of = split_by_group(groups, labels, data.splits, data.seed)
+    label_names, labels = np.unique([row.label for row in rows], return_inverse=True)
+    try:
+        split_of = split_by_group(grouping.groups, labels, data.splits, data.seed)
+    except DataError as error:
+        raise DataError(f"{error} ({largest_group(grouping.summary)})") from None
     writers = [SplitWriter(folder, split, data.image_size) for split in SPLITS]
     for start in range(0, len(usable), CHUNK):
         part = usable[start : start + CHUNK]
         images = staging.read([(slice_.chunk, slice_.position) for slice_ in part])
-        for i, (image, slice_) in enumerate(zip(images, part, strict=True), start):
-            row = Row(source.label(slice_.name), int(groups[i]), source.subject_id(slice_.name), slice_.name)
-            writers[split_of[i]].append(image, row)
-    return tuple(label_names.tolist()), {split: writer.close() for split, writer in zip(SPLITS, writers, strict=True)}
+        for i, image in enumerate(images, start):
+            writers[split_of[i]].append(image, rows[i])
+    summaries = {}
+    for number, (split, writer) in enumerate(zip(SPLITS, writers, strict=True)):
+        members = np.flatnonzero(split_of == number)
+        pictures, first, counts = np.unique(grouping.pictures[members], return_index=True, return_counts=True)
+        repeated = {}
+        if len(pictures):
+            most = counts.argmax()
+            source = rows[members[first[most]]].source
+            repeated = {"same_picture": int(counts[most]), "same_picture_source": source}
+        num_groups = len(np.unique(grouping.groups[members]))
+        summaries[split] = writer.close().model_copy(update={"groups": num_groups} | repeated)
+    return tuple(label_names.tolist()), summaries
 
 
 def _version(image_size: int, simulated: bool, label_names: Sequence[str], splits: dict[str, SplitSummary]) -> str:
     """16 hex digits over all that training can see; where it came from and how long it took do not matter."""
-    content = [SCHEMA_VERSION, image_size, simulated, label_names, [splits[split].sha256 for split in SPLITS]]
+    content = [ROWS_VERSION, image_size, simulated, label_names, [splits[split].sha256 for split in SPLITS]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwddpm.data.duplicates import perceptual_hashes
+from lwddpm.data.duplicates import are_blank, perceptual_hashes
 from lwddpm.data.location import Location
 from lwddpm.data.sources import Source, UnusableFile
 
@@ -46,6 +46,7 @@ class StagedSlice:
     position: int = 0
     pixels_sha256: bytes = b""
     hashes: bytes = b""
+    blank: bool = False
     reason: str | None = None
 
 
@@ -65,8 +66,13 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     if images:
         stack = np.stack(images)
         staging.write(number, stack)
-        hashes = iter(perceptual_hashes(stack))
+        hashes, blank = perceptual_hashes(stack), are_blank(stack)
         staged = [
-            slice_ if slice_.reason else dataclasses.replace(slice_, hashes=next(hashes).tobytes()) for slice_ in staged
+            slice_
+            if slice_.reason
+            else dataclasses.replace(
+                slice_, hashes=hashes[slice_.position].tobytes(), blank=bool(blank[slice_.position])
+            )
+            for slice_ in staged
         ]
     return staged

@@ -7,6 +7,7 @@ from typing import Any
 from lwddpm.cluster.session import Session
 from lwddpm.config import DataConfig
 from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.remarks import remarks
 from lwddpm.data.store import Dataset
 from lwddpm.progress import say
 
@@ -23,6 +24,8 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
         f"dataset {dataset.path} version {dataset.version[:12]}: {splits}; {duplicates.exact_copies} exact copies and "
         f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
     )
+    for remark in remarks(manifest):
+        say(f"  {remark}")
     for rejected in manifest.rejected[:5]:
         say(f"  rejected {rejected.source}: {rejected.reason}")
     if len(manifest.rejected) > 5:
@@ -39,5 +42,5 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "simulated": manifest.simulated,
         "splits": {name: split.num for name, split in manifest.splits.items()},
         "rejected": len(manifest.rejected),
-        "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts"}),
+        "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts", "subject_links"}),
     }
