@@ -128,7 +128,7 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     names, fingerprint = source.scan()
     if not names:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")
-    if data.subject_pattern and not source.simulated and all(source.subject_id(name) is None for name in names):
+    if data.subject_pattern and data.source != PHANTOM and all(source.subject_id(name) is None for name in names):
         raise DataError(
             f"data.subject_pattern: {data.subject_pattern!r} matches none of {len(names)} files, such as {names[0]}; "
             "write it for paths relative to data.source"
