@@ -1,5 +1,7 @@
 import json
 import os
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from lwddpm.config import DataConfig
 from lwddpm.config.data import OPTIONAL
+from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.image_folder import open_image_folder
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.sources import UnusableFile
@@ -38,6 +41,72 @@ def test_layouts(tmp_path):
     assert set(names_and_labels(tmp_path / "c").values()) == {"unlabelled"}
     make(tmp_path / "d", "test/1.png", "other/2.png")  # not a shipped split: a class that happens to be called test
     assert set(names_and_labels(tmp_path / "d").values()) == {"test", "other"}
+
+
+BESIDE_SPLITS = ["__MACOSX/Training/glioma/1.png", "@eaDir/1.png", "$RECYCLE.BIN/x/1.png", "lost+found/1.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["Training/glioma/1.png", "Testing/no_tumor/1.png", *BESIDE_SPLITS], {"glioma": 1, "no_tumor": 1}),
+        (["Training/glioma/1.png", "Testing/no_tumor/1.png", "docs/"], {"glioma": 1, "no_tumor": 1}),
+        (["Training/a/1.png", "Testing/b/1.png", "docs/readme.txt"], {"a": 1, "b": 1, "unlabelled": 1}),
+        (["archive/brain/Training/a/1.png", "archive/brain/Testing/b/1.png", "archive/docs/"], {"a": 1, "b": 1}),
+        (["train/a/1.png", "valid/a/2.png", "test_images/b/3.png"], {"a": 2, "b": 1}),
+        (["Train Data/a/1.png", "Test Data/b/3.png"], {"a": 1, "b": 1}),
+        (["only/deep/1.png", "only/deeper/2.png"], {"only": 2}),
+        (["testis/1.png", "training_wheel/2.png"], {"testis": 1, "training_wheel": 1}),
+    ],
+)
+def test_classes_are_found_beside_and_below_other_folders(tmp_path, names, classes):
+    make(tmp_path, *[name for name in names if name.endswith(".png")])
+    for name in names:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir(parents=True)
+        elif name.endswith(".txt"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).write_text("x")
+    assert Counter(names_and_labels(tmp_path).values()) == classes
+
+
+def test_excluded_folders_hide_no_split(tmp_path):
+    make(tmp_path, "Training/a/1.png", "Testing/b/1.png", "masks/1.png")
+    assert set(names_and_labels(tmp_path).values()) == {"Training", "Testing", "masks"}
+    assert set(names_and_labels(tmp_path, exclude=["masks/*"]).values()) == {"a", "b"}
+
+
+def test_label_from_settles_what_the_classes_are(tmp_path):
+    make(tmp_path, "site/glioma/sub-1/1.png", "site/no_tumor/sub-2/2.png", "3.png")
+    for label_from, labels in {
+        "auto": ["unlabelled", "site", "site"],
+        1: ["unlabelled", "site", "site"],
+        2: ["unlabelled", "glioma", "no_tumor"],
+        4: ["unlabelled"] * 3,
+        "parent": ["unlabelled", "sub-1", "sub-2"],
+        "none": ["unlabelled"] * 3,
+    }.items():
+        assert list(names_and_labels(tmp_path, label_from=label_from).values()) == labels
+
+
+def test_a_dataset_whose_classes_are_found_elsewhere_now_is_not_taken(tmp_path):
+    """Version 0.1 took Training and Testing for the classes where another folder stood beside them."""
+    make(tmp_path, "Training/a/1.png", "Testing/b/1.png")
+    open_source = partial(open_image_folder, DataConfig(source=str(tmp_path)))
+    before = open_source().scan()
+    (tmp_path / "docs").mkdir()
+    names, fingerprint = open_source().scan()
+    assert names == before[0]
+    assert fingerprint != before[1]
+
+
+def test_names_and_sizes_of_classes_are_said_and_that_two_are_alike():
+    lines = describe_classes({"Glioma": 2, "glioma": 1_300, "no tumor": 3, "no_tumor": 4, "pituitary": 5})
+    assert lines[0].startswith("5 classes: Glioma 2, glioma 1,300, no tumor 3, no_tumor 4, pituitary 5 (data.label_fr")
+    assert lines[1].startswith("Glioma and glioma are 2 classes")
+    assert lines[2].startswith("no tumor and no_tumor are 2 classes")
+    assert len(lines) == 3
+    assert describe_classes({"a": 1, "b": 2}) == [lines[0].replace(lines[0].split(" (")[0], "2 classes: a 1, b 2")]
 
 
 def test_clutter_is_skipped_and_links_are_followed_once(tmp_path):

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_empty, is_false
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto, is_empty, is_false
 
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # Settings of folders that are dumped, and counted in digests, only where a job sets them: datasets and run folders of
 # versions that did not know them stay those of the same jobs.
-OPTIONAL = ("include", "exclude", "synthetic")
+OPTIONAL = ("include", "exclude", "label_from", "synthetic")
 
 
 class DataConfig(Section):
@@ -46,6 +46,12 @@ class DataConfig(Section):
         (),
         exclude_if=is_empty,
         description="files that match one of these patterns are not taken, such as '*_mask.tif'",
+    )
+    label_from: Literal["auto", "parent", "none"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="the folder whose name is the class: 1 for the first below source, 2 for the second, ...; 'parent' "
+        "for the one that holds the file; 'none': no classes; 'auto': the first, or that below Training and Testing",
     )
     synthetic: bool = Field(
         False,

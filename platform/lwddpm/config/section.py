@@ -49,6 +49,11 @@ def is_none(value: object) -> bool:
     return value is None
 
 
+def is_auto(value: object) -> bool:
+    """For `exclude_if`: a choice that a job leaves to the platform is not in the dump, nor in the digest."""
+    return value == "auto"
+
+
 def is_empty(value: Sequence[object]) -> bool:
     """For `exclude_if`: a list that a job leaves empty is not in the dump, nor in the digest."""
     return not value

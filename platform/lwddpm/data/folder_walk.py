@@ -59,7 +59,7 @@ def walk(root: str, prefix: str = "", parents: frozenset[tuple[int, int]] = froz
             entries = sorted((entry for entry in listing if not is_clutter(entry)), key=lambda entry: entry.name)
             file_names = {entry.name for entry in entries} | {"dataset.json"}
     except OSError:
-        if not parents:
+        if not prefix:
             raise
         yield WalkedFile(prefix.rstrip("/"), None, generated=False)
         return

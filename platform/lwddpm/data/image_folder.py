@@ -3,26 +3,28 @@
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lwddpm.config import DataConfig
+from lwddpm.data.class_folders import class_level
 from lwddpm.data.decoding import decode, resample
-from lwddpm.data.folder_walk import DATASET, SAMPLES, is_clutter, is_folder, own_output, walk
+from lwddpm.data.folder_walk import DATASET, SAMPLES, is_folder, own_output, walk
 from lwddpm.data.sources import Slice, UnusableFile
 from lwddpm.errors import DataError
 
 UNLABELLED = "unlabelled"
-SHIPPED_SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+SPLITS_OF_0_1 = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """Images in `class/...` folders, in `Training|Testing/class/...`, or in one flat folder.
 
-    The label is the name of the class folder. A shipped split is ignored (the published brain-tumour folders
-    repeat training images in their test folder); the dataset is split anew, by groups.
+    The label is the name of the class folder, which `data.label_from` names or `class_folders` finds. A shipped
+    split is ignored (the published brain-tumour folders repeat training images in their test folder); the dataset is
+    split anew, by groups.
     """
 
     root: str
@@ -34,12 +36,14 @@ class ImageFolder:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     simulated: bool
-    shipped_split: bool
+    label_from: str | int
+    class_level: int = 0  # folders above the class folders, where label_from is "auto"
+    relabelled: bool = False  # version 0.1 took other folders for the classes: its datasets are not these
 
     def scan(self) -> tuple[list[str], str]:
         digest, names = hashlib.sha256(), []
         for name, status, generated in sorted(walk(self.root)):
-            if not self._wanted(name):
+            if not self.wanted(name):
                 continue
             if generated and not self.simulated:
                 raise DataError(
@@ -50,6 +54,8 @@ class ImageFolder:
             names.append(name)
             size, time = (status.st_size, status.st_mtime_ns) if status else (0, 0)
             digest.update(f"{name}\0{size}\0{time}\n".encode(errors="surrogateescape"))
+        if self.relabelled:
+            digest.update(b"classes at level %d" % self.class_level)
         return names, digest.hexdigest()
 
     def read(self, name: str) -> Slice:
@@ -67,21 +73,31 @@ class ImageFolder:
         return Slice(resample(luma, self.image_size, self.fit, self.crop_background), digest.digest())
 
     def label(self, name: str) -> str:
-        folders = name.split("/")[:-1][self.shipped_split :]
+        folders = name.split("/")[:-1]
+        match self.label_from:
+            case "auto":
+                folders = folders[self.class_level :]
+            case "parent":
+                folders = folders[-1:]
+            case "none":
+                folders = []
+            case level:
+                assert isinstance(level, int)
+                folders = folders[level - 1 :]
         return folders[0] if folders else UNLABELLED
 
     def subject_id(self, name: str) -> str | None:
         match = re.search(self.subject_pattern, name) if self.subject_pattern else None
         return match[1] if match else None
 
-    def _wanted(self, name: str) -> bool:
+    def wanted(self, name: str) -> bool:
         """Whether `data.include` and `data.exclude` leave a file in."""
         included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
         return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
 def open_image_folder(data: DataConfig) -> ImageFolder:
-    """The folder `data.source` as a source; looks at its first level only.
+    """The folder `data.source` as a source; finds its classes without decoding anything.
 
     Raises:
         DataError: there is no such folder, it cannot be listed, or this platform has made it.
@@ -102,8 +118,7 @@ def open_image_folder(data: DataConfig) -> ImageFolder:
     if output not in (None, SAMPLES):
         remedy = "name it in data.path instead" if output == DATASET else "give a folder of scans"
         raise DataError(f"data.source: {data.source}: must be a folder of images, got {output} of lwddpm; {remedy}")
-    folders = {entry.name.lower() for entry in entries if is_folder(entry) and not is_clutter(entry)}
-    return ImageFolder(
+    folder = ImageFolder(
         root=str(root),
         image_size=data.image_size,
         fit=data.fit,
@@ -113,5 +128,10 @@ def open_image_folder(data: DataConfig) -> ImageFolder:
         include=data.include,
         exclude=data.exclude,
         simulated=data.synthetic,
-        shipped_split=bool(folders) and folders <= SHIPPED_SPLITS,
+        label_from=data.label_from,
     )
+    if data.label_from != "auto":
+        return folder
+    level = class_level(str(root), folder.wanted)
+    folders = {entry.name.lower() for entry in entries if is_folder(entry) and not entry.name.startswith(".")}
+    return replace(folder, class_level=level, relabelled=level != (bool(folders) and folders <= SPLITS_OF_0_1))

@@ -6,6 +6,8 @@ from typing import Any
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import DataConfig
+from lwddpm.data.class_folders import describe_classes
+from lwddpm.data.manifest import Manifest
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.progress import say
@@ -23,11 +25,18 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
         f"dataset {dataset.path} version {dataset.version[:12]}: {splits}; {duplicates.exact_copies} exact copies and "
         f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
     )
+    for line in describe_classes(class_counts(manifest)):
+        say(f"  {line}")
     for rejected in manifest.rejected[:5]:
         say(f"  rejected {rejected.source}: {rejected.reason}")
     if len(manifest.rejected) > 5:
         say(f"  and {len(manifest.rejected) - 5} more: see {dataset.path}/dataset.json")
     return dataset
+
+
+def class_counts(manifest: Manifest) -> dict[str, int]:
+    """Slices of each class in all splits."""
+    return {name: sum(split.counts.get(name, 0) for split in manifest.splits.values()) for name in manifest.label_names}
 
 
 def summary_of(dataset: Dataset) -> dict[str, Any]:
@@ -37,6 +46,7 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "path": dataset.path,
         "version": dataset.version,
         "simulated": manifest.simulated,
+        "classes": class_counts(manifest),
         "splits": {name: split.num for name, split in manifest.splits.items()},
         "rejected": len(manifest.rejected),
         "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts"}),
