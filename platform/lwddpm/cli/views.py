@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from lwddpm.data.class_folders import describe_classes
 from lwddpm.wording import number
 
 # a file or a pipe has no width: wide enough that no table is cut there
@@ -17,6 +18,9 @@ def plan(result: dict[str, Any]) -> None:
     import yaml
 
     console.print(yaml.safe_dump(result["config"], sort_keys=False).rstrip(), markup=False)
+    if classes := result.get("classes"):
+        for line in describe_classes(classes):
+            console.print(line, markup=False)
     if "parameters" not in result:
         return
     known = "" if result["train_slices_known"] else " (expected; exact once the dataset is prepared)"

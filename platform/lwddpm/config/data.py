@@ -9,9 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto, is_empty, is_false
 
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
+# Settings of folders that are dumped, and counted in digests, only where a job sets them: datasets and run folders of
+# versions that did not know them stay those of the same jobs.
+OPTIONAL = ("include", "exclude", "label_from", "synthetic")
+
+
+_MAX_UNMATCHED = 0.05
 
 
 class DataConfig(Section):
@@ -35,7 +41,30 @@ class DataConfig(Section):
         "one split; default: every file is a subject of its own",
     )
     max_unmatched_fraction: Fraction = Field(
-        0.05, description="more files than this that subject_pattern does not match fail the job"
+        _MAX_UNMATCHED,
+        exclude_if=lambda fraction: fraction == _MAX_UNMATCHED,
+        description="more files than this that subject_pattern does not match fail the job",
+    )
+    include: tuple[str, ...] = Field(
+        (),
+        exclude_if=is_empty,
+        description="shell patterns on the path relative to source, where * matches / too: only these files are taken",
+    )
+    exclude: tuple[str, ...] = Field(
+        (),
+        exclude_if=is_empty,
+        description="files that match one of these patterns are not taken, such as '*_mask.tif'",
+    )
+    label_from: Literal["auto", "parent", "none"] | Annotated[int, Field(ge=1, le=100)] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="the folder whose name is the class: 1 for the first below source, 2 for the second, ...; 'parent' "
+        "for the one that holds the file; 'none': no classes; 'auto': the first, or that below Training and Testing",
+    )
+    synthetic: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="the images are generated: dataset and models are marked as simulated",
     )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
@@ -73,7 +102,7 @@ class DataConfig(Section):
 
     def content_settings(self) -> dict[str, Any]:
         """The settings that decide what is prepared from a given source, as JSON values."""
-        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels"}
+        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL}
         unused = only_folders if self.source == PHANTOM else {"phantom_count"}
         return self.model_dump(
             mode="json", exclude={"source", "path", "max_rejected_fraction", "max_unmatched_fraction"} | unused

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -46,3 +47,18 @@ class Section(BaseModel):
 def is_none(value: object) -> bool:
     """For `exclude_if`: a setting that only GANs have is not in the dump, nor in the digest, of a diffusion job."""
     return value is None
+
+
+def is_auto(value: object) -> bool:
+    """For `exclude_if`: a choice that a job leaves to the platform is not in the dump, nor in the digest."""
+    return value == "auto"
+
+
+def is_empty(value: Sequence[object]) -> bool:
+    """For `exclude_if`: a list that a job leaves empty is not in the dump, nor in the digest."""
+    return not value
+
+
+def is_false(value: bool) -> bool:
+    """For `exclude_if`: a switch that a job leaves off is not in the dump, nor in the digest."""
+    return not value

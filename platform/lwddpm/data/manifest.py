@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lwddpm.config import PHANTOM, DataConfig
+from lwddpm.config.data import OPTIONAL
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
@@ -145,7 +146,11 @@ def check_settings(manifest: Manifest, data: DataConfig) -> None:
         DataError: names the first setting that differs, or is not known.
     """
     prepared, wanted = manifest.settings, data.content_settings()
-    if manifest.simulated != (data.source == PHANTOM):  # folders and phantoms have settings of their own
+    for key in OPTIONAL:  # a version that does not know them does as their defaults say
+        default = DataConfig.model_fields[key].get_default()
+        if key in prepared or key in wanted:
+            prepared, wanted = {key: default} | prepared, {key: default} | wanted
+    if (manifest.source == PHANTOM) != (data.source == PHANTOM):  # folders and phantoms have settings of their own
         prepared, wanted = {"source": manifest.source}, {"source": data.source}
     for key in wanted:
         if key in prepared and prepared[key] != wanted[key]:

@@ -78,7 +78,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
             usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
-            labels = _labels(usable, subjects, source)
+            labels = _labels(usable, subjects, source, data)
             grouping = group_slices(usable, labels, subjects, staging)
             rows = [
                 Row(label, int(group), subject, slice_.name)
@@ -148,7 +148,7 @@ def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str])
     Raises:
         DataError: they are too many. Slices of one subject would lie in several splits.
     """
-    if not data.subject_pattern or source.simulated:
+    if not data.subject_pattern or data.source == PHANTOM:
         return 0
     unmatched = [_as_utf8(name) for name in names if not source.subject_id(name)]
     pattern = f"data.subject_pattern: {data.subject_pattern!r}"
@@ -209,9 +209,16 @@ def _separate_rejected(
     return usable, rejected
 
 
-def _labels(usable: Sequence[StagedSlice], subjects: Sequence[str | None], source: Source) -> list[str]:
-    """Class of each slice; a folder that is a subject (one subject's alone, and named after it) is not a class."""
+def _labels(
+    usable: Sequence[StagedSlice], subjects: Sequence[str | None], source: Source, data: DataConfig
+) -> list[str]:
+    """Class of each slice; a folder that is a subject (one subject's alone, and named after it) is not a class.
+
+    Where the job says which folder is the class, it is.
+    """
     labels = [source.label(slice_.name) for slice_ in usable]
+    if data.label_from != "auto":
+        return labels
     subjects_of: dict[str, set[str | None]] = {}
     for label, subject in zip(labels, subjects, strict=True):
         subjects_of.setdefault(label, set()).add(subject)

@@ -1,13 +1,15 @@
 """`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lwddpm.config import AnyJob, CompareJob, DataConfig, SearchJob, TrainingJob, TrainJob
+from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.store import read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
+from lwddpm.kinds.prepare import class_counts
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
@@ -19,8 +21,9 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     """Validate wholly and describe.
 
     Returns:
-        `config` (resolved), `digest`; for training jobs also `parameters`, `memory_mib_per_worker`,
-        `tflop_per_step_and_worker`, `train_slices`, `steps_per_epoch`, `steps`, `run_dir`;
+        `config` (resolved), `digest`; `classes`: slices of each, or files where nothing is prepared yet;
+        for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
+        `steps_per_epoch`, `steps`, `run_dir`;
         for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `trials`, `rungs` (steps at which one is measured), `steps_at_most`.
 
@@ -29,6 +32,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     """
     check_job(job, address)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
+    if not isinstance(job, SampleJob):
+        described["classes"] = _classes(job.data)
     if isinstance(job, TrainingJob):
         needs = estimate_resources(job)
         num_train, known = _train_slices(job.data)
@@ -71,6 +76,14 @@ def _folder(job: TrainingJob) -> Path:
         case _:
             assert isinstance(job, TrainJob)
             return run_folder(job)
+
+
+def _classes(data: DataConfig) -> dict[str, int]:
+    manifest = read_manifest(data.dataset_path)
+    if manifest is not None:
+        return class_counts(manifest)
+    source = open_source(data)
+    return dict(sorted(Counter(source.label(name) for name in source.scan()[0]).items()))
 
 
 def _train_slices(data: DataConfig) -> tuple[int, bool]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import DataConfig
+from lwddpm.data.class_folders import describe_classes
+from lwddpm.data.manifest import Manifest
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.remarks import remarks
 from lwddpm.data.store import Dataset
@@ -24,6 +26,8 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
         f"dataset {dataset.path} version {dataset.version[:12]}: {splits}; {duplicates.exact_copies} exact copies and "
         f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
     )
+    for line in describe_classes(class_counts(manifest)):
+        say(f"  {line}")
     for remark in remarks(manifest):
         say(f"  {remark}")
     for rejected in manifest.rejected[:5]:
@@ -33,6 +37,11 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     return dataset
 
 
+def class_counts(manifest: Manifest) -> dict[str, int]:
+    """Slices of each class in all splits."""
+    return {name: sum(split.counts.get(name, 0) for split in manifest.splits.values()) for name in manifest.label_names}
+
+
 def summary_of(dataset: Dataset) -> dict[str, Any]:
     """The dataset in a job's summary."""
     manifest = dataset.manifest
@@ -40,6 +49,7 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "path": dataset.path,
         "version": dataset.version,
         "simulated": manifest.simulated,
+        "classes": class_counts(manifest),
         "splits": {name: split.num for name, split in manifest.splits.items()},
         "rejected": len(manifest.rejected),
         "duplicates": manifest.duplicates.model_dump(exclude={"label_conflicts", "subject_links"}),
