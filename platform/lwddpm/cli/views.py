@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from lwddpm.data.class_folders import describe_classes
 from lwddpm.wording import number
 
 # a file or a pipe has no width: wide enough that no table is cut there
@@ -19,6 +18,8 @@ def plan(result: dict[str, Any]) -> None:
 
     console.print(yaml.safe_dump(result["config"], sort_keys=False).rstrip(), markup=False)
     if classes := result.get("classes"):
+        from lwddpm.data.class_folders import describe_classes  # brings Pillow, which other verbs do without
+
         for line in describe_classes(classes):
             console.print(line, markup=False)
     if "parameters" not in result:
