@@ -21,6 +21,7 @@ modes=$(stat -c %a "$RAY_AUTH_TOKEN_PATH" "$(dirname "$RAY_AUTH_TOKEN_PATH")" | 
 for word in "$@"; do [[ $word != --temp-dir=* ]] || modes="$modes $(stat -c %a "$(dirname "${word#*=}")")"; done
 echo "ray $* $RAY_AUTH_MODE $modes" >> "$CALLS"
 [[ $1 == health-check ]] || exec sleep 60
+grep -q -- --head "$CALLS"  # healthy once the head has started
 """,
     # the driver saves its checkpoint on SIGTERM and ends as a stopped job does; waiting for nodes takes no time
     "python": """

@@ -124,7 +124,9 @@ def test_a_registry_that_points_outside_the_models_folder_is_refused(
         registry.fetch_model(uri)
 
 
-def test_a_server_that_hands_out_paths_outside_the_folder_is_refused(store: str, tmp_path: Path) -> None:
+def test_a_server_that_hands_out_paths_outside_the_folder_is_refused(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a zip slip: the listing of a model names files above the folder that they are fetched into."""
 
     class Crafted(http.server.BaseHTTPRequestHandler):
@@ -140,6 +142,9 @@ def test_a_server_that_hands_out_paths_outside_the_folder_is_refused(store: str,
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+    temporary = tmp_path / "one" / "two" / "three" / "four"  # so deep that what escapes stays in the test's folder
+    temporary.mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Crafted) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = f"http://127.0.0.1:{server.server_port}/api/2.0/mlflow-artifacts/artifacts/crafted"
@@ -147,8 +152,7 @@ def test_a_server_that_hands_out_paths_outside_the_folder_is_refused(store: str,
         with pytest.raises(CheckpointError, match="cannot be fetched"):
             registry.fetch_model(uri)
         server.shutdown()
-    assert not list(tmp_path.parent.rglob("escaped"))
-    assert not list(Path(tempfile.gettempdir()).glob("escaped"))
+    assert not list(tmp_path.rglob("escaped"))
 
 
 @pytest.mark.parametrize("uri", ["models:/none@candidate", "models:/none/3", "nothing", "models:/x"])
