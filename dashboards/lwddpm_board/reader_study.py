@@ -155,7 +155,7 @@ def create(
         version: the version to be judged.
         synthetic: its slices, uint8 [N, S, S].
         how: how they were drawn, in words.
-        dataset: what it was trained on; the real slices are from its test split, or validation where that is smaller.
+        dataset: what it was trained on; the real slices are from its test split, or from validation if that is larger.
         num: slices of the study; half of them real.
         seed: decides which slices are taken.
 

@@ -80,7 +80,8 @@ def test_it_is_balanced_shuffled_and_made_of_held_out_slices(
     is_synthetic = [bool((image == image[0, 0]).all() and image[0, 0] >= 200) for image in images]
     assert sum(is_synthetic) == 4
     assert is_synthetic != sorted(is_synthetic)
-    held_out = {image.tobytes() for image in dataset.images("test")}
+    larger = max(("test", "validation"), key=dataset.num)
+    held_out = {image.tobytes() for image in dataset.images(larger)}
     real = [image for image, synthetic in zip(images, is_synthetic, strict=True) if not synthetic]
     assert {image.tobytes() for image in real} <= held_out
     assert len({image.tobytes() for image in images}) == 8
