@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from lwddpm.evaluation.distances import ReferenceStatistics
+from lwddpm.evaluation.distances import ReferenceStatistics, _Subsets
 
 
 def correlated(n, d, seed):
@@ -84,3 +84,31 @@ def test_tensors_of_another_version_are_refused():
     name = next(name for name in tensors if name.startswith("real"))
     with pytest.raises(ValueError, match=f"renamed_{name}"):
         ReferenceStatistics.from_tensors({f"renamed_{k}" if k == name else k: v for k, v in tensors.items()})
+
+
+def test_the_interval_surrounds_torchmetrics_own_distance():
+    reference = ReferenceStatistics.of(correlated(300, 50, 0))
+    for m in (45, 120):  # fewer and more slices than features
+        other = correlated(m, 50, 1)
+        low, high = reference.interval(other)
+        assert (low + high) / 2 == pytest.approx(reference.distance(other), rel=1e-9)
+        subsets = _Subsets(other, *reference._moments())
+        assert subsets.distance(np.arange(m)) == pytest.approx(reference.distance(other), rel=1e-6)
+    assert reference.interval(correlated(39, 50, 1)) is None
+
+
+def test_the_distance_at_infinity_is_that_of_the_distributions():
+    """Of Gaussians it is known; that of 600 slices is an eighth too large."""
+    generator = torch.Generator().manual_seed(0)
+    scales = 1 + torch.arange(100, dtype=torch.float64) / 25
+
+    def draw(n):
+        return torch.randn(n, 100, generator=generator, dtype=torch.float64)
+
+    reference = ReferenceStatistics.of(draw(200_000))
+    true = (scales.sqrt() - 1).square().sum().item()
+    sets = [draw(600) * scales.sqrt() for _ in range(20)]
+    assert np.mean([reference.distance(one) for one in sets]) > 1.1 * true
+    values, intervals = zip(*map(reference.at_infinity, sets), strict=True)
+    assert np.mean(values) == pytest.approx(true, rel=0.05)
+    assert sum(low < true < high for low, high in intervals) >= 17

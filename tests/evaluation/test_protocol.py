@@ -85,8 +85,9 @@ def test_every_figure_is_what_its_protocol_says(dataset):
     result = evaluate(generated, dataset, config, extract=Pixels(), reconstruct=add_noise)
 
     records = {record.name: record for record in result.records}
-    assert set(records) == set(config.metrics)
-    assert result.unavailable == ()
+    few = {"fid_infinity", "fd_lite0_infinity"}  # n is too small for an extrapolation
+    assert set(records) == set(config.metrics) - few
+    assert {missing.name for missing in result.unavailable} == few
     train = dataset.images("train")
     for name in ("fid", "fd_lite0"):
         assert records[name].value == pytest.approx(scipy_frechet(train, generated), rel=1e-6)

@@ -13,7 +13,22 @@ from lwddpm.families import ONE_PASS, OnePass
 
 DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 Sampler = Literal[DiffusionSampler, OnePass]
-Metric = Literal["fid", "fd_lite0", "ssim_nearest", "ssim_pairs", "ssim_reconstruction"]
+Metric = Literal[
+    "fid",
+    "fd_lite0",
+    "fid_infinity",
+    "fd_lite0_infinity",
+    "kid",
+    "kd_lite0",
+    "precision_lite0",
+    "recall_lite0",
+    "density_lite0",
+    "coverage_lite0",
+    "out_of_band",
+    "ssim_nearest",
+    "ssim_pairs",
+    "ssim_reconstruction",
+]
 
 
 class SamplingConfig(Section):

@@ -7,8 +7,14 @@ ones are off by more than a percent when there are fewer images than features.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lwddpm.evaluation.intervals import Interval, jackknife
+
+FEWEST_TO_EXTRAPOLATE = 500  # slices
+_SIZES = 4  # of the subsets that a line is laid through
 
 if TYPE_CHECKING:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -50,6 +56,32 @@ class ReferenceStatistics:
         self._metric.update(features.double(), real=False)
         return float(self._metric.compute())
 
+    def interval(self, features: Tensor) -> Interval | None:
+        """The 95 % interval of `distance(features)`, at the same M and with the same reference; None for M < 40."""
+        subsets = _Subsets(features, *self._moments())
+        return jackknife(self.distance(features), subsets.distance, len(features))
+
+    def at_infinity(self, features: Tensor) -> tuple[float, Interval | None]:
+        """The distance that infinitely many slices of the same model would have, and its 95 % interval.
+
+        The bias of the distance of m slices is nearly proportional to 1 / m: a line through the distances of random
+        subsets, from half of the slices to all, is read off at 1 / m = 0 (Chong & Forsyth 2020, arXiv:1911.07023,
+        section 4). The bias that the reference has, the same for all, stays.
+
+        Args:
+            features: [M, D] with M from FEWEST_TO_EXTRAPOLATE. With EfficientNet-Lite0 features of real slices and a
+                true distance of 4.4, M = 650 and 1000 gave 3.9, M = 300 gave 7.5; distances were 10.7, 8.4 and 18.5.
+        """
+        subsets = _Subsets(features, *self._moments())
+        value = subsets.extrapolated(np.arange(len(features)))
+        return value, jackknife(value, subsets.extrapolated, len(features))
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean [D] and unbiased covariance [D, D] of the reference, float64, from the metric's sums."""
+        state = self._metric.state_dict()
+        mean = state["real_features_sum"] / self.num
+        return mean, (state["real_features_cov_sum"] - self.num * torch.outer(mean, mean)) / (self.num - 1)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """What `from_tensors` restores the statistics from; the metric's own state, under torchmetrics' names."""
         self._metric.reset()
@@ -70,6 +102,36 @@ class ReferenceStatistics:
             raise ValueError(f"not the state of this torchmetrics' FID: {', '.join(state)}")
         metric.load_state_dict(state)
         return cls(metric, num, num_features)
+
+
+class _Subsets:
+    """Distances of many subsets of the same features from one reference.
+
+    With centred rows Y of a subset of m and the reference's covariance S, the trace of (S S_2)^(1/2) is the sum of the
+    singular values of Y S^(1/2) / (m - 1)^(1/2): of its smaller Gram matrix the eigenvalues' roots.
+    """
+
+    def __init__(self, features: Tensor, mean: Tensor, covariance: Tensor) -> None:
+        eigenvalues, directions = torch.linalg.eigh(covariance)
+        self._centred = features.double() - mean
+        self._weighted = self._centred @ directions * eigenvalues.clamp(min=0).sqrt()
+        self._trace = covariance.trace()
+
+    def distance(self, rows: np.ndarray) -> float:
+        """The squared Fréchet distance of the features at `rows`, int64 [m]."""
+        centred, weighted = (values[torch.from_numpy(rows)] for values in (self._centred, self._weighted))
+        mean, trace = centred.mean(0), centred.var(0).sum()
+        weighted = (weighted - weighted.mean(0)) / (len(rows) - 1) ** 0.5
+        gram = weighted @ weighted.T if len(rows) < weighted.shape[1] else weighted.T @ weighted
+        roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+        return float(mean.square().sum() + self._trace + trace - 2 * roots.sum())
+
+    def extrapolated(self, rows: np.ndarray) -> float:
+        """The distance read off at infinitely many slices, from subsets of those at `rows`."""
+        order = np.random.default_rng(0).permutation(rows)
+        sizes = np.linspace(len(rows) / 2, len(rows), _SIZES).astype(int)
+        distances = [self.distance(order[:size]) for size in sizes]
+        return float(np.polyfit(1 / sizes, distances, 1)[1])
 
 
 class _Identity(nn.Module):

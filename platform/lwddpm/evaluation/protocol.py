@@ -9,15 +9,9 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
 from lwddpm.evaluation.collapse import collapse_warning, diversity
 from lwddpm.evaluation.features import Extractor, WeightsUnavailable, load_extractor
-from lwddpm.evaluation.metrics import (
-    METRICS,
-    Extract,
-    MetricInputs,
-    MissingInput,
-    Progress,
-    Reconstruct,
-    count_up,
-)
+from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progress, Reconstruct, count_up
+from lwddpm.evaluation.intensities import out_of_band_warning
+from lwddpm.evaluation.metrics import METRICS
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
 from lwddpm.evaluation.subset import random_subset
 
@@ -72,14 +66,17 @@ def evaluate(
             records.append(METRICS[name](name, inputs))
         except (WeightsUnavailable, MissingInput) as error:
             unavailable.append(Unavailable(name=name, reason=str(error)))
-    warning = collapse_warning(diversity(inputs.generated, inputs.held_out))
+    warnings = [collapse_warning(diversity(inputs.generated, inputs.held_out))]
+    for record in records:
+        if record.name == "out_of_band" and record.interval is not None and record.floor is not None:
+            warnings.append(out_of_band_warning(record.value, record.interval[0], record.floor, record.parts))
     return EvaluationResult(
         dataset_version=dataset.version,
         simulated=dataset.manifest.simulated,
         config=config,
         records=tuple(records),
         unavailable=tuple(unavailable),
-        warnings=() if warning is None else (warning,),
+        warnings=tuple(warning for warning in warnings if warning is not None),
     )
 
 

@@ -18,6 +18,8 @@ class MetricRecord(Record):
         n: slices measured: generated ones, or reconstructed ones for `ssim_reconstruction`.
         num_reference: real slices of `reference` that they are compared with; None for comparisons within a set.
         weights_sha256: of the extractor's weights; None for SSIM.
+        interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
+        parts: the value by class, or by side of a band; empty where there is no such thing.
         sampler, num_inference_steps: how the measured slices were made.
     """
 
@@ -33,6 +35,8 @@ class MetricRecord(Record):
     sampler: str
     num_inference_steps: int
     protocol: str
+    interval: tuple[float, float] | None = None
+    parts: dict[str, float] = {}
 
 
 class Unavailable(Record):
@@ -67,21 +71,27 @@ class EvaluationResult(Record):
     def table(self) -> str:
         """Markdown: one row a figure, then its protocol, what was unavailable, and warnings."""
         lines = [
-            "| metric | value | real-versus-real floor | n | reference | image size | extractor | sampler |",
-            "|---|---:|---:|---:|---|---|---|---|",
+            "| metric | value | 95 % interval | real-versus-real floor | n | reference | size | extractor | sampler |",
+            "|---|---:|---|---:|---:|---|---|---|---|",
         ]
         for r in self.records:
             floor = "-" if r.floor is None else measured(r.floor)
             reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
             network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
+            interval = "-" if r.interval is None else " to ".join(map(measured, r.interval))
             lines.append(
-                f"| {r.name} | {measured(r.value)} | {floor} | {r.n} | {reference} | {r.image_size} px | {network} "
-                f"| {r.sampler}, {r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''} |"
+                f"| {r.name} | {measured(r.value)} | {interval} | {floor} | {r.n} | {reference} | {r.image_size} px "
+                f"| {network} | {r.sampler}, {r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''} |"
             )
-        lines += [f"| {u.name} | unavailable | - | - | - | - | - | - |" for u in self.unavailable]
+        lines += [f"| {u.name} | unavailable | - | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"
         lines += ["", f"Dataset {self.dataset_version[:12]} ({kind}).", ""]
         lines += [f"- {r.name}: {r.protocol}" for r in self.records]
+        lines += [f"- {r.name}, by part: {_listed(r.parts)}" for r in self.records if r.parts]
         lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
         lines += [f"- **{warning}**" for warning in self.warnings]
         return "\n".join(lines) + "\n"
+
+
+def _listed(parts: dict[str, float]) -> str:
+    return ", ".join(f"{name} {measured(value)}" for name, value in parts.items())

@@ -1,15 +1,20 @@
 """Which slices of a split stand for all of it. Never the first ones: rows are ordered by source, that is by class."""
 
+from typing import TypeVar
+
 import numpy as np
+from torch import Tensor
+
+Rows = TypeVar("Rows", np.ndarray, Tensor)
 
 SUBSET_SEED = 0  # of every draw of real slices; fixed, so that floors and caches outlive a change of sampling.seed
 
 
-def random_subset(images: np.ndarray, num: int | None) -> np.ndarray:
-    """All images, or `num` of them drawn at random, always the same ones, in their order."""
-    if num is None or num >= len(images):
-        return images
-    return images[np.sort(np.random.default_rng(SUBSET_SEED).choice(len(images), num, replace=False))]
+def random_subset(rows: Rows, num: int | None) -> Rows:
+    """All rows, such as images or their features, or `num` drawn at random, always the same ones, in their order."""
+    if num is None or num >= len(rows):
+        return rows
+    return rows[np.sort(np.random.default_rng(SUBSET_SEED).choice(len(rows), num, replace=False))]
 
 
 def evenly_spread(images: np.ndarray, num: int) -> np.ndarray:
