@@ -10,6 +10,7 @@ from lwddpm.evaluation.figures import (
     adversarial_losses,
     denoising_strip,
     image_grid,
+    intensity_histograms,
     loss_curve,
     real_beside_synthetic,
     tile,
@@ -93,6 +94,24 @@ def test_strip_labels_every_column_with_its_timestep(slices):
     assert np.array_equal(axes.images[0].get_array(), tile(slices[:6], 3))
     with pytest.raises(ValueError, match="3 frames and 2"):
         denoising_strip(np.stack([slices[:3]]), [1, 0])
+
+
+def test_histograms_are_shares_of_each_set(slices):
+    brighter = np.minimum(slices[:4].astype(int) + 60, 255).astype(np.uint8)
+    figure = intensity_histograms(slices, brighter)
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "intensity of a pixel",
+        "mean of a slice",
+        "standard deviation of a slice",
+    ]
+    for axes in figure.axes:
+        for stairs in axes.patches:
+            assert stairs.get_data().values.sum() == pytest.approx(1)
+    means = [np.average(s.get_data().edges[:-1], weights=s.get_data().values) for s in figure.axes[1].patches]
+    assert means[1] > means[0] + 30
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["real", "generated"]
+    phantoms = intensity_histograms(slices, slices, simulated=True)
+    assert phantoms.axes[-1].get_legend().get_texts()[0].get_text() == "phantoms"
 
 
 def test_loss_curve_smooths_without_lag_and_keeps_constants():

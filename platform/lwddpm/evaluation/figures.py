@@ -21,6 +21,7 @@ from lwddpm.evaluation.figure_style import (
     style_axes,
 )
 
+_BINS = 32
 GAP = 2  # white pixels between tiles
 Curve = Sequence[tuple[float, float]]
 
@@ -104,6 +105,42 @@ def denoising_strip(frames: np.ndarray, timesteps: Sequence[int]) -> Figure:
     axes.tick_params(length=0)
     axes.set_xlabel("noising steps left", fontsize=TEXT_PT)
     axes.set_ylabel("sample", fontsize=TEXT_PT)
+    return figure
+
+
+def intensity_histograms(real: np.ndarray, generated: np.ndarray, *, simulated: bool = False) -> Figure:
+    """How bright pixels and slices are and how much contrast slices have, real against generated: shares of each set.
+
+    Args:
+        real, generated: uint8 [N, S, S] and [M, S, S].
+        simulated: the dataset itself is a phantom, which the figure then says.
+    """
+    names = ("phantoms" if simulated else "real", "generated")
+    figure = new_figure(WIDTH_IN / 2.6)
+    panels = figure.subplots(1, 3)
+    flat = [images.reshape(len(images), -1) for images in (real, generated)]
+    quantities = (
+        ("intensity of a pixel", [values.ravel() for values in flat], True),
+        ("mean of a slice", [values.mean(1) for values in flat], False),
+        ("standard deviation of a slice", [values.std(1) for values in flat], False),
+    )
+    for axes, (label, (of_real, of_generated), logarithmic) in zip(panels, quantities, strict=True):
+        low, high = (0, 255) if logarithmic else (of_real.min(), of_real.max())
+        edges = np.linspace(min(low, of_generated.min()), max(high, of_generated.max()) + 1e-6, _BINS + 1)
+        for values, color, name, filled in (
+            (of_real, LIGHT.faint, names[0], True),
+            (of_generated, LIGHT.cycle[0], names[1], False),
+        ):
+            shares = np.histogram(values, edges)[0] / len(values)
+            axes.stairs(shares, edges, color=color, fill=filled, linewidth=1.2, label=name)
+        if logarithmic:
+            axes.set_yscale("log")
+        axes.set_xlabel(label)
+        style_axes(axes)
+    panels[0].set_ylabel("share")
+    panels[-1].legend(
+        fontsize=TEXT_PT, frameon=False, title=f"n = {len(real)}, {len(generated)}", title_fontsize=TEXT_PT
+    )
     return figure
 
 

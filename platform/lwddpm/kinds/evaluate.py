@@ -25,6 +25,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch, fitting
@@ -152,7 +153,7 @@ def evaluate_model(
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
     log_images(run, samples)
-    _log_figures(model_dir, dataset, config, session, run, generated[:_PICTURED])
+    _log_figures(model_dir, dataset, config, session, run, generated, count)
     return Evaluation(result, samples)
 
 
@@ -172,12 +173,16 @@ def _log_figures(
     session: Session,
     run: TrackedRun,
     generated: np.ndarray,
+    num_measured: int,
 ) -> None:
-    """Real beside synthetic slices; of a diffusion model also samples emerging from noise."""
+    """Real beside synthetic slices, their intensities; of a diffusion model also samples emerging from noise."""
     real = dataset.images("test" if dataset.num("test") >= _PICTURED else "train")
     chosen = np.sort(np.random.default_rng(config.seed).choice(len(real), min(_PICTURED, len(real)), replace=False))
     simulated = dataset.manifest.simulated
-    run.figure(figures.real_beside_synthetic(real[chosen], generated, simulated=simulated), "real_beside_synthetic")
+    shown = generated[:_PICTURED]  # samples are numbered: no order to be wary of
+    run.figure(figures.real_beside_synthetic(real[chosen], shown, simulated=simulated), "real_beside_synthetic")
+    train, measured = random_subset(dataset.images("train"), config.num_reference), generated[:num_measured]
+    run.figure(figures.intensity_histograms(train, measured, simulated=simulated), "intensities")
     device = "cuda" if session.in_process and session.use_gpu else "cpu"  # the driver of a cluster may have no GPU
     model, saved = load_model(model_dir, device)
     if saved.diffusion is None:
