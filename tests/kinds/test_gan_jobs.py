@@ -41,7 +41,7 @@ def test_a_gan_goes_the_way_of_every_model(tiny_gan: Build, tiny_data: str, tmp_
     assert run.data.params["adversarial.n_critic"] == "2"
     assert not any(key.startswith("diffusion.") for key in run.data.params)
     figures = {f.path for f in client.list_artifacts(run.info.run_id, "figures")}
-    assert figures == {"figures/loss.png", "figures/real_beside_synthetic.png"}
+    assert figures == {"figures/intensities.png", "figures/loss.png", "figures/real_beside_synthetic.png"}
     card = find_version(MODEL).card
     assert "generator, wgan" in card
     assert "clip 0.01" in card
