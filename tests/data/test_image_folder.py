@@ -12,6 +12,7 @@ from lwddpm.config.data import OPTIONAL
 from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.image_folder import open_image_folder
 from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.remarks import remarks
 from lwddpm.data.sources import UnusableFile
 from lwddpm.errors import DataError
 from lwddpm.tracking.rundir import write_run_id
@@ -268,3 +269,31 @@ def test_the_folder_that_holds_its_own_dataset_can_be_prepared_again(tmp_path, m
     assert not dataset.manifest.simulated
     with pytest.raises(DataError, match=r"data\.synthetic = True, the job says False"):
         prepare_dataset(data.model_copy(update={"path": "datasets/s"}), None)
+
+
+def test_intensity_of_deep_files_and_a_nearly_empty_slice(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        values = rng.integers(0, 4096, (40, 40), dtype=np.uint16)
+        values[0, 0] = 65535 if i == 3 else 4095  # a hot pixel
+        path = tmp_path / "scans" / "a" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+
+    def prepared(**settings):
+        data = DataConfig(source=str(tmp_path / "scans"), path=str(tmp_path / json.dumps(settings)), **settings)
+        return prepare_dataset(data, serial)
+
+    assert prepared(image_size=16).manifest.nearly_empty == ()
+    full = prepared(image_size=16, intensity="full")
+    assert full.manifest.nearly_empty == ("a/3.png",)
+    assert full.manifest.settings["intensity"] == "full"
+    lines = [line for line in remarks(full.manifest) if "nearly empty" in line]
+    assert lines == [
+        "1 of 10 slices are nearly empty (98 % of their pixels within 24 of 255 grey levels), such as a/3.png"
+    ]
+    window = prepared(image_size=16, intensity=(0, 4095)).images("train")
+    assert window.max() > 200
+    other = DataConfig(source=str(tmp_path / "scans"), path=full.path, image_size=16)
+    with pytest.raises(DataError, match=r"data\.intensity = full, the job says percentiles"):
+        prepare_dataset(other, None)

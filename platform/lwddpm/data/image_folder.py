@@ -11,6 +11,7 @@ from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import class_level
 from lwddpm.data.decoding import decode, resample
 from lwddpm.data.folder_walk import DATASET, SAMPLES, is_folder, own_output, walk
+from lwddpm.data.intensity import Intensity
 from lwddpm.data.sources import Slice, UnusableFile
 from lwddpm.errors import DataError
 
@@ -37,6 +38,7 @@ class ImageFolder:
     exclude: tuple[str, ...]
     simulated: bool
     label_from: str | int
+    intensity: Intensity
     class_level: int = 0  # folders above the class folders, where label_from is "auto"
     relabelled: bool = False  # version 0.1 took other folders for the classes: its datasets are not these
 
@@ -63,7 +65,7 @@ class ImageFolder:
             raise UnusableFile("its name is not valid UTF-8")
         path = Path(self.root, name)
         try:
-            luma = decode(path, self.max_pixels)
+            luma, _ = decode(path, self.max_pixels, self.intensity)
         except UnusableFile:
             if os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it also answers where the path is too long)
                 raise UnusableFile("a folder that cannot be listed; check its access") from None
@@ -129,6 +131,7 @@ def open_image_folder(data: DataConfig) -> ImageFolder:
         exclude=data.exclude,
         simulated=data.synthetic,
         label_from=data.label_from,
+        intensity=data.intensity,
     )
     if data.label_from != "auto":
         return folder

@@ -103,6 +103,7 @@ class Manifest(_Record):
     rejected: tuple[RejectedFile, ...]
     duplicates: DuplicatesSummary
     without_subject: int = 0  # files that data.subject_pattern does not match
+    nearly_empty: tuple[str, ...] = ()  # sources of slices with hardly any contrast, the blank ones among them
 
     @property
     def num(self) -> int:

@@ -98,6 +98,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 rejected=rejected,
                 duplicates=grouping.summary,
                 without_subject=without_subject,
+                nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except OSError as error:

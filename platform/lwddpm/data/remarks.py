@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from lwddpm.data.duplicates import FAINT_LEVELS
 from lwddpm.data.manifest import SPLITS, DuplicatesSummary, Manifest
 from lwddpm.data.splits import is_off
 from lwddpm.wording import listed
@@ -18,6 +19,11 @@ def remarks(manifest: Manifest) -> list[str]:
     lines = [*_splits_off(manifest), *_classes_missing(manifest), *_repeated_pictures(manifest)]
     if duplicates.blank:
         lines.append(f"{duplicates.blank} of {manifest.num} slices are blank (nearly one grey value)")
+    if manifest.nearly_empty:
+        lines.append(
+            f"{len(manifest.nearly_empty)} of {manifest.num} slices are nearly empty (98 % of their pixels within "
+            f"{FAINT_LEVELS} of 255 grey levels), such as {listed(manifest.nearly_empty[:MAX_NAMED])}"
+        )
     if manifest.without_subject:
         lines.append(
             f"{manifest.without_subject} files do not match data.subject_pattern: each is a subject of its own"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwddpm.data.duplicates import are_blank, perceptual_hashes
+from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location
 from lwddpm.data.sources import Source, UnusableFile
 
@@ -47,6 +47,7 @@ class StagedSlice:
     pixels_sha256: bytes = b""
     hashes: bytes = b""
     blank: bool = False
+    nearly_empty: bool = False
     reason: str | None = None
 
 
@@ -66,12 +67,15 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     if images:
         stack = np.stack(images)
         staging.write(number, stack)
-        hashes, blank = perceptual_hashes(stack), are_blank(stack)
+        hashes, blank, nearly_empty = perceptual_hashes(stack), are_blank(stack), are_blank(stack, FAINT_LEVELS)
         staged = [
             slice_
             if slice_.reason
             else dataclasses.replace(
-                slice_, hashes=hashes[slice_.position].tobytes(), blank=bool(blank[slice_.position])
+                slice_,
+                hashes=hashes[slice_.position].tobytes(),
+                blank=bool(blank[slice_.position]),
+                nearly_empty=bool(nearly_empty[slice_.position]),
             )
             for slice_ in staged
         ]

@@ -1,0 +1,134 @@
+"""What Pillow cannot read, or reads the upper or lower 8 bits of: TIFF of any depth, 16-bit colour.
+
+Depth, sign and photometric sense are what the file says. TIFF is read by tifffile, with imagecodecs for compressed
+ones; the colours of PNG and JPEG 2000 by imagecodecs.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from lwddpm.data.intensity import Samples, samples_of
+from lwddpm.data.sources import UnusableFile
+
+if TYPE_CHECKING:
+    import tifffile
+
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
+ORIENTATION = 0x0112  # the EXIF tag, and TIFF's
+ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2  # TIFF's ExtraSamples; others are no opacity
+
+
+@contextmanager
+def open_tiff(path: Path) -> "Iterator[tifffile.TiffFile | None]":
+    """The file where it is a TIFF whose pages can be listed, else None.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        is_tiff = file.read(4) in TIFF_STARTS
+    if not is_tiff:
+        yield None
+        return
+    import tifffile  # takes 0.2 s, which folders of other formats do without
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is the reason it is rejected
+    try:
+        tiff = tifffile.TiffFile(path)
+        tiff.pages[0].aspage()
+    except Exception:  # Pillow says what is wrong, or reads it
+        yield None
+        return
+    with tiff:
+        yield tiff
+
+
+def tiff_pages(tiff: "tifffile.TiffFile") -> list[int]:
+    """Numbers of the pages that are pictures of their own, from 0: neither thumbnails nor masks of others."""
+    pages = [page.aspage() for page in tiff.pages]
+    return [i for i, page in enumerate(pages) if i == 0 or not (page.is_reduced or page.is_mask)]
+
+
+def num_tiff_pictures(tiff: "tifffile.TiffFile") -> int:
+    """Number of pictures, with those of volumes that are written as one page."""
+    depths = [tiff.pages[page].aspage().imagedepth for page in tiff_pages(tiff)]
+    described = tiff.series[0].size // tiff.pages[0].size if len(tiff.pages) == 1 else 1  # ImageJ's above 4 GiB
+    return max(sum(depths), described)
+
+
+def is_8_bit(page: "tifffile.TiffPage") -> bool:
+    """Whether Pillow reads all of a page: unsigned integers of at most 8 bits."""
+    return page.dtype is None or (page.dtype.kind in "bu" and page.dtype.itemsize == 1)
+
+
+def read_tiff_page(page: "tifffile.TiffPage", max_pixels: int) -> tuple[Samples, int]:
+    """The numbers of a page, and its orientation as in EXIF.
+
+    Raises:
+        UnusableFile: it is larger than `max_pixels`, or has colours of a kind that is not read.
+    """
+    import tifffile
+
+    check_size(page.imagewidth, page.imagelength, max_pixels)
+    photometric = tifffile.PHOTOMETRIC(page.photometric)
+    num_colours = 3 if photometric == tifffile.PHOTOMETRIC.RGB else 1
+    known = (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    if photometric not in known or page.dtype is None or page.dtype.kind not in "iuf":
+        raise UnusableFile(
+            f"{photometric.name} of {page.bitspersample} bits ({page.dtype}) is not read; save it as grey or RGB"
+        )
+    # [separate planes, depth, height, width, channels] -> [height, width, all channels]
+    planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]
+    channels = np.moveaxis(planes, 0, 2).reshape(*planes.shape[1:3], -1)
+    extra = list(page.extrasamples)
+    alphas = [i for i, kind in enumerate(extra, num_colours) if kind in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA)]
+    samples = samples_of(
+        channels,
+        num_colours,
+        alpha=alphas[0] if alphas else None,
+        premultiplied=ASSOCIATED_ALPHA in extra,
+    )
+    tag = page.tags.get(ORIENTATION)
+    orientation = int(tag.value) if tag is not None else 1
+    return samples._replace(low_is_white=photometric == tifffile.PHOTOMETRIC.MINISWHITE), orientation
+
+
+def read_deep_colour(path: Path, image: Image.Image) -> Samples | None:
+    """The numbers of a PNG or JPEG 2000 that Pillow would cut to 8 bits; None for all others."""
+    if image.mode in ("I;16", "I", "F", "L", "P", "1") or image.format not in ("PNG", "JPEG2000"):
+        return None
+    with path.open("rb") as file:
+        if image.format == "PNG":
+            if file.read(25)[24:] != b"\x10":  # the bit depth in IHDR
+                return None
+        elif _jpeg2000_depth(file.read(1 << 16)) <= 8:
+            return None
+    import imagecodecs
+
+    if getattr(image, "n_frames", 1) > 1:
+        raise UnusableFile("an animation of more than 8 bits is not read; save its frames one by one")
+    decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode
+    channels = decode(path.read_bytes())
+    num_colours = 3 if channels.shape[-1] >= 3 else 1
+    return samples_of(channels, num_colours, alpha=num_colours if channels.shape[-1] > num_colours else None)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises UnusableFile for a picture of too many pixels."""
+    if width * height > max_pixels:
+        raise UnusableFile(f"{width} x {height}: more pixels than data.max_pixels = {max_pixels}")
+
+
+def _jpeg2000_depth(start: bytes) -> int:
+    """Bits of the deepest channel, from the codestream's SIZ marker; 8 where it is further behind."""
+    sizes = start.find(b"\xff\x4f\xff\x51")
+    if sizes < 0 or len(start) < sizes + 43:
+        return 8
+    num = int.from_bytes(start[sizes + 40 : sizes + 42], "big")
+    return max((depth & 0x7F) + 1 for depth in start[sizes + 42 : sizes + 42 + 3 * num : 3])
