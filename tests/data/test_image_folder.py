@@ -11,8 +11,9 @@ from lwddpm.config import DataConfig
 from lwddpm.config.data import OPTIONAL
 from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.image_folder import open_image_folder
+from lwddpm.data.manifest import NotTaken
 from lwddpm.data.prepare import prepare_dataset
-from lwddpm.data.remarks import remarks
+from lwddpm.data.remarks import describe_not_taken, remarks
 from lwddpm.data.sources import UnusableFile
 from lwddpm.errors import DataError
 from lwddpm.tracking.rundir import write_run_id
@@ -297,3 +298,31 @@ def test_intensity_of_deep_files_and_a_nearly_empty_slice(tmp_path):
     other = DataConfig(source=str(tmp_path / "scans"), path=full.path, image_size=16)
     with pytest.raises(DataError, match=r"data\.intensity = full, the job says percentiles"):
         prepare_dataset(other, None)
+
+
+def test_what_is_not_taken_is_counted(tmp_path):
+    make(tmp_path, "a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png", "out/d/3.png", "shown/4.png", "shown/grid.png")
+    make(tmp_path, "__MACOSX/a/1.png", "a/@eaDir/1.png", ".git/1.png", "b/.hidden.png", "b/Thumbs.db.png")
+    (tmp_path / "b" / "Thumbs.db.png").rename(tmp_path / "b" / "Thumbs.db")
+    mark(tmp_path / "out" / "d", dataset={"schema_version": 1, "source_fingerprint": "0"})
+    mark(tmp_path / "shown", samples={"synthetic": True})
+    data = DataConfig(source=str(tmp_path), exclude=("*_mask.png",), synthetic=True, path=str(tmp_path / "out" / "e"))
+    source = open_image_folder(data)
+    assert source.scan()[0] == ["a/1.png", "b/2.png", "shown/4.png"]
+    not_taken = source.not_taken()
+    assert not_taken.excluded == 2
+    assert not_taken.system_folders == (".git", "__MACOSX", "a/@eaDir")
+    assert not_taken.system_files == 2
+    assert not_taken.outputs == ("out/d", "shown/grid.png", "shown/samples.json")
+    assert list(describe_not_taken(not_taken)) == [
+        "not taken: 2 files that data.include and data.exclude leave out",
+        "not taken, as hidden or left behind by systems: 2 files and what is in .git, __MACOSX and a/@eaDir",
+        "not taken, as made by lwddpm: out/d, shown/grid.png and shown/samples.json",
+    ]
+
+
+def test_nothing_is_said_where_all_is_taken(tmp_path):
+    make(tmp_path, "a/1.png", "b/2.png")
+    not_taken = open_image_folder(DataConfig(source=str(tmp_path))).not_taken()
+    assert not_taken == NotTaken()
+    assert list(describe_not_taken(not_taken)) == []

@@ -14,7 +14,7 @@ from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto,
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # Settings of folders that are dumped, and counted in digests, only where a job sets them: datasets and run folders of
 # versions that did not know them stay those of the same jobs.
-OPTIONAL = ("include", "exclude", "label_from", "synthetic", "intensity")
+OPTIONAL = ("include", "exclude", "label_from", "synthetic", "intensity", "pages")
 
 
 _MAX_UNMATCHED = 0.05
@@ -54,6 +54,12 @@ class DataConfig(Section):
         (),
         exclude_if=is_empty,
         description="files that match one of these patterns are not taken, such as '*_mask.tif'",
+    )
+    pages: Literal["first", "all"] = Field(
+        "first",
+        exclude_if=lambda pages: pages == "first",
+        description="what is taken of a file with several pages (a TIFF stack, an animated PNG, GIF or WebP): 'first', "
+        "the others are counted; 'all': every page is a slice, and they stay in one split",
     )
     label_from: Literal["auto", "parent", "none"] | Annotated[int, Field(ge=1, le=100)] = Field(
         "auto",

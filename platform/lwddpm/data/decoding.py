@@ -12,7 +12,8 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from lwddpm.data.high_depth import (
     open_tiff,
     read_deep_colour,
     read_tiff_page,
+    tiff_pages,
 )
 from lwddpm.data.intensity import Intensity, Samples, to_grey, value_range
 from lwddpm.data.sources import UnusableFile
@@ -66,7 +68,8 @@ def decode(
         path: the file.
         max_pixels: larger pictures are refused unread.
         intensity: how numbers of more than 8 bits become grey, see `data.intensity`.
-        page: number of the page, from 0; None for the first, and to count them.
+        page: number of the page, from 0; None for the first, and to count them. Pages share one range of values, from
+            the lowest to the highest of their percentiles (or values), as slices of one scan should.
 
     Returns:
         The picture, and the number of pages (1 where they were not counted).
@@ -77,7 +80,11 @@ def decode(
     with _saying_what_is_wrong(path, max_pixels):
         picture, orientation, num_pages = _read_page(path, max_pixels, page)
         if isinstance(picture, Samples):
-            picture = to_grey(picture, *value_range(picture, intensity))
+            low, high = value_range(picture, intensity)
+            if page is not None and not isinstance(intensity, tuple):
+                status = path.stat()
+                low, high = _range_of_all_pages(path, status.st_size, status.st_mtime_ns, max_pixels, intensity)
+            picture = to_grey(picture, low, high)
         return picture.transpose(TURNS[orientation]) if orientation in TURNS else picture, num_pages
 
 
@@ -123,8 +130,37 @@ def _read_page(path: Path, max_pixels: int, page: int | None) -> Page:
         return Page(picture, turned, num_pages)
 
 
+@lru_cache(maxsize=4)  # the slices of a file are read one after the other
+def _range_of_all_pages(path: Path, size: int, time: int, max_pixels: int, intensity: Intensity) -> tuple[float, float]:
+    """The range of values that the pages of a file share; `size` and `time` tell an earlier file of that name apart."""
+    ranges = []
+    for page in picture_pages(path, size, time):
+        with suppress(UnusableFile), _saying_what_is_wrong(path, max_pixels):
+            picture = _read_page(path, max_pixels, page).picture
+            if isinstance(picture, Samples):
+                ranges.append(value_range(picture, intensity))
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+@lru_cache(maxsize=100_000)  # a source is scanned several times
+def picture_pages(path: Path, size: int, time: int) -> tuple[int, ...]:
+    """Numbers of the pages of a file that are pictures, from 0; the first where they cannot be told.
+
+    Args:
+        path: the file.
+        size, time: its size and time, which tell an earlier file of that name apart.
+    """
+    with suppress(Exception), _pillow_limit(None):  # reading the file says what is wrong with it
+        with open_tiff(path) as tiff:
+            if tiff is not None:
+                return tuple(tiff_pages(tiff))
+        with Image.open(path) as image:
+            return tuple(range(_num_frames(image)))
+    return (0,)
+
+
 def _num_frames(image: Image.Image) -> int:
-    """Pages of a file that Pillow has read the first of; the layers of a Photoshop file make one picture."""
+    """Pages of a file that Pillow has opened; the layers of a Photoshop file make one picture."""
     try:
         return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)
     except Exception:  # a later page is damaged
@@ -173,7 +209,7 @@ def _bright_box(luma: Image.Image) -> tuple[int, int, int, int]:
 
 
 @contextmanager
-def _pillow_limit(max_pixels: int) -> Iterator[None]:
+def _pillow_limit(max_pixels: int | None) -> Iterator[None]:
     """Let Pillow refuse what `max_pixels` refuses, rather than its own limit, and keep its warnings to itself."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
     try:

@@ -79,7 +79,8 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
             labels = _labels(usable, subjects, source, data)
-            grouping = group_slices(usable, labels, subjects, staging)
+            volumes = [source.volume(slice_.name) for slice_ in usable]
+            grouping = group_slices(usable, labels, subjects, volumes, staging)
             rows = [
                 Row(label, int(group), subject, slice_.name)
                 for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)
@@ -98,6 +99,9 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 rejected=rejected,
                 duplicates=grouping.summary,
                 without_subject=without_subject,
+                not_taken=source.not_taken().model_copy(
+                    update={"pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left}}
+                ),
                 nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
@@ -151,16 +155,17 @@ def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str])
     """
     if not data.subject_pattern or data.source == PHANTOM:
         return 0
-    unmatched = [_as_utf8(name) for name in names if not source.subject_id(name)]
+    files = list(dict.fromkeys(source.volume(name) or name for name in names))
+    unmatched = [_as_utf8(name) for name in files if not source.subject_id(name)]
     pattern = f"data.subject_pattern: {data.subject_pattern!r}"
-    if len(unmatched) == len(names):
+    if len(unmatched) == len(files):
         raise DataError(
-            f"{pattern} matches none of {len(names)} files, such as {unmatched[0]}; "
+            f"{pattern} matches none of {len(files)} files, such as {unmatched[0]}; "
             "write it for paths relative to data.source"
         )
-    if len(unmatched) > data.max_unmatched_fraction * len(names):
+    if len(unmatched) > data.max_unmatched_fraction * len(files):
         raise DataError(
-            f"{pattern} does not match {len(unmatched)} of {len(names)} files, more than data.max_unmatched_fraction = "
+            f"{pattern} does not match {len(unmatched)} of {len(files)} files, more than data.max_unmatched_fraction = "
             f"{data.max_unmatched_fraction} allows, such as {', '.join(unmatched[:3])}; widen the pattern, or raise "
             "data.max_unmatched_fraction if each of them shows a subject of its own"
         )

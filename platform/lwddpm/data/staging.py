@@ -48,6 +48,7 @@ class StagedSlice:
     hashes: bytes = b""
     blank: bool = False
     nearly_empty: bool = False
+    pages_left: int = 0
     reason: str | None = None
 
 
@@ -58,11 +59,11 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     staged: list[StagedSlice] = []
     for _, name in chunk:
         try:
-            image, pixels_sha256 = source.read(name)
+            image, pixels_sha256, pages_left = source.read(name)
         except UnusableFile as error:
             staged.append(StagedSlice(name, number, reason=str(error)))
         else:
-            staged.append(StagedSlice(name, number, position=len(images), pixels_sha256=pixels_sha256))
+            staged.append(StagedSlice(name, number, len(images), pixels_sha256, pages_left=pages_left))
             images.append(image)
     if images:
         stack = np.stack(images)
