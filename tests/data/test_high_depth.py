@@ -145,6 +145,32 @@ def test_jpeg_2000(tmp_path):
         encoded = imagecodecs.jpeg2k_encode(values.astype(np.uint16), level=0, codecformat="jp2")
         (tmp_path / f"{name}.jp2").write_bytes(encoded)
         np.testing.assert_allclose(read(tmp_path / f"{name}.jp2"), EXPECTED, atol=0.501)
+        np.testing.assert_allclose(read(tmp_path / f"{name}.jp2", (0.0, 8190.0)), EXPECTED / 2, atol=0.501)
+
+
+@pytest.mark.parametrize("largest", [4095, 65535])
+def test_portable_maps_are_read_in_the_units_of_the_file(tmp_path, largest):
+    for name, kind, values in (("a.pgm", "P5", RAMP), ("a.ppm", "P6", np.dstack([RAMP] * 3))):
+        (tmp_path / name).write_bytes(f"{kind}\n50 40\n{largest}\n".encode() + values.astype(">u2").tobytes())
+        np.testing.assert_allclose(read(tmp_path / name), EXPECTED, atol=0.501)
+        np.testing.assert_allclose(read(tmp_path / name, (0.0, 8190.0)), EXPECTED / 2, atol=0.501)
+    (tmp_path / "cut.ppm").write_bytes((tmp_path / "a.ppm").read_bytes()[:5000])
+    with pytest.raises(UnusableFile, match="damaged or truncated"):
+        decode(tmp_path / "cut.ppm", LIMIT)
+
+
+def test_fits_of_sixteen_bits_has_a_sign(tmp_path):
+    cards = ["SIMPLE  = T", "BITPIX  = 16", "NAXIS   = 2", "NAXIS1  = 50", "NAXIS2  = 40", "END"]
+    header = "".join(f"{card:80}" for card in cards).ljust(2880).encode()
+    values = (RAMP - 2000).astype(">i2")
+    (tmp_path / "a.fits").write_bytes(header + values[::-1].tobytes() + bytes(2880 - values.nbytes % 2880))
+    np.testing.assert_allclose(read(tmp_path / "a.fits"), EXPECTED, atol=0.501)
+
+
+def test_a_page_of_too_many_numbers_is_refused_unread(tmp_path):
+    tifffile.imwrite(tmp_path / "bomb.tif", np.zeros((10, 10, 900), np.uint16), planarconfig="contig")
+    with pytest.raises(UnusableFile, match="90,000 numbers in one page"):
+        decode(tmp_path / "bomb.tif", 100)
 
 
 def test_deep_files_that_cannot_be_read_say_why(tmp_path):
@@ -161,3 +187,23 @@ def test_deep_files_that_cannot_be_read_say_why(tmp_path):
     write_tiff(tmp_path / "large.tif", RAMP.astype(np.float64), 3)
     with pytest.raises(UnusableFile, match=r"50 x 40: more pixels than data\.max_pixels = 1999"):
         decode(tmp_path / "large.tif", 1999)
+
+
+def test_damaged_bytes_are_a_reason_and_never_another_error(tmp_path):
+    random = np.random.default_rng(0)
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([RAMP] * 3).astype(np.uint16), compression="lzw", photometric=1)
+    tifffile.imwrite(tmp_path / "b.tif", RAMP.astype(np.float64), compression="deflate", tile=(16, 16))
+    write_png(tmp_path / "c.png", np.dstack([RAMP] * 3), 2)
+    reasons = set()
+    for name in ("a.tif", "b.tif", "c.png"):
+        whole = (tmp_path / name).read_bytes()
+        for _ in range(100):
+            damaged = bytearray(whole)
+            for place in random.integers(0, min(len(whole), random.choice([300, len(whole)])), 5):
+                damaged[place] = random.integers(256)
+            (tmp_path / name).write_bytes(damaged)
+            try:
+                decode(tmp_path / name, LIMIT)
+            except UnusableFile as error:
+                reasons.add(str(error))
+    assert len(reasons) > 10

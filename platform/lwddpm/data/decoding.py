@@ -26,7 +26,7 @@ from lwddpm.data.high_depth import (
     is_8_bit,
     num_tiff_pictures,
     open_tiff,
-    read_deep_colour,
+    read_deep_pixels,
     read_tiff_page,
     tiff_pages,
 )
@@ -119,7 +119,7 @@ def _read_page(path: Path, max_pixels: int, page: int | None) -> Page:
             image.seek(page)
         check_size(image.width, image.height, max_pixels)
         turned = image.getexif().get(ORIENTATION, 1)
-        picture: Image.Image | Samples | None = read_deep_colour(path, image)
+        picture: Image.Image | Samples | None = read_deep_pixels(path, image)
         if picture is None:
             image.draft("L", None)  # JPEG: leave the colour planes undecoded; convert("L") gives the same but rounding
             image.load()

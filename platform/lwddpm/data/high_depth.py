@@ -1,17 +1,18 @@
-"""What Pillow cannot read, or reads the upper or lower 8 bits of: TIFF of any depth, 16-bit colour.
+"""What Pillow cannot read, rescales, or reads the upper or lower 8 bits of: TIFF of any depth, 16-bit colour.
 
 Depth, sign and photometric sense are what the file says. TIFF is read by tifffile, with imagecodecs for compressed
-ones; the colours of PNG and JPEG 2000 by imagecodecs.
+ones; colour of PNG and all of JPEG 2000 by imagecodecs.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import ImageFile
 
 from lwddpm.data.intensity import Samples, samples_of
 from lwddpm.data.sources import UnusableFile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 ORIENTATION = 0x0112  # the EXIF tag, and TIFF's
+MAX_CHANNELS = 8  # of a pixel, and planes of a volumetric page: more than that is no picture but a bomb
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2  # TIFF's ExtraSamples; others are no opacity
 
 
@@ -76,6 +78,9 @@ def read_tiff_page(page: "tifffile.TiffPage", max_pixels: int) -> tuple[Samples,
     import tifffile
 
     check_size(page.imagewidth, page.imagelength, max_pixels)
+    if page.size > MAX_CHANNELS * max_pixels:
+        most = f"{MAX_CHANNELS} times data.max_pixels = {max_pixels}"
+        raise UnusableFile(f"{page.size:,} numbers in one page: more than {most}")
     photometric = tifffile.PHOTOMETRIC(page.photometric)
     num_colours = 3 if photometric == tifffile.PHOTOMETRIC.RGB else 1
     known = (tifffile.PHOTOMETRIC.MINISWHITE, tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
@@ -99,24 +104,50 @@ def read_tiff_page(page: "tifffile.TiffPage", max_pixels: int) -> tuple[Samples,
     return samples._replace(low_is_white=photometric == tifffile.PHOTOMETRIC.MINISWHITE), orientation
 
 
-def read_deep_colour(path: Path, image: Image.Image) -> Samples | None:
-    """The numbers of a PNG or JPEG 2000 that Pillow would cut to 8 bits; None for all others."""
-    if image.mode in ("I;16", "I", "F", "L", "P", "1") or image.format not in ("PNG", "JPEG2000"):
-        return None
-    with path.open("rb") as file:
-        if image.format == "PNG":
-            if file.read(25)[24:] != b"\x10":  # the bit depth in IHDR
-                return None
-        elif _jpeg2000_depth(file.read(1 << 16)) <= 8:
-            return None
-    import imagecodecs
+def read_deep_pixels(path: Path, image: ImageFile.ImageFile) -> Samples | None:
+    """The numbers of a picture that Pillow has opened and would cut to 8 bits or rescale; None for all others."""
+    match image.format:
+        case "PNG" if image.mode in ("LA", "RGB", "RGBA"):
+            return _read_deep_png(path, image)
+        case "JPEG2000":
+            content = path.read_bytes()
+            return _by_imagecodecs("jpeg2k_decode", content) if _jpeg2000_depth(content) > 8 else None
+        case "PPM":
+            return _read_deep_pnm(path, image)
+        case "FITS" if image.mode == "I;16":  # they have a sign
+            return Samples(np.asarray(image).astype(np.int16).astype(np.float64))
+    return None
 
+
+def _read_deep_png(path: Path, image: ImageFile.ImageFile) -> Samples | None:
+    with path.open("rb") as file:
+        if file.read(25)[24:] != b"\x10":  # the bit depth in IHDR
+            return None
     if getattr(image, "n_frames", 1) > 1:
         raise UnusableFile("an animation of more than 8 bits is not read; save its frames one by one")
-    decode = imagecodecs.png_decode if image.format == "PNG" else imagecodecs.jpeg2k_decode
-    channels = decode(path.read_bytes())
+    return _by_imagecodecs("png_decode", path.read_bytes())
+
+
+def _by_imagecodecs(decoder: str, content: bytes) -> Samples:
+    import imagecodecs
+
+    decoded: np.ndarray = getattr(imagecodecs, decoder)(content)
+    channels = decoded if decoded.ndim == 3 else decoded[..., None]
     num_colours = 3 if channels.shape[-1] >= 3 else 1
     return samples_of(channels, num_colours, alpha=num_colours if channels.shape[-1] > num_colours else None)
+
+
+def _read_deep_pnm(path: Path, image: ImageFile.ImageFile) -> Samples | None:
+    """PGM and PPM of two bytes a number; Pillow rescales them by the largest one that the header allows."""
+    codec, _, offset, args = image.tile[0]
+    largest = args[1] if codec == "ppm" and isinstance(args, tuple) else 65535 if args == "I;16B" else 0
+    if largest <= 255:
+        return None
+    shape = image.height, image.width, 3 if image.mode == "RGB" else 1
+    with path.open("rb") as file:
+        file.seek(offset)
+        numbers = np.fromfile(file, ">u2", count=math.prod(shape))
+    return samples_of(numbers.reshape(shape), shape[2])
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -125,10 +156,10 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnusableFile(f"{width} x {height}: more pixels than data.max_pixels = {max_pixels}")
 
 
-def _jpeg2000_depth(start: bytes) -> int:
-    """Bits of the deepest channel, from the codestream's SIZ marker; 8 where it is further behind."""
-    sizes = start.find(b"\xff\x4f\xff\x51")
-    if sizes < 0 or len(start) < sizes + 43:
+def _jpeg2000_depth(content: bytes) -> int:
+    """Bits of the deepest channel, from the codestream's SIZ marker; 8 where there is none."""
+    sizes = content.find(b"\xff\x4f\xff\x51")
+    if sizes < 0 or len(content) < sizes + 43:
         return 8
-    num = int.from_bytes(start[sizes + 40 : sizes + 42], "big")
-    return max((depth & 0x7F) + 1 for depth in start[sizes + 42 : sizes + 42 + 3 * num : 3])
+    num = int.from_bytes(content[sizes + 40 : sizes + 42], "big")
+    return max((depth & 0x7F) + 1 for depth in content[sizes + 42 : sizes + 42 + 3 * num : 3])
