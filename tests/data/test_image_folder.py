@@ -326,3 +326,22 @@ def test_nothing_is_said_where_all_is_taken(tmp_path):
     not_taken = open_image_folder(DataConfig(source=str(tmp_path))).not_taken()
     assert not_taken == NotTaken()
     assert list(describe_not_taken(not_taken)) == []
+
+
+def test_datasets_of_deep_files_by_version_0_1_are_not_taken(tmp_path):
+    """It took other values for black and white, and the upper 8 bits of colour."""
+    for folder, dtype in (("deep", np.uint16), ("shallow", np.uint8)):
+        for i in range(4):
+            values = np.random.default_rng(i).integers(0, 256, (40, 40)).astype(dtype)
+            (tmp_path / folder / "a").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / folder / "a" / f"{i}.png")
+        data = DataConfig(source=str(tmp_path / folder), path=str(tmp_path / f"{folder}.data"), image_size=16)
+        path = tmp_path / f"{folder}.data" / "dataset.json"
+        prepare_dataset(data, serial)
+        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    assert prepare_dataset(data, None).manifest.schema_version == 1
+    assert prepare_dataset(data.model_copy(update={"intensity": "full"}), None).manifest.schema_version == 1
+    deep = DataConfig(source=str(tmp_path / "deep"), path=str(tmp_path / "deep.data"), image_size=16)
+    with pytest.raises(DataError, match=r"read files of more than 8 bits, such as a/0\.png, otherwise; set another"):
+        prepare_dataset(deep, None)
+    assert prepare_dataset(deep, serial, fresh=True).manifest.schema_version == 2

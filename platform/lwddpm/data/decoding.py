@@ -23,6 +23,7 @@ from PIL import Image, ImageChops, UnidentifiedImageError
 from lwddpm.data.high_depth import (
     ORIENTATION,
     check_size,
+    has_deep_colour,
     is_8_bit,
     num_tiff_pictures,
     open_tiff,
@@ -140,6 +141,17 @@ def _range_of_all_pages(path: Path, size: int, time: int, max_pixels: int, inten
             if isinstance(picture, Samples):
                 ranges.append(value_range(picture, intensity))
     return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def is_deep(path: Path) -> bool:
+    """Whether a file has more than 8 bits, signs or fractions, as far as its header tells."""
+    with suppress(Exception), _pillow_limit(None):
+        with open_tiff(path) as tiff:
+            if tiff is not None:
+                return not is_8_bit(tiff.pages[0].aspage())
+        with Image.open(path) as image:
+            return image.mode in ("I", "F") or image.mode.startswith("I;16") or has_deep_colour(path, image)
+    return False
 
 
 @lru_cache(maxsize=100_000)  # a source is scanned several times

@@ -119,10 +119,22 @@ def read_deep_pixels(path: Path, image: ImageFile.ImageFile) -> Samples | None:
     return None
 
 
+def has_deep_colour(path: Path, image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow shows a PNG, JPEG 2000 or PPM in a mode of 8 bits that has more."""
+    match image.format:
+        case "PNG":
+            with path.open("rb") as file:
+                return file.read(25)[24:] == b"\x10"  # the bit depth in IHDR
+        case "JPEG2000":
+            return _jpeg2000_depth(path.read_bytes()) > 8
+        case "PPM":
+            return _largest_number(image) > 255
+    return False
+
+
 def _read_deep_png(path: Path, image: ImageFile.ImageFile) -> Samples | None:
-    with path.open("rb") as file:
-        if file.read(25)[24:] != b"\x10":  # the bit depth in IHDR
-            return None
+    if not has_deep_colour(path, image):
+        return None
     if getattr(image, "n_frames", 1) > 1:
         raise UnusableFile("an animation of more than 8 bits is not read; save its frames one by one")
     return _by_imagecodecs("png_decode", path.read_bytes())
@@ -139,15 +151,21 @@ def _by_imagecodecs(decoder: str, content: bytes) -> Samples:
 
 def _read_deep_pnm(path: Path, image: ImageFile.ImageFile) -> Samples | None:
     """PGM and PPM of two bytes a number; Pillow rescales them by the largest one that the header allows."""
-    codec, _, offset, args = image.tile[0]
-    largest = args[1] if codec == "ppm" and isinstance(args, tuple) else 65535 if args == "I;16B" else 0
-    if largest <= 255:
+    if _largest_number(image) <= 255:
         return None
     shape = image.height, image.width, 3 if image.mode == "RGB" else 1
     with path.open("rb") as file:
-        file.seek(offset)
+        file.seek(image.tile[0].offset)
         numbers = np.fromfile(file, ">u2", count=math.prod(shape))
     return samples_of(numbers.reshape(shape), shape[2])
+
+
+def _largest_number(image: ImageFile.ImageFile) -> int:
+    """What the header of a binary PGM or PPM allows; 0 for other kinds, which Pillow reads as they are."""
+    codec, _, _, args = image.tile[0]
+    if codec == "ppm" and isinstance(args, tuple):
+        return int(args[1])
+    return 65535 if args == "I;16B" else 0
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -3,13 +3,14 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import class_level
-from lwddpm.data.decoding import decode, picture_pages, resample
+from lwddpm.data.decoding import decode, is_deep, picture_pages, resample
 from lwddpm.data.folder_walk import (
     DATASET,
     OUTPUT,
@@ -108,6 +109,18 @@ class ImageFolder:
         digest.update(luma.tobytes())
         image = resample(luma, self.image_size, self.fit, self.crop_background)
         return Slice(image, digest.digest(), pages_left=num_pages - 1)
+
+    def first_deep(self, names: Sequence[str]) -> str | None:
+        """The first slice with more than 8 bits, signs or fractions, or None; looks at headers alone."""
+        shallow = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+        return next(
+            (
+                name
+                for name in names
+                if not name.lower().endswith(shallow) and is_deep(Path(self.root, name.partition(PAGE)[0]))
+            ),
+            None,
+        )
 
     def label(self, name: str) -> str:
         folders = name.partition(PAGE)[0].split("/")[:-1]

@@ -10,7 +10,7 @@ from lwddpm.config.data import OPTIONAL
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
-SCHEMA_VERSION = 2  # 2 adds what has a default below
+SCHEMA_VERSION = 2  # 2 adds what has a default below; files of more than 8 bits became other pixels with 1
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 SPLITS = ("train", "validation", "test")
 MANIFEST = "dataset.json"
@@ -178,6 +178,8 @@ def check_settings(manifest: Manifest, data: DataConfig) -> None:
         DataError: names the first setting that differs, or is not known.
     """
     prepared, wanted = manifest.settings, data.content_settings()
+    if manifest.schema_version == 1:  # 0.1.0 did not know it; the caller looks whether it matters
+        wanted.pop("intensity", None)
     for key in OPTIONAL:  # a version that does not know them does as their defaults say
         default = DataConfig.model_fields[key].get_default()
         if key in prepared or key in wanted:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.grouping import Grouping, group_slices
-from lwddpm.data.image_folder import UNLABELLED, open_image_folder
+from lwddpm.data.image_folder import UNLABELLED, ImageFolder, open_image_folder
 from lwddpm.data.location import Location, locate
 from lwddpm.data.manifest import (
     OTHER_DATASET,
@@ -184,7 +184,7 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
         return None
     check_settings(manifest, data)
     try:
-        _, _, fingerprint = scan(data)
+        source, names, fingerprint = scan(data)
     except DataError:
         if manifest.source == data.source:  # the source has been removed since; the dataset is all one needs
             return Dataset(path, manifest)
@@ -193,6 +193,11 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
         raise DataError(
             f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; "
             f"{OTHER_DATASET}"
+        )
+    if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(names)):
+        raise DataError(
+            f"data.path: {path}: was prepared by version 0.1 of lwddpm, which read files of more than 8 bits, such as "
+            f"{deep}, otherwise; {OTHER_DATASET}"
         )
     return Dataset(path, manifest)
 
