@@ -154,6 +154,23 @@ def test_slices_behind_one_page_are_counted_and_refused_rather_than_lost(tmp_pat
             source.read(name)
 
 
+def test_what_is_damaged_behind_the_first_page_costs_no_slice(tmp_path):
+    page = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+    pillow(tmp_path / "a.tif", [page, page])
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        second = tiff.pages[1].offset
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    content[second : second + 40] = b"\xff" * 40
+    (tmp_path / "a.tif").write_bytes(content)
+    tifffile.imwrite(tmp_path / "b.tif", page, description="<OME broken", metadata=None)
+    for name in ("a.tif", "b.tif"):
+        taken = open_source(DataConfig(source=str(tmp_path), image_size=SIZE)).read(name)
+        np.testing.assert_array_equal(taken.image, page)
+        assert taken.pages_left == 0
+    with pytest.raises(UnusableFile, match="damaged or truncated"):
+        open_source(DataConfig(source=str(tmp_path), image_size=SIZE, pages="all")).read("a.tif")
+
+
 def test_damaged_pages_are_rejected_one_by_one(tmp_path):
     stack = np.random.default_rng(0).integers(0, 4096, (20, SIZE, SIZE)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", stack, compression="deflate")

@@ -90,7 +90,7 @@ def decode(
 
 
 @contextmanager
-def _saying_what_is_wrong(path: Path, max_pixels: int) -> Iterator[None]:
+def _saying_what_is_wrong(path: Path, max_pixels: int | None) -> Iterator[None]:
     """What decoders raise becomes an UnusableFile with the reason; Pillow refuses what `max_pixels` refuses."""
     try:
         with _pillow_limit(max_pixels):
@@ -127,7 +127,10 @@ def _read_page(path: Path, max_pixels: int, page: int | None) -> Page:
             turned = image.getexif().get(ORIENTATION, 1) if turned != 1 else 1  # loading a TIFF turns it
             picture = _samples_or_luma(image)
         if num_pages is None:
-            num_pages = _num_frames(image) if page is None else 1
+            num_pages = 1
+            if page is None:
+                with suppress(Exception):  # a later page is damaged
+                    num_pages = _num_frames(image)
         return Page(picture, turned, num_pages)
 
 
@@ -156,27 +159,35 @@ def is_deep(path: Path) -> bool:
 
 @lru_cache(maxsize=100_000)  # a source is scanned several times
 def picture_pages(path: Path, size: int, time: int) -> tuple[int, ...]:
-    """Numbers of the pages of a file that are pictures, from 0; the first where they cannot be told.
+    """Numbers of the pages of a file that are pictures, from 0; the first where `list_pages` says what is wrong.
 
     Args:
         path: the file.
         size, time: its size and time, which tell an earlier file of that name apart.
     """
-    with suppress(Exception), _pillow_limit(None):  # reading the file says what is wrong with it
+    try:
+        return list_pages(path)
+    except UnusableFile:
+        return (0,)
+
+
+def list_pages(path: Path) -> tuple[int, ...]:
+    """Numbers of the pages of a file that are pictures, from 0.
+
+    Raises:
+        UnusableFile: the file is no image, unreadable, or damaged behind its first page.
+    """
+    with _saying_what_is_wrong(path, None):
         with open_tiff(path) as tiff:
             if tiff is not None:
                 return tuple(tiff_pages(tiff))
         with Image.open(path) as image:
             return tuple(range(_num_frames(image)))
-    return (0,)
 
 
 def _num_frames(image: Image.Image) -> int:
     """Pages of a file that Pillow has opened; the layers of a Photoshop file make one picture."""
-    try:
-        return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)
-    except Exception:  # a later page is damaged
-        return 1
+    return 1 if image.format == "PSD" else getattr(image, "n_frames", 1)
 
 
 def _samples_or_luma(image: Image.Image) -> Image.Image | Samples:

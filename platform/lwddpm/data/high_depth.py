@@ -58,10 +58,15 @@ def tiff_pages(tiff: "tifffile.TiffFile") -> list[int]:
 
 
 def num_tiff_pictures(tiff: "tifffile.TiffFile") -> int:
-    """Number of pictures, with those of volumes that are written as one page."""
-    depths = [tiff.pages[page].aspage().imagedepth for page in tiff_pages(tiff)]
-    described = tiff.series[0].size // tiff.pages[0].size if len(tiff.pages) == 1 else 1  # ImageJ's above 4 GiB
-    return max(sum(depths), described)
+    """Number of pictures, with those of volumes that are written as one page; 1 where the file is damaged behind it."""
+    try:
+        depths = [tiff.pages[page].aspage().imagedepth for page in tiff_pages(tiff)]
+        described = 1
+        if len(depths) == 1 and tiff.pages[0].aspage().description:  # ImageJ's above 4 GiB
+            described = tiff.series[0].size // tiff.pages[0].size
+        return max(sum(depths), described)
+    except Exception:
+        return 1
 
 
 def is_8_bit(page: "tifffile.TiffPage") -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import class_level
-from lwddpm.data.decoding import decode, is_deep, picture_pages, resample
+from lwddpm.data.decoding import decode, is_deep, list_pages, picture_pages, resample
 from lwddpm.data.folder_walk import (
     DATASET,
     OUTPUT,
@@ -103,6 +103,8 @@ class ImageFolder:
             if os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it also answers where the path is too long)
                 raise UnusableFile("a folder that cannot be listed; check its access") from None
             raise
+        if self.pages == "all" and not number:
+            list_pages(path)  # none of its pages is lost without a word
         if num_pages > 1 and self.pages == "all":
             raise UnusableFile(f"{num_pages} slices in one page; save each as a page of its own")
         digest = hashlib.sha256(b"%d %d " % luma.size)
