@@ -1,4 +1,4 @@
-"""Datasets: what is in them by class and split, what was rejected and why, which slices are the same picture."""
+"""Datasets: what is in them by class and split, what stands out, what was rejected and why, which slices are copies."""
 
 import re
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from lwddpm.data.manifest import SPLITS, Manifest, read_manifest
+from lwddpm.data.remarks import remarks
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import DataError
 from lwddpm_board.pages import render
@@ -69,7 +70,8 @@ def dataset_page(
     groups = duplicate_groups(dataset)
     start = (group_page - 1) * _GROUPS
     return render(
-        request, "dataset.html", dataset=dataset, manifest=dataset.manifest, splits=SPLITS, slices=slices,
+        request, "dataset.html", dataset=dataset, manifest=dataset.manifest, remarks=remarks(dataset.manifest),
+        splits=SPLITS, slices=slices,
         chosen={"split": split, "label": label, "page": page, "group_page": group_page},
         pages=max(1, -(-len(chosen) // SHEET)), num_chosen=len(chosen), num_groups=len(groups),
         groups=[_group(dataset, *group) for group in groups[start : start + _GROUPS]],

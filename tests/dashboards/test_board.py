@@ -14,6 +14,8 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Request as PageRequest
 
+from lwddpm.data.manifest import read_manifest
+from lwddpm.data.remarks import remarks
 from lwddpm.search.ranking import importance, pareto_front, ranking
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
@@ -291,6 +293,10 @@ def test_a_dataset_shows_its_slices_copies_and_rejected_files(page: Page, world:
     assert _tile(page, "exact copies") == "4"
     assert _tile(page, "label conflicts") == "1"
     expect(page.get_by_text("labels disagree")).to_have_count(1)
+    manifest = read_manifest(str(world.folder / "dataset"))
+    assert manifest is not None
+    assert page.locator(".remarks li").all_inner_texts() == remarks(manifest)
+    assert re.search("left behind by systems: what is in .*a-long-name", page.locator(".remarks li").first.inner_text())
     expect(page.get_by_role("row", name=world.rejected)).to_contain_text("not an image")
     sheet = page.locator("#page .sheet img")
     expect(sheet).to_have_count(int(page.locator(".counts tbody tr").last.locator("td").first.inner_text()))

@@ -84,7 +84,7 @@ def build_world(folder: Path) -> World:
 
 
 def _source(root: Path) -> str:
-    """40 slices in class folders, with copies, a mirrored one, a copy under another label and a broken file."""
+    """40 slices in class folders, with copies, a mirrored one, one of another label, a broken file, a system folder."""
     for index in range(40):
         path = root / LABELS[index % 4] / f"{index:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +93,7 @@ def _source(root: Path) -> str:
         image = Image.open(root / LABELS[0] / f"{index:03d}.png")
         image.save(root / LABELS[0] / f"copy-{index:03d}.png")
     Image.open(root / LABELS[1] / "001.png").save(root / LABELS[2] / "disputed.png")
+    (root / LABELS[0] / ("a-long-name-without-a-space-" * 7) / "@eaDir").mkdir(parents=True)
     (root / LABELS[3] / "broken.png").write_bytes(b"not an image")
     return f"{LABELS[3]}/broken.png"
 

@@ -14,8 +14,8 @@ PIXELS = np.asarray(Image.fromarray(skimage_data.camera()).resize((96, 64)))
 LIMIT = 64_000_000
 
 
-def read(path, limit=LIMIT):
-    return np.asarray(decode(path, limit))
+def read(path, intensity="percentiles"):
+    return np.asarray(decode(path, LIMIT, intensity)[0])
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.bmp", "a.gif", "a.webp"])
@@ -38,14 +38,14 @@ def test_twelve_bits_in_sixteen_use_the_whole_range(tmp_path, suffix):
     values = RNG.integers(0, 4096, (40, 50), dtype=np.uint16)
     values[0, :2] = 0, 4095
     Image.fromarray(values).save(tmp_path / f"a.{suffix}")
-    np.testing.assert_allclose(read(tmp_path / f"a.{suffix}"), values * (255 / 4095), atol=0.501)
+    np.testing.assert_allclose(read(tmp_path / f"a.{suffix}", "full"), values * (255 / 4095), atol=0.501)
 
 
 def test_float_range_constants_and_nan(tmp_path):
     values = RNG.normal(-5, 3, (20, 30)).astype(np.float32)
     Image.fromarray(values).save(tmp_path / "f.tiff")
     expected = (values - values.min()) / (values.max() - values.min()) * 255
-    np.testing.assert_allclose(read(tmp_path / "f.tiff"), expected, atol=0.51)
+    np.testing.assert_allclose(read(tmp_path / "f.tiff", "full"), expected, atol=0.51)
     Image.fromarray(np.full((8, 8), 1000, np.uint16)).save(tmp_path / "c.png")
     assert not read(tmp_path / "c.png").any()
     values[3, 3] = np.nan
@@ -114,7 +114,7 @@ def test_bad_files_say_why(tmp_path):
             decode(tmp_path / name, LIMIT)
         assert str(tmp_path) not in str(caught.value)
     limit = Image.MAX_IMAGE_PIXELS
-    assert decode(tmp_path / "whole.png", PIXELS.size).size == (96, 64)
+    assert decode(tmp_path / "whole.png", PIXELS.size)[0].size == (96, 64)
     with pytest.raises(UnusableFile, match="max_pixels"):
         decode(tmp_path / "whole.png", PIXELS.size - 1)
     assert limit == Image.MAX_IMAGE_PIXELS

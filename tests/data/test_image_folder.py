@@ -11,7 +11,9 @@ from lwddpm.config import DataConfig
 from lwddpm.config.data import OPTIONAL
 from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.image_folder import open_image_folder
+from lwddpm.data.manifest import NotTaken
 from lwddpm.data.prepare import prepare_dataset
+from lwddpm.data.remarks import describe_not_taken, remarks
 from lwddpm.data.sources import UnusableFile
 from lwddpm.errors import DataError
 from lwddpm.tracking.rundir import write_run_id
@@ -268,3 +270,78 @@ def test_the_folder_that_holds_its_own_dataset_can_be_prepared_again(tmp_path, m
     assert not dataset.manifest.simulated
     with pytest.raises(DataError, match=r"data\.synthetic = True, the job says False"):
         prepare_dataset(data.model_copy(update={"path": "datasets/s"}), None)
+
+
+def test_intensity_of_deep_files_and_a_nearly_empty_slice(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        values = rng.integers(0, 4096, (40, 40), dtype=np.uint16)
+        values[0, 0] = 65535 if i == 3 else 4095  # a hot pixel
+        path = tmp_path / "scans" / "a" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+
+    def prepared(**settings):
+        data = DataConfig(source=str(tmp_path / "scans"), path=str(tmp_path / json.dumps(settings)), **settings)
+        return prepare_dataset(data, serial)
+
+    assert prepared(image_size=16).manifest.nearly_empty == ()
+    full = prepared(image_size=16, intensity="full")
+    assert full.manifest.nearly_empty == ("a/3.png",)
+    assert full.manifest.settings["intensity"] == "full"
+    lines = [line for line in remarks(full.manifest) if "nearly empty" in line]
+    assert lines == [
+        "1 of 10 slices are nearly empty (98 % of their pixels within 24 of 255 grey levels), such as a/3.png"
+    ]
+    window = prepared(image_size=16, intensity=(0, 4095)).images("train")
+    assert window.max() > 200
+    other = DataConfig(source=str(tmp_path / "scans"), path=full.path, image_size=16)
+    with pytest.raises(DataError, match=r"data\.intensity = full, the job says percentiles"):
+        prepare_dataset(other, None)
+
+
+def test_what_is_not_taken_is_counted(tmp_path):
+    make(tmp_path, "a/1.png", "a/1_mask.png", "b/2.png", "b/2_mask.png", "out/d/3.png", "shown/4.png", "shown/grid.png")
+    make(tmp_path, "__MACOSX/a/1.png", "a/@eaDir/1.png", ".git/1.png", "b/.hidden.png", "b/Thumbs.db.png")
+    (tmp_path / "b" / "Thumbs.db.png").rename(tmp_path / "b" / "Thumbs.db")
+    mark(tmp_path / "out" / "d", dataset={"schema_version": 1, "source_fingerprint": "0"})
+    mark(tmp_path / "shown", samples={"synthetic": True})
+    data = DataConfig(source=str(tmp_path), exclude=("*_mask.png",), synthetic=True, path=str(tmp_path / "out" / "e"))
+    source = open_image_folder(data)
+    assert source.scan()[0] == ["a/1.png", "b/2.png", "shown/4.png"]
+    not_taken = source.not_taken()
+    assert not_taken.excluded == 2
+    assert not_taken.system_folders == (".git", "__MACOSX", "a/@eaDir")
+    assert not_taken.system_files == 2
+    assert not_taken.outputs == ("out/d", "shown/grid.png", "shown/samples.json")
+    assert list(describe_not_taken(not_taken)) == [
+        "not taken: 2 files that data.include and data.exclude leave out",
+        "not taken, as hidden or left behind by systems: 2 files and what is in .git, __MACOSX and a/@eaDir",
+        "not taken, as made by lwddpm: out/d, shown/grid.png and shown/samples.json",
+    ]
+
+
+def test_nothing_is_said_where_all_is_taken(tmp_path):
+    make(tmp_path, "a/1.png", "b/2.png")
+    not_taken = open_image_folder(DataConfig(source=str(tmp_path))).not_taken()
+    assert not_taken == NotTaken()
+    assert list(describe_not_taken(not_taken)) == []
+
+
+def test_datasets_of_deep_files_by_version_0_1_are_not_taken(tmp_path):
+    """It took other values for black and white, and the upper 8 bits of colour."""
+    for folder, dtype in (("deep", np.uint16), ("shallow", np.uint8)):
+        for i in range(4):
+            values = np.random.default_rng(i).integers(0, 256, (40, 40)).astype(dtype)
+            (tmp_path / folder / "a").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values).save(tmp_path / folder / "a" / f"{i}.png")
+        data = DataConfig(source=str(tmp_path / folder), path=str(tmp_path / f"{folder}.data"), image_size=16)
+        path = tmp_path / f"{folder}.data" / "dataset.json"
+        prepare_dataset(data, serial)
+        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    assert prepare_dataset(data, None).manifest.schema_version == 1
+    assert prepare_dataset(data.model_copy(update={"intensity": "full"}), None).manifest.schema_version == 1
+    deep = DataConfig(source=str(tmp_path / "deep"), path=str(tmp_path / "deep.data"), image_size=16)
+    with pytest.raises(DataError, match=r"read files of more than 8 bits, such as a/0\.png, otherwise; set another"):
+        prepare_dataset(deep, None)
+    assert prepare_dataset(deep, serial, fresh=True).manifest.schema_version == 2

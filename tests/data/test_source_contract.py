@@ -35,8 +35,25 @@ def _phantoms(folder: Path) -> dict[str, Any]:
     return {"source": "phantom", "phantom_count": 12}
 
 
+def _stacks(folder: Path) -> dict[str, Any]:
+    """Files of 6 pages in two classes, a page of their own in a third."""
+    random = np.random.default_rng(0)
+    for index in range(8):
+        file = folder / "scans" / ("glioma", "no_tumor")[index % 2] / f"{index}.tif"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pages = [Image.fromarray(random.integers(256, size=(40, 50 + index), dtype=np.uint8)) for _ in range(6)]
+        pages[0].save(file, save_all=True, append_images=pages[1:])
+    (folder / "scans" / "single").mkdir()
+    pages[0].rotate(90).save(folder / "scans" / "single" / "0.tif")
+    return {"source": str(folder / "scans"), "pages": "all"}
+
+
 # fills an empty folder and returns the settings of `data` that read it
-SOURCES: dict[str, Callable[[Path], dict[str, Any]]] = {"image folder": _image_folder, "phantoms": _phantoms}
+SOURCES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "image folder": _image_folder,
+    "stacks": _stacks,
+    "phantoms": _phantoms,
+}
 
 
 @pytest.fixture(params=SOURCES)
@@ -74,14 +91,14 @@ def test_a_scan_finds_the_same_sorted_and_unique_names(source: Source, data: Dat
 def test_slices_are_uint8_of_the_size_asked_for_and_the_same_at_every_read(source: Source) -> None:
     names, _ = _readable(source)
     first = [source.read(name) for name in names]
-    for image, pixels_sha256 in first:
+    for image, pixels_sha256, _ in first:
         assert (image.shape, image.dtype) == ((SIZE, SIZE), np.uint8)
         assert len(pixels_sha256) == 32
-    for name, (image, pixels_sha256) in reversed(list(zip(names, first, strict=True))):
+    for name, (image, pixels_sha256, _) in reversed(list(zip(names, first, strict=True))):
         again = source.read(name)
         assert np.array_equal(again.image, image)
         assert again.pixels_sha256 == pixels_sha256
-    assert len({image.tobytes() for image, _ in first}) == len({sha256 for _, sha256 in first})
+    assert len({image.tobytes() for image, _, _ in first}) == len({sha256 for _, sha256, _ in first})
 
 
 def test_another_size_is_the_same_slice(source: Source, data: DataConfig) -> None:
@@ -101,6 +118,9 @@ def test_labels_and_subjects_follow_from_the_name(source: Source, data: DataConf
         assert source.label(name) == other.label(name)
         assert source.subject_id(name) is None or source.subject_id(name)
         assert source.subject_id(name) == other.subject_id(name)
+        assert source.volume(name) is None or source.volume(name)
+        assert source.volume(name) == other.volume(name)
+    assert source.not_taken() == other.not_taken()
 
 
 def test_a_worker_receives_a_source_as_a_few_bytes(source: Source) -> None:
@@ -143,8 +163,9 @@ def test_a_dataset_holds_every_readable_slice_once_and_lists_the_others(source: 
     assert sum(dataset.num(split) for split in ("train", "validation", "test")) == len(readable)
     for name in readable:
         assert np.array_equal(held[name], source.read(name).image)
-    of_subject: dict[str, set[int]] = {}
-    for name in readable:
-        if (subject := source.subject_id(name)) is not None:
-            of_subject.setdefault(subject, set()).add(groups[name])
-    assert all(len(numbers) == 1 for numbers in of_subject.values()), "a subject is in one group"
+    for kind, owner in {"subject": source.subject_id, "volume": source.volume}.items():
+        owned: dict[str, set[int]] = {}
+        for name in readable:
+            if (of := owner(name)) is not None:
+                owned.setdefault(of, set()).add(groups[name])
+        assert all(len(numbers) == 1 for numbers in owned.values()), f"a {kind} is in one group"

@@ -1,5 +1,10 @@
 """What a dry run says of a search; of other jobs the command line's tests ask."""
 
+from pathlib import Path
+
+import pytest
+
+from lwddpm.cli import views
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
 
@@ -18,3 +23,17 @@ def test_a_comparison_lists_its_trainings() -> None:
     assert list(found)[:2] == ["lw_ddpm", "ddpm"]
     assert (found["lw_ddpm"]["parameters"], found["ddpm"]["parameters"]) == (13_341_041, 13_476_081)
     assert {needs["steps"] for label, needs in found.items() if label != "wgan"} == {250 * (800 // 32)}
+
+
+def test_what_is_not_taken_of_a_source_is_said_before_anything_is_prepared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/1.png", "a/1_mask.png", "b/2.png", "__MACOSX/a/1.png"):
+        (tmp_path / "scans" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scans" / name).touch()
+    described = plan(load_job("prepare", ["data.source=scans", "data.exclude=['*_mask.png']"]))
+    assert described["classes"] == {"a": 1, "b": 1}
+    assert (described["not_taken"]["excluded"], described["not_taken"]["system_folders"]) == (1, ["__MACOSX"])
+    views.plan(described)
+    assert "not taken: 1 file that data.include and data.exclude leave out" in capsys.readouterr().out

@@ -61,6 +61,7 @@ def test_a_job_ends_with_a_registered_evaluated_model(finished: tuple[TrainJob, 
     client = connect(job.tracking.uri)
     files = {f.path for folder in ("figures", "evaluation") for f in client.list_artifacts(run.info.run_id, folder)}
     assert files == {
+        "figures/intensities.png",
         "figures/loss.png",
         "figures/real_beside_synthetic.png",
         "figures/denoising.png",

@@ -22,6 +22,12 @@ def plan(result: dict[str, Any]) -> None:
 
         for line in describe_classes(classes):
             console.print(line, markup=False)
+    if not_taken := result.get("not_taken"):
+        from lwddpm.data.manifest import NotTaken
+        from lwddpm.data.remarks import describe_not_taken
+
+        for line in describe_not_taken(NotTaken.model_validate(not_taken)):
+            console.print(line, markup=False)
     if "parameters" not in result:
         return
     known = "" if result["train_slices_known"] else " (expected; exact once the dataset is prepared)"

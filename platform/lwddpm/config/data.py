@@ -14,7 +14,7 @@ from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto,
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # Settings of folders that are dumped, and counted in digests, only where a job sets them: datasets and run folders of
 # versions that did not know them stay those of the same jobs.
-OPTIONAL = ("include", "exclude", "label_from", "synthetic")
+OPTIONAL = ("include", "exclude", "label_from", "synthetic", "intensity", "pages")
 
 
 _MAX_UNMATCHED = 0.05
@@ -55,6 +55,12 @@ class DataConfig(Section):
         exclude_if=is_empty,
         description="files that match one of these patterns are not taken, such as '*_mask.tif'",
     )
+    pages: Literal["first", "all"] = Field(
+        "first",
+        exclude_if=lambda pages: pages == "first",
+        description="what is taken of a file with several pages (a TIFF stack, an animated PNG, GIF or WebP): 'first', "
+        "the others are counted; 'all': every page is a slice, and they stay in one split",
+    )
     label_from: Literal["auto", "parent", "none"] | Annotated[int, Field(ge=1, le=100)] = Field(
         "auto",
         exclude_if=is_auto,
@@ -65,6 +71,13 @@ class DataConfig(Section):
         False,
         exclude_if=is_false,
         description="the images are generated: dataset and models are marked as simulated",
+    )
+    intensity: Literal["percentiles", "full"] | tuple[float, float] = Field(
+        "percentiles",
+        exclude_if=lambda intensity: intensity == "percentiles",
+        description="which values of a file with more than 8 bits, signs or fractions become black and white: "
+        "'percentiles' (0.5 and 99.5 of each slice), 'full' (its lowest and highest), or a window [low, high] in the "
+        "file's units, the same for all slices",
     )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
@@ -77,6 +90,13 @@ class DataConfig(Section):
         if abs(sum(splits) - 1) > 1e-6 or splits[0] <= 0:
             raise RuleBroken("", "train, validation, test must sum to 1 with train > 0", splits)
         return splits
+
+    @field_validator("intensity")
+    @classmethod
+    def _window_is_not_empty(cls, intensity: str | tuple[float, float]) -> str | tuple[float, float]:
+        if isinstance(intensity, tuple) and not intensity[0] < intensity[1]:
+            raise RuleBroken("", "of a window [low, high], low must be below high", list(intensity))
+        return intensity
 
     @field_validator("subject_pattern")
     @classmethod

@@ -17,20 +17,22 @@ MAX_DISTANCE = 16  # bits
 MIN_CORRELATION = 0.9
 PIXELS_PER_BATCH = 1 << 22
 CONTENT_LEVELS = 4  # grey levels of 256: more than what JPEG makes of a uniform slice
+FAINT_LEVELS = 24  # less than the faintest of 3,264 published slices shows (40)
 CONTENT_AREA = 0.02  # share of a slice's pixels: more than a burnt-in letter, less than the smallest slice of a head
 
 
-def are_blank(images: np.ndarray) -> np.ndarray:
+def are_blank(images: np.ndarray, levels: int = CONTENT_LEVELS) -> np.ndarray:
     """Which slices are without content: nearly all their pixels have one grey value.
 
     Args:
         images: uint8 [N, S, S].
+        levels: grey levels by which content differs; with FAINT_LEVELS: which slices are nearly without content.
 
     Returns:
         bool [N].
     """
     median = np.median(images, axis=(1, 2), keepdims=True)
-    differs = np.abs(images.astype(np.float32) - median) > CONTENT_LEVELS
+    differs = np.abs(images.astype(np.float32) - median) > levels
     return differs.mean(axis=(1, 2)) < CONTENT_AREA
 
 

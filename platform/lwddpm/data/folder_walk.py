@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ MARKS = {
     "report.json": ("simulated", REPORT),
     "samples.json": ("synthetic", SAMPLES),
 }
+SYSTEM_FILE, SYSTEM_FOLDER, OUTPUT = "system file", "system folder", "output"  # what is passed over
 BESIDE_SAMPLES = {"grid.png", "samples.json"}
 
 
@@ -42,11 +43,21 @@ def own_output(folder: str | Path, file_names: set[str]) -> str | None:
     return None
 
 
-def walk(root: str, prefix: str = "", parents: frozenset[tuple[int, int]] = frozenset()) -> Iterator[WalkedFile]:
+def walk(
+    root: str,
+    prefix: str = "",
+    parents: frozenset[tuple[int, int]] = frozenset(),
+    pass_over: Callable[[str, str], None] = lambda name, kind: None,
+) -> Iterator[WalkedFile]:
     """Every file below `root`/`prefix`, except clutter and prepared datasets, runs and reports of this platform.
 
     Links are followed, but not in circles. A file or folder that cannot be looked at is yielded like a file, so that
     reading it says why.
+
+    Args:
+        root, prefix: where to look.
+        parents: the folders above, by device and inode.
+        pass_over: is told what is left out, by its path below the root, and of which kind it is.
 
     Raises:
         OSError: `root` itself cannot be listed.
@@ -56,8 +67,12 @@ def walk(root: str, prefix: str = "", parents: frozenset[tuple[int, int]] = froz
         if (here.st_dev, here.st_ino) in parents:
             return
         with os.scandir(f"{root}/{prefix}") as listing:
-            entries = sorted((entry for entry in listing if not is_clutter(entry)), key=lambda entry: entry.name)
-            file_names = {entry.name for entry in entries} | {"dataset.json"}
+            listed = sorted(listing, key=lambda entry: entry.name)
+        entries: list[os.DirEntry[str]] = []
+        clutter: list[os.DirEntry[str]] = []
+        for entry in listed:
+            (clutter if is_clutter(entry) else entries).append(entry)
+        file_names = {entry.name for entry in entries} | {"dataset.json"}
     except OSError:
         if not prefix:
             raise
@@ -65,10 +80,13 @@ def walk(root: str, prefix: str = "", parents: frozenset[tuple[int, int]] = froz
         return
     output = own_output(f"{root}/{prefix}", file_names)
     if output in (DATASET, RUN, REPORT):
+        pass_over(prefix.rstrip("/"), OUTPUT)
         return
+    for entry in clutter:
+        pass_over(f"{prefix}{entry.name}", SYSTEM_FOLDER if is_folder(entry) else SYSTEM_FILE)
     for entry in entries:
         if is_folder(entry):
-            yield from walk(root, f"{prefix}{entry.name}/", parents | {(here.st_dev, here.st_ino)})
+            yield from walk(root, f"{prefix}{entry.name}/", parents | {(here.st_dev, here.st_ino)}, pass_over)
         elif output != SAMPLES or entry.name not in BESIDE_SAMPLES:
             try:
                 if entry.is_file() or entry.is_symlink():
@@ -77,6 +95,8 @@ def walk(root: str, prefix: str = "", parents: frozenset[tuple[int, int]] = froz
                     )
             except OSError:  # a link to itself
                 yield WalkedFile(f"{prefix}{entry.name}", None, output == SAMPLES)
+        else:
+            pass_over(f"{prefix}{entry.name}", OUTPUT)
 
 
 def is_folder(entry: "os.DirEntry[str]") -> bool:

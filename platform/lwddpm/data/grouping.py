@@ -28,15 +28,20 @@ class Grouping:
 
 
 def group_slices(
-    usable: Sequence[StagedSlice], labels: Sequence[str], subjects: Sequence[str | None], staging: Staging
+    usable: Sequence[StagedSlice],
+    labels: Sequence[str],
+    subjects: Sequence[str | None],
+    volumes: Sequence[str | None],
+    staging: Staging,
 ) -> Grouping:
-    """Group copies and slices of one subject, transitively.
+    """Group copies, slices of one subject and slices of one volume, transitively.
 
-    A slice without content is nobody's copy: all black slices are equal, whomever they show. It stays with its subject.
+    A slice without content is nobody's copy: all black slices are equal, whomever they show. It stays with its subject
+    and its volume.
 
     Args:
         usable: the N slices that were decoded.
-        labels, subjects: class and subject of each; None where the subject is not known.
+        labels, subjects, volumes: class, subject and volume of each; None where it is not known or there is none.
         staging: where their pixels lie.
     """
     blank = np.array([slice_.blank for slice_ in usable], dtype=bool)
@@ -49,7 +54,7 @@ def group_slices(
 
     near = np.unique(distinct[verified_pairs(candidate_pairs(hashes), read, staging.image_size)[:, :2]], axis=0)
     pictures = connected_groups(len(usable), exact, near)
-    groups = connected_groups(len(usable), exact, near, equal_links(subjects))
+    groups = connected_groups(len(usable), exact, near, equal_links(subjects), equal_links(volumes))
 
     names = [slice_.name for slice_ in usable]
     label_sets: dict[int, set[str]] = {}
@@ -63,23 +68,30 @@ def group_slices(
         largest_group=int(np.bincount(groups).max()),
         label_conflicts=tuple(tuple(names[i] for i in members) for members in conflicts),
         blank=int(blank.sum()),
-        largest=_largest_group(groups, exact, near, subjects, names),
+        largest=_largest_group(groups, exact, near, subjects, volumes, names),
         subject_links=_subject_links(exact, near, subjects, names),
     )
     return Grouping(groups, np.where(blank, BLANK, pictures), summary)
 
 
 def _largest_group(
-    groups: np.ndarray, exact: np.ndarray, near: np.ndarray, subjects: Sequence[str | None], names: Sequence[str]
+    groups: np.ndarray,
+    exact: np.ndarray,
+    near: np.ndarray,
+    subjects: Sequence[str | None],
+    volumes: Sequence[str | None],
+    names: Sequence[str],
 ) -> LargestGroup:
     largest = np.bincount(groups).argmax()
     members = np.flatnonzero(groups == largest).tolist()
     of_group = [pairs[groups[pairs[:, 0]] == largest] for pairs in (exact, near)]
     pairs = np.concatenate(of_group)
-    between_subjects = [i for i, (one, two) in enumerate(pairs.tolist()) if subjects[one] != subjects[two]]
+    whose = list(zip(subjects, volumes, strict=True))
+    between_subjects = [i for i, (one, two) in enumerate(pairs.tolist()) if whose[one] != whose[two]]
     example = pairs[between_subjects[0] if between_subjects else 0] if len(pairs) else ()
     return LargestGroup(
         subjects=tuple(sorted({subject for i in members if (subject := subjects[i]) is not None})),
+        volumes=tuple(sorted({volume for i in members if (volume := volumes[i]) is not None})),
         exact_copies=len(of_group[0]),
         near_pairs=len(of_group[1]),
         example=tuple(names[i] for i in example),

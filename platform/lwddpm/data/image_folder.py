@@ -3,18 +3,31 @@
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import class_level
-from lwddpm.data.decoding import decode, resample
-from lwddpm.data.folder_walk import DATASET, SAMPLES, is_folder, own_output, walk
+from lwddpm.data.decoding import decode, is_deep, list_pages, picture_pages, resample
+from lwddpm.data.folder_walk import (
+    DATASET,
+    OUTPUT,
+    SAMPLES,
+    SYSTEM_FILE,
+    SYSTEM_FOLDER,
+    is_folder,
+    own_output,
+    walk,
+)
+from lwddpm.data.intensity import Intensity
+from lwddpm.data.manifest import NotTaken
 from lwddpm.data.sources import Slice, UnusableFile
 from lwddpm.errors import DataError
 
 UNLABELLED = "unlabelled"
+PAGE = "//"  # between a file and the number of a page; in no path that a walk finds
 SPLITS_OF_0_1 = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -37,7 +50,9 @@ class ImageFolder:
     exclude: tuple[str, ...]
     simulated: bool
     label_from: str | int
+    intensity: Intensity
     class_level: int = 0  # folders above the class folders, where label_from is "auto"
+    pages: str = "first"
     relabelled: bool = False  # version 0.1 took other folders for the classes: its datasets are not these
 
     def scan(self) -> tuple[list[str], str]:
@@ -51,29 +66,66 @@ class ImageFolder:
                     "is no real slice; name it in data.exclude, or say data.synthetic=true to have the dataset and "
                     "its models marked as simulated"
                 )
-            names.append(name)
             size, time = (status.st_size, status.st_mtime_ns) if status else (0, 0)
+            names += self._slices_of(name, size, time)
             digest.update(f"{name}\0{size}\0{time}\n".encode(errors="surrogateescape"))
         if self.relabelled:
             digest.update(b"classes at level %d" % self.class_level)
-        return names, digest.hexdigest()
+        return sorted(names), digest.hexdigest()
+
+    def _slices_of(self, file: str, size: int, time: int) -> list[str]:
+        """Names of the slices of one file: its own, or with `//` and the number of the page, from 1."""
+        pages = picture_pages(Path(self.root, file), size, time) if self.pages == "all" else ()
+        if len(pages) < 2:
+            return [file]
+        width = len(str(pages[-1] + 1))
+        return [f"{file}{PAGE}{page + 1:0{width}d}" for page in pages]
+
+    def not_taken(self) -> NotTaken:
+        passed_over: dict[str, list[str]] = {SYSTEM_FILE: [], SYSTEM_FOLDER: [], OUTPUT: []}
+        files = walk(self.root, pass_over=lambda name, kind: passed_over[kind].append(_as_utf8(name)))
+        excluded = sum(not self.wanted(file.name) for file in files)  # walks to the end, which fills `passed_over`
+        return NotTaken(
+            excluded=excluded,
+            system_folders=tuple(sorted(passed_over[SYSTEM_FOLDER])),
+            system_files=len(passed_over[SYSTEM_FILE]),
+            outputs=tuple(sorted(passed_over[OUTPUT])),
+        )
 
     def read(self, name: str) -> Slice:
         if not name.isascii() and name != name.encode("utf-8", "replace").decode():
             raise UnusableFile("its name is not valid UTF-8")
-        path = Path(self.root, name)
+        file, _, number = name.partition(PAGE)
+        path = Path(self.root, file)
         try:
-            luma = decode(path, self.max_pixels)
+            luma, num_pages = decode(path, self.max_pixels, self.intensity, int(number) - 1 if number else None)
         except UnusableFile:
             if os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it also answers where the path is too long)
                 raise UnusableFile("a folder that cannot be listed; check its access") from None
             raise
+        if self.pages == "all" and not number:
+            list_pages(path)  # none of its pages is lost without a word
+        if num_pages > 1 and self.pages == "all":
+            raise UnusableFile(f"{num_pages} slices in one page; save each as a page of its own")
         digest = hashlib.sha256(b"%d %d " % luma.size)
         digest.update(luma.tobytes())
-        return Slice(resample(luma, self.image_size, self.fit, self.crop_background), digest.digest())
+        image = resample(luma, self.image_size, self.fit, self.crop_background)
+        return Slice(image, digest.digest(), pages_left=num_pages - 1)
+
+    def first_deep(self, names: Sequence[str]) -> str | None:
+        """The first slice with more than 8 bits, signs or fractions, or None; looks at headers alone."""
+        shallow = (".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+        return next(
+            (
+                name
+                for name in names
+                if not name.lower().endswith(shallow) and is_deep(Path(self.root, name.partition(PAGE)[0]))
+            ),
+            None,
+        )
 
     def label(self, name: str) -> str:
-        folders = name.split("/")[:-1]
+        folders = name.partition(PAGE)[0].split("/")[:-1]
         match self.label_from:
             case "auto":
                 folders = folders[self.class_level :]
@@ -87,8 +139,12 @@ class ImageFolder:
         return folders[0] if folders else UNLABELLED
 
     def subject_id(self, name: str) -> str | None:
-        match = re.search(self.subject_pattern, name) if self.subject_pattern else None
+        match = re.search(self.subject_pattern, name.partition(PAGE)[0]) if self.subject_pattern else None
         return match[1] if match else None
+
+    def volume(self, name: str) -> str | None:
+        file, page, _ = name.partition(PAGE)
+        return file if page else None
 
     def wanted(self, name: str) -> bool:
         """Whether `data.include` and `data.exclude` leave a file in."""
@@ -129,9 +185,15 @@ def open_image_folder(data: DataConfig) -> ImageFolder:
         exclude=data.exclude,
         simulated=data.synthetic,
         label_from=data.label_from,
+        intensity=data.intensity,
+        pages=data.pages,
     )
     if data.label_from != "auto":
         return folder
     level = class_level(str(root), folder.wanted)
     folders = {entry.name.lower() for entry in entries if is_folder(entry) and not entry.name.startswith(".")}
     return replace(folder, class_level=level, relabelled=level != (bool(folders) and folders <= SPLITS_OF_0_1))
+
+
+def _as_utf8(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

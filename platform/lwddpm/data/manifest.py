@@ -10,7 +10,7 @@ from lwddpm.config.data import OPTIONAL
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
-SCHEMA_VERSION = 2  # 2 adds what has a default below
+SCHEMA_VERSION = 2  # 2 adds what has a default below; files of more than 8 bits became other pixels with 1
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 SPLITS = ("train", "validation", "test")
 MANIFEST = "dataset.json"
@@ -25,6 +25,35 @@ class _Record(BaseModel):
 class RejectedFile(_Record):
     source: str
     reason: str
+
+
+class NotTaken(_Record):
+    """What lies in a source and is not in the dataset, beside rejected files.
+
+    Attributes:
+        pages: number of pages that are not taken, by file (data.pages).
+        excluded: number of files that data.include and data.exclude leave out.
+        system_folders: folders that are hidden or that systems leave behind; what is in them is not counted.
+        system_files: number of files of this kind elsewhere.
+        outputs: folders that this platform has made.
+    """
+
+    pages: dict[str, int] = {}
+    excluded: int = 0
+    system_folders: tuple[str, ...] = ()
+    system_files: int = 0
+    outputs: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Its numbers alone."""
+        return {
+            "pages": sum(self.pages.values()),
+            "files_with_pages": len(self.pages),
+            "excluded": self.excluded,
+            "system_folders": len(self.system_folders),
+            "system_files": self.system_files,
+            "outputs": len(self.outputs),
+        }
 
 
 class SplitSummary(_Record):
@@ -56,9 +85,10 @@ class SubjectLink(_Record):
 
 
 class LargestGroup(_Record):
-    """Why the largest group is one: its subjects, its copies, and a pair of them (between two subjects, if any)."""
+    """Why the largest group is one: its subjects, volumes and copies, and a pair of these, between subjects if any."""
 
     subjects: tuple[str, ...]
+    volumes: tuple[str, ...] = ()
     exact_copies: int
     near_pairs: int
     example: tuple[str, ...]
@@ -103,6 +133,8 @@ class Manifest(_Record):
     rejected: tuple[RejectedFile, ...]
     duplicates: DuplicatesSummary
     without_subject: int = 0  # files that data.subject_pattern does not match
+    not_taken: NotTaken = NotTaken()
+    nearly_empty: tuple[str, ...] = ()  # sources of slices with hardly any contrast, the blank ones among them
 
     @property
     def num(self) -> int:
@@ -146,6 +178,8 @@ def check_settings(manifest: Manifest, data: DataConfig) -> None:
         DataError: names the first setting that differs, or is not known.
     """
     prepared, wanted = manifest.settings, data.content_settings()
+    if manifest.schema_version == 1:  # 0.1.0 did not know it; the caller looks whether it matters
+        wanted.pop("intensity", None)
     for key in OPTIONAL:  # a version that does not know them does as their defaults say
         default = DataConfig.model_fields[key].get_default()
         if key in prepared or key in wanted:

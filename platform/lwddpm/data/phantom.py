@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from lwddpm.config import DataConfig
+from lwddpm.data.manifest import NotTaken
 from lwddpm.data.sources import Slice
 from lwddpm.data.tumours import Tumour, smooth_field
 
@@ -76,11 +77,17 @@ class Phantom:
         image = simulate(self.seed, int(name.rpartition("/")[2]), self.image_size)
         return Slice(image, hashlib.sha256(image.tobytes()).digest())
 
+    def not_taken(self) -> NotTaken:
+        return NotTaken()
+
     def label(self, name: str) -> str:
         return name.partition("/")[0]
 
     def subject_id(self, name: str) -> str:
         return f"phantom-{name.rpartition('/')[2]}"
+
+    def volume(self, name: str) -> None:
+        return None
 
 
 @dataclass(frozen=True)

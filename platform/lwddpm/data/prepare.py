@@ -14,7 +14,7 @@ import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.grouping import Grouping, group_slices
-from lwddpm.data.image_folder import UNLABELLED, open_image_folder
+from lwddpm.data.image_folder import UNLABELLED, ImageFolder, open_image_folder
 from lwddpm.data.location import Location, locate
 from lwddpm.data.manifest import (
     OTHER_DATASET,
@@ -79,7 +79,8 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
             labels = _labels(usable, subjects, source, data)
-            grouping = group_slices(usable, labels, subjects, staging)
+            volumes = [source.volume(slice_.name) for slice_ in usable]
+            grouping = group_slices(usable, labels, subjects, volumes, staging)
             rows = [
                 Row(label, int(group), subject, slice_.name)
                 for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)
@@ -98,6 +99,10 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 rejected=rejected,
                 duplicates=grouping.summary,
                 without_subject=without_subject,
+                not_taken=source.not_taken().model_copy(
+                    update={"pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left}}
+                ),
+                nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except OSError as error:
@@ -150,16 +155,17 @@ def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str])
     """
     if not data.subject_pattern or data.source == PHANTOM:
         return 0
-    unmatched = [_as_utf8(name) for name in names if not source.subject_id(name)]
+    files = list(dict.fromkeys(source.volume(name) or name for name in names))
+    unmatched = [_as_utf8(name) for name in files if not source.subject_id(name)]
     pattern = f"data.subject_pattern: {data.subject_pattern!r}"
-    if len(unmatched) == len(names):
+    if len(unmatched) == len(files):
         raise DataError(
-            f"{pattern} matches none of {len(names)} files, such as {unmatched[0]}; "
+            f"{pattern} matches none of {len(files)} files, such as {unmatched[0]}; "
             "write it for paths relative to data.source"
         )
-    if len(unmatched) > data.max_unmatched_fraction * len(names):
+    if len(unmatched) > data.max_unmatched_fraction * len(files):
         raise DataError(
-            f"{pattern} does not match {len(unmatched)} of {len(names)} files, more than data.max_unmatched_fraction = "
+            f"{pattern} does not match {len(unmatched)} of {len(files)} files, more than data.max_unmatched_fraction = "
             f"{data.max_unmatched_fraction} allows, such as {', '.join(unmatched[:3])}; widen the pattern, or raise "
             "data.max_unmatched_fraction if each of them shows a subject of its own"
         )
@@ -178,7 +184,7 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
         return None
     check_settings(manifest, data)
     try:
-        _, _, fingerprint = scan(data)
+        source, names, fingerprint = scan(data)
     except DataError:
         if manifest.source == data.source:  # the source has been removed since; the dataset is all one needs
             return Dataset(path, manifest)
@@ -187,6 +193,11 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
         raise DataError(
             f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; "
             f"{OTHER_DATASET}"
+        )
+    if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(names)):
+        raise DataError(
+            f"data.path: {path}: was prepared by version 0.1 of lwddpm, which read files of more than 8 bits, such as "
+            f"{deep}, otherwise; {OTHER_DATASET}"
         )
     return Dataset(path, manifest)
 

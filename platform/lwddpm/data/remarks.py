@@ -1,10 +1,11 @@
 """What stands out in a prepared dataset, in words: splits that are not what was asked, repeated pictures, links."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from lwddpm.data.manifest import SPLITS, DuplicatesSummary, Manifest
+from lwddpm.data.duplicates import FAINT_LEVELS
+from lwddpm.data.manifest import SPLITS, DuplicatesSummary, Manifest, NotTaken
 from lwddpm.data.splits import is_off
 from lwddpm.wording import listed
 
@@ -15,9 +16,19 @@ LARGE_SHARE = 0.2  # of a split that is one picture
 def remarks(manifest: Manifest) -> list[str]:
     """One line for each thing that a user should know before training; datasets of older versions say less."""
     duplicates = manifest.duplicates
-    lines = [*_splits_off(manifest), *_classes_missing(manifest), *_repeated_pictures(manifest)]
+    lines = [
+        *describe_not_taken(manifest.not_taken),
+        *_splits_off(manifest),
+        *_classes_missing(manifest),
+        *_repeated_pictures(manifest),
+    ]
     if duplicates.blank:
         lines.append(f"{duplicates.blank} of {manifest.num} slices are blank (nearly one grey value)")
+    if manifest.nearly_empty:
+        lines.append(
+            f"{len(manifest.nearly_empty)} of {manifest.num} slices are nearly empty (98 % of their pixels within "
+            f"{FAINT_LEVELS} of 255 grey levels), such as {listed(manifest.nearly_empty[:MAX_NAMED])}"
+        )
     if manifest.without_subject:
         lines.append(
             f"{manifest.without_subject} files do not match data.subject_pattern: each is a subject of its own"
@@ -33,6 +44,36 @@ def remarks(manifest: Manifest) -> list[str]:
     return lines
 
 
+def describe_not_taken(not_taken: NotTaken) -> Iterator[str]:
+    """What lies in a source and is not in the dataset, a line for each reason."""
+    if not_taken.pages:
+        files = [f"{file} ({num:,})" for file, num in not_taken.pages.items()]
+        pages = _count(sum(not_taken.pages.values()), "page")
+        yield (
+            f"not taken: {pages} after the first of {_count(len(files), 'file')}: {_named(files)}; "
+            "data.pages=all takes every page as a slice"
+        )
+    if not_taken.excluded:
+        yield f"not taken: {_count(not_taken.excluded, 'file')} that data.include and data.exclude leave out"
+    system = [
+        *([_count(not_taken.system_files, "file")] if not_taken.system_files else []),
+        *([f"what is in {_named(not_taken.system_folders)}"] if not_taken.system_folders else []),
+    ]
+    if system:
+        yield f"not taken, as hidden or left behind by systems: {listed(system)}"
+    if not_taken.outputs:
+        yield f"not taken, as made by lwddpm: {_named(not_taken.outputs)}"
+
+
+def _count(num: int, what: str) -> str:
+    return f"{num:,} {what}{'' if num == 1 else 's'}"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return (", ".join(names[:MAX_NAMED]) if more else listed(names)) + more
+
+
 def largest_group(duplicates: DuplicatesSummary) -> str:
     """How many slices the largest group has, and what ties them together."""
     largest = duplicates.largest
@@ -43,6 +84,10 @@ def largest_group(duplicates: DuplicatesSummary) -> str:
         text += f", of subject {largest.subjects[0]}"
     elif largest.subjects:
         text += f", of {len(largest.subjects)} subjects"
+    elif len(largest.volumes) == 1:
+        text += f", of {largest.volumes[0]}"
+    elif largest.volumes:
+        text += f", of {len(largest.volumes)} files with several pages"
     if largest.example:
         ties = f"{largest.exact_copies} exact copies and {largest.near_pairs} near-duplicate pairs"
         text += f", with {ties}, such as {listed(largest.example)}"

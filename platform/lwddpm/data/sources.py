@@ -4,16 +4,25 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from lwddpm.data.manifest import NotTaken
+
 
 class UnusableFile(Exception):  # noqa: N818
     """Why one file cannot become a slice; it is listed in the manifest, and the others go on."""
 
 
 class Slice(NamedTuple):
-    """One decoded slice: uint8 [S, S], and the SHA-256 of its pixels before resampling."""
+    """One decoded slice.
+
+    Attributes:
+        image: uint8 [S, S].
+        pixels_sha256: SHA-256 of its pixels before resampling.
+        pages_left: pages of its file that are no slices of this source.
+    """
 
     image: np.ndarray
     pixels_sha256: bytes
+    pages_left: int = 0
 
 
 class Source(Protocol):
@@ -35,6 +44,10 @@ class Source(Protocol):
         """
         ...
 
+    def not_taken(self) -> NotTaken:
+        """What lies there and is none of the slices, as far as it can be known without decoding anything."""
+        ...
+
     def read(self, name: str) -> Slice:
         """Decode one slice.
 
@@ -49,4 +62,11 @@ class Source(Protocol):
 
     def subject_id(self, name: str) -> str | None:
         """Whom a slice shows, from its name alone; None where that is not known."""
+        ...
+
+    def volume(self, name: str) -> str | None:
+        """The stack that a slice is part of, from its name alone; None where it is one by itself.
+
+        Slices of a volume show one subject.
+        """
         ...

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwddpm.data.duplicates import are_blank, perceptual_hashes
+from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location
 from lwddpm.data.sources import Source, UnusableFile
 
@@ -47,6 +47,8 @@ class StagedSlice:
     pixels_sha256: bytes = b""
     hashes: bytes = b""
     blank: bool = False
+    nearly_empty: bool = False
+    pages_left: int = 0
     reason: str | None = None
 
 
@@ -57,21 +59,24 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     staged: list[StagedSlice] = []
     for _, name in chunk:
         try:
-            image, pixels_sha256 = source.read(name)
+            image, pixels_sha256, pages_left = source.read(name)
         except UnusableFile as error:
             staged.append(StagedSlice(name, number, reason=str(error)))
         else:
-            staged.append(StagedSlice(name, number, position=len(images), pixels_sha256=pixels_sha256))
+            staged.append(StagedSlice(name, number, len(images), pixels_sha256, pages_left=pages_left))
             images.append(image)
     if images:
         stack = np.stack(images)
         staging.write(number, stack)
-        hashes, blank = perceptual_hashes(stack), are_blank(stack)
+        hashes, blank, nearly_empty = perceptual_hashes(stack), are_blank(stack), are_blank(stack, FAINT_LEVELS)
         staged = [
             slice_
             if slice_.reason
             else dataclasses.replace(
-                slice_, hashes=hashes[slice_.position].tobytes(), blank=bool(blank[slice_.position])
+                slice_,
+                hashes=hashes[slice_.position].tobytes(),
+                blank=bool(blank[slice_.position]),
+                nearly_empty=bool(nearly_empty[slice_.position]),
             )
             for slice_ in staged
         ]

@@ -22,6 +22,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
 
     Returns:
         `config` (resolved), `digest`; `classes`: slices of each, or files where nothing is prepared yet;
+        `not_taken`: what of the source is none of them (pages of files are counted when they are read, not before);
         for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
         `steps_per_epoch`, `steps`, `run_dir`;
         for a comparison also `trainings`: parameters and steps of each, by label;
@@ -33,7 +34,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     check_job(job, address)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if not isinstance(job, SampleJob):
-        described["classes"] = _classes(job.data)
+        described["classes"], described["not_taken"] = _contents(job.data)
     if isinstance(job, TrainingJob):
         needs = estimate_resources(job)
         num_train, known = _train_slices(job.data)
@@ -78,12 +79,14 @@ def _folder(job: TrainingJob) -> Path:
             return run_folder(job)
 
 
-def _classes(data: DataConfig) -> dict[str, int]:
+def _contents(data: DataConfig) -> tuple[dict[str, int], dict[str, Any]]:
+    """Classes, and what is not taken: of the dataset, or before there is one, of the source (`data.pages` apart)."""
     manifest = read_manifest(data.dataset_path)
     if manifest is not None:
-        return class_counts(manifest)
+        return class_counts(manifest), manifest.not_taken.model_dump(mode="json")
     source = open_source(data)
-    return dict(sorted(Counter(source.label(name) for name in source.scan()[0]).items()))
+    classes = dict(sorted(Counter(source.label(name) for name in source.scan()[0]).items()))
+    return classes, source.not_taken().model_dump(mode="json")
 
 
 def _train_slices(data: DataConfig) -> tuple[int, bool]:

@@ -52,5 +52,7 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "classes": class_counts(manifest),
         "splits": {name: split.num for name, split in manifest.splits.items()},
         "rejected": len(manifest.rejected),
+        "not_taken": manifest.not_taken.counts(),
+        "nearly_empty": len(manifest.nearly_empty),
         "duplicates": manifest.duplicates.model_dump(mode="json", exclude={"label_conflicts", "subject_links"}),
     }
