@@ -82,6 +82,9 @@ class Outbox:
     def checkpoint(self, step: int, path: Path) -> None:
         self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.checkpoint": str(path)}))
 
+    def warning(self, step: int, message: str) -> None:
+        self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.warning": message}))
+
     def end(self, status: str, tags: dict[str, str]) -> None:
         """Have the run ended, once everything else has been sent."""
         self._put(_LAST, OutboxEntry(time_ms=_now_ms(), tags=tags, status=status))
