@@ -105,7 +105,9 @@ class Outbox:
     def read(self, path: Path) -> OutboxEntry:
         try:
             return OutboxEntry.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise JobError(f"{path}: cannot be read ({error.strerror}); the same command tries again") from None
+        except ValidationError as error:
             raise JobError(f"{path}: not a report ({' '.join(str(error).split())}); remove it to go on") from None
 
     def delivered(self, run_id: str) -> Delivered:
