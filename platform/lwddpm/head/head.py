@@ -146,6 +146,8 @@ class Head:
                     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
                     "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
                     "LWDDPM_STORAGE": str(self.storage),
+                    # processes of its dashboard talk over sockets there, which a long path has no room for
+                    "TMPDIR": str(self.private_folder.parent),
                     # jobs are started as `python`: this one
                     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
                 },
