@@ -61,6 +61,11 @@ def test_a_process_that_dies_is_not_said_to_be_a_lost_cluster() -> None:
         list(session.map(_die, [1], description="dies"))
 
 
+def test_a_fresh_process_that_dies_is_said() -> None:
+    with pytest.raises(JobError, match="a process of the job was killed"):
+        Session(WorkersConfig()).fresh_process(os._exit, 1)
+
+
 @pytest.mark.cluster
 def test_a_tmpdir_too_long_for_sockets_is_no_obstacle(tmp_path: Path) -> None:
     prepared = _prepare(tmp_path, TMPDIR=str(tmp_path / ("long" * 20)))

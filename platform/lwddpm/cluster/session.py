@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
@@ -204,10 +205,20 @@ class Session:
             yield from ray_map(function, items, description=description, **options)
 
     def fresh_process(self, function: Callable[[T], R], argument: T) -> R:
-        """Call a module's function in a process that has done nothing else, with one worker's resources."""
+        """Call a module's function in a process that has done nothing else, with one worker's resources.
+
+        Raises:
+            JobError: the process was killed, such as for want of memory.
+        """
         if self.in_process:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                return pool.submit(function, argument).result()
+            try:
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                    return pool.submit(function, argument).result()
+            except BrokenProcessPool:
+                raise JobError(
+                    "a process of the job was killed, most likely for want of memory; end other programs, then the "
+                    "same command continues"
+                ) from None
         self.connect()
         resources = self.worker_resources
         task = ray.remote(
