@@ -2,9 +2,11 @@ import errno
 import fcntl
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,8 @@ from lwddpm.files import (
     read_json,
     remove_leftovers,
     replacing,
+    socket_fits,
+    socket_folder,
     state_folder,
     whole_file,
     write_json,
@@ -198,6 +202,19 @@ def test_a_private_folder_is_made_once_and_a_taken_name_is_refused(
     monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)  # another user, who found it there
     with pytest.raises(ConfigError, match=rf"own: must belong to you .* belongs to user {folder.stat().st_uid}; "):
         make_private_folder(folder)
+
+
+@pytest.mark.parametrize("length", [20, 72])
+def test_sockets_fit_into_their_folder_whatever_the_temporary_one(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/".ljust(length, "t"))
+    folder = socket_folder(below=70)
+    assert folder.parent == Path(tempfile.gettempdir() if length < 40 else "/tmp")
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="lw-") as place, socket.socket(socket.AF_UNIX) as listener:
+        longest = 107 if sys.platform.startswith("linux") else 103
+        fitting = Path(place, "s" * (longest - len(place) - 1))
+        listener.bind(str(fitting))
+        assert socket_fits(place, len(f"/{fitting.name}"))
+        assert not socket_fits(place, len(f"/{fitting.name}s"))
 
 
 def test_lock_excludes_and_dies_with_its_holder(tmp_path: Path) -> None:

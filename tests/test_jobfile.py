@@ -4,7 +4,7 @@ import pytest
 
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError
-from lwddpm.jobfile import find_file, load_job, shipped
+from lwddpm.jobfile import find_file, load_job, read_mapping, shipped
 
 SHIPPED = sorted(path.stem for path in shipped("jobs").glob("*.yaml"))
 
@@ -31,6 +31,12 @@ def test_paper_job_is_the_papers_recipe() -> None:
     assert (job.diffusion.beta_schedule, job.diffusion.num_train_timesteps) == ("cosine", 1000)
     assert (job.diffusion.prediction_type, job.diffusion.loss) == ("epsilon", "smooth_l1")
     assert (job.model.attention, job.diffusion.min_snr_gamma) == ("se", None)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="this file, which no read gets anything of, is Linux's")
+def test_a_file_that_cannot_be_read_is_not_said_to_be_no_yaml() -> None:
+    with pytest.raises(ConfigError, match=r"/proc/self/mem: cannot be read \(.*\); check its access"):
+        read_mapping(Path("/proc/self/mem"), "must hold a mapping")
 
 
 def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:

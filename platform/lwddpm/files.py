@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 
 from lwddpm.errors import ConfigError, JobError
 
+_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # bytes that the path of a socket may have
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # how a filesystem says that it has none
 
 
@@ -112,6 +114,24 @@ def write_private_once(path: Path, text: str) -> None:
     with locked(path.with_name(f".{path.name}.lock")):
         if not path.exists():
             write_private(path, text)
+
+
+def socket_fits(folder: Path | str, below: int) -> bool:
+    """Whether sockets can lie in a folder whose names add `below` bytes to its path."""
+    return len(os.fsencode(folder)) + below <= _SOCKET_PATH
+
+
+def socket_folder(below: int) -> Path:
+    """This user's folder for the sockets of servers, for `make_private_folder`: in the temporary folder or, where paths
+    would be longer than a socket's may be, in /tmp.
+
+    Not in the user's runtime folder, which goes when the user has logged out everywhere.
+
+    Args:
+        below: bytes that the names of the sockets add to its path.
+    """
+    folder = Path(tempfile.gettempdir()) / f"lwddpm-{os.getuid()}"
+    return folder if socket_fits(folder, below) else Path("/tmp") / folder.name
 
 
 def make_private_folder(path: Path) -> None:

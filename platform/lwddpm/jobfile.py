@@ -71,7 +71,9 @@ def read_mapping(path: Path, what: str) -> tuple[dict[str, Any], dict[str, str]]
         values, node = _read_yaml(path.read_text(encoding="utf-8"))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (*_NOT_CONSTRUCTED, OSError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its access") from None
+    except _NOT_CONSTRUCTED as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {what}")

@@ -1,16 +1,20 @@
 """Processes die by SIGKILL: the driver, and training workers."""
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import psutil
+import pytest
+
+from ..processes import wait_until
 
 
 def _again(training: Any, condition: Callable[[], object], what: str) -> None:
     process = training.start()
     training.wait_for(condition, what)
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, f"ended by itself before: {what}"
 
 
 def test_the_driver_is_killed_at_every_stage(
@@ -26,11 +30,33 @@ def test_the_driver_is_killed_at_every_stage(
         disturbed.wait_for(lambda before=before: disturbed.newest() > before, "another checkpoint")
         (frozen,) = disturbed.stop_while_writing(lambda driver=driver: [psutil.Process(driver.pid)])
         frozen.kill()
-        driver.wait()
+        assert driver.wait() == -signal.SIGKILL
     _again(disturbed, lambda: (disturbed.run_dir / "model").exists(), "the end of the training")
     _again(disturbed, lambda: (disturbed.run_dir / "evaluation.json").exists(), "the end of the evaluation")
     disturbed.finish()
     assert_same_outcome(disturbed, reference(1))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_newest_checkpoint_is_damaged_after_a_kill(
+    workers: int,
+    training: Callable[..., Any],
+    reference: Callable[..., Any],
+    assert_same_outcome: Callable[..., None],
+) -> None:
+    """The steps after the checkpoint before it are computed, and reported, once more: none is in MLflow twice."""
+    disturbed = training(f"workers.count={workers}")
+    _again(disturbed, lambda: disturbed.newest() >= 24, "the fourth checkpoint")
+    wait_until(lambda: not disturbed.workers(), timeout_s=60)  # they notice that their driver is gone
+    newest = max(disturbed.run_dir.glob("checkpoints/step_*"))
+    with (newest / "optimizer.safetensors").open("r+b") as file:
+        file.seek(-1000, 2)
+        file.write(bytes(500))  # zeros are valid moments: only the checksum tells
+    disturbed.finish()
+    assert (newest.parent / f"damaged_{newest.name}").exists()
+    assert f"kept as damaged_{newest.name}; the training goes on from step" in disturbed.log
+    assert f"damaged_{newest.name}" in disturbed.run().data.tags["lwddpm.warning"]
+    assert_same_outcome(disturbed, reference(workers))
 
 
 def test_training_workers_are_killed(

@@ -54,6 +54,10 @@ def test_rows_may_be_empty_unsorted_and_without_what_is_shown(listener: Listener
     listener.metrics({3: ROW})  # after a restart, from an earlier checkpoint
 
 
+def test_a_warning_may_come_before_anything_else(listener: Listener) -> None:
+    listener.warning(7, "[bold] a checkpoint is damaged")
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_is_taken(value: float, listener: Listener) -> None:
     listener.metrics({1: dict.fromkeys(ROW, value) | {"val/loss": value}})

@@ -1,4 +1,6 @@
 import os
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,11 +8,13 @@ import pytest
 
 from lwddpm.cluster.session import Session, check_resources, ray_map, serial_map
 from lwddpm.config import WorkerRange, WorkersConfig
-from lwddpm.errors import ConfigError, DataError
+from lwddpm.errors import ConfigError, DataError, JobError
+
+from ..processes import LWDDPM, clean_environment, flags
 
 
 # Local functions: Ray ships them whole. Those of a test module would be looked up by name, and workers do not know it.
-def _functions() -> tuple[Callable[[int], int], Callable[[int], int], Callable[[int], int]]:
+def _functions() -> tuple[Callable[[int], int], ...]:
     def square(value: int) -> int:
         return value * value
 
@@ -20,10 +24,14 @@ def _functions() -> tuple[Callable[[int], int], Callable[[int], int], Callable[[
     def process(value: int) -> int:
         return os.getpid()
 
-    return square, refuse, process
+    def die(value: int) -> int:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return value
+
+    return square, refuse, process, die
 
 
-_square, _refuse, _process = _functions()
+_square, _refuse, _process, _die = _functions()
 
 
 def test_one_local_worker_stays_in_this_process() -> None:
@@ -44,6 +52,48 @@ def test_ray_map_keeps_the_order_and_leaves_the_process() -> None:
     items = list(range(25))
     assert list(ray_map(_square, items, description="squares")) == [value * value for value in items]
     assert os.getpid() not in set(ray_map(_process, items, description="processes"))
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_process_that_dies_is_not_said_to_be_a_lost_cluster() -> None:
+    with pytest.raises(JobError, match="Ray could not run a part of the job"), Session(WorkersConfig()) as session:
+        list(session.map(_die, [1], description="dies"))
+
+
+def test_a_fresh_process_that_dies_is_said() -> None:
+    with pytest.raises(JobError, match="a process of the job was killed"):
+        Session(WorkersConfig()).fresh_process(os._exit, 1)
+
+
+@pytest.mark.cluster
+def test_a_tmpdir_too_long_for_sockets_is_no_obstacle(tmp_path: Path) -> None:
+    prepared = _prepare(tmp_path, TMPDIR=str(tmp_path / ("long" * 20)))
+    assert prepared.returncode == 0, prepared.stderr
+    assert (tmp_path / "data" / "dataset.json").exists()
+
+
+@pytest.mark.cluster
+def test_where_ray_does_not_start_it_says_so_and_blames_no_setting(tmp_path: Path) -> None:
+    refused = _prepare(tmp_path, RAY_TMPDIR="/dev/null")  # no folder
+    (message,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert message.startswith("error: Ray cannot be started on this machine")
+    assert message.endswith("set TMPDIR to another one")
+    assert "Traceback" not in refused.stderr
+    assert refused.returncode == 1
+
+
+def _prepare(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    Path(environment.get("TMPDIR", folder)).mkdir(exist_ok=True)
+    overrides = flags(["data.phantom_count=60", "data.image_size=16", f"data.path={folder / 'data'}"])
+    return subprocess.run(
+        [LWDDPM, "run", "prepare", "--set", "data.source=phantom", *overrides],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=clean_environment() | environment,
+        timeout=200,
+    )
 
 
 @pytest.mark.cluster

@@ -399,3 +399,20 @@ def test_phantoms_are_labelled_as_simulated(tmp_path):
     assert dataset.manifest.settings.keys() == {"image_size", "splits", "phantom_count", "seed"}
     with pytest.raises(DataError, match=r"data\.phantom_count = 24, the job says 25"):
         check_source(data.model_copy(update={"phantom_count": 25}))
+
+
+def test_only_what_the_target_refuses_is_said_of_data_path(source, tmp_path):
+    def broken(function, items, *, description):
+        raise OSError("no room for a socket")
+
+    def without_staging(function, items, *, description):
+        (workspace,) = tmp_path.glob(".data.preparing-*")
+        (workspace / "staging").rmdir()
+        return map(function, items)
+
+    data = config(source, tmp_path / "data")
+    with pytest.raises(OSError, match="no room for a socket"):
+        prepare_dataset(data, broken)
+    with pytest.raises(DataError, match=r"data\.path: .* the dataset cannot be written .*; set another data\.path"):
+        prepare_dataset(data, without_staging)
+    assert leftovers(tmp_path) == []

@@ -64,7 +64,9 @@ class RunningHead:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHead]:
     home = tmp_path_factory.mktemp("home")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "RAY_"))}
-    environment = kept | {"HOME": str(home), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
+    temporary = tmp_path_factory.mktemp("too_long_for_sockets" * 4)
+    environment = kept | {"HOME": str(home), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    environment |= {"RAY_worker_niceness": "0"}
     ports = {flag: free_port() for flag in ("--ray-port", "--dashboard-port", "--mlflow-port")}
     head = RunningHead(home, environment, ports, {})
     head.up = head.json("up", "--cpus=2", *(f"{flag}={port}" for flag, port in ports.items()))

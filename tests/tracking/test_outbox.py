@@ -46,6 +46,14 @@ def test_a_damaged_report_is_named(tmp_path: Path) -> None:
         outbox.read(path)
 
 
+def test_a_report_that_cannot_be_read_at_the_moment_is_not_to_be_removed(tmp_path: Path) -> None:
+    path = tmp_path / "outbox" / "000000000001-1.json"
+    path.parent.mkdir()
+    path.symlink_to(path)
+    with pytest.raises(JobError, match=f"{path.name}: cannot be read .*; the same command tries again"):
+        Outbox(tmp_path / "outbox").read(path)
+
+
 def test_a_run_that_is_opened_late_leaves_alone_what_its_trial_is_writing(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     half_written = tmp_path / ".000000000001-0000000000000000001.json.partial"

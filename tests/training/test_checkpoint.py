@@ -1,3 +1,4 @@
+import hashlib
 import json
 import pickle
 import subprocess
@@ -69,6 +70,16 @@ def test_a_checkpoint_restores_weights_moments_and_state(tmp_path: Path) -> None
     moments, expected = other_optimizer.state_dict()["state"], optimizer.state_dict()["state"]
     assert moments.keys() == expected.keys()
     assert all(torch.equal(moments[i][name], expected[i][name]) for i in expected for name in expected[i])
+
+
+def test_the_checksums_are_those_that_sha256sum_reads(tmp_path: Path) -> None:
+    model, optimizer = _trained(0)
+    path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
+    lines = [
+        f"{hashlib.sha256((path / name).read_bytes()).hexdigest()}  {name}"
+        for name in ("model.safetensors", "optimizer.safetensors", "state.json")
+    ]
+    assert (path / "SHA256SUMS").read_text().splitlines() == lines
 
 
 def test_only_the_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
@@ -196,6 +207,7 @@ def test_damaged_moments_are_refused(
     model, optimizer = _trained(0)
     path = save_checkpoint(tmp_path, _state(7), {"model": model}, {"optimizer": optimizer}, keep=2)
     save_file(change(load_file(path / "optimizer.safetensors")), path / "optimizer.safetensors")
+    (path / "SHA256SUMS").unlink()  # as of a folder that was made like that
     with pytest.raises(CheckpointError, match=expected):
         load_checkpoint(path, {"model": model}, {"optimizer": optimizer}, CPU)
 
@@ -237,6 +249,7 @@ def test_what_a_later_version_wrote_is_refused_with_a_remedy(
     assert values["format"] == FORMAT
     later = values | {"format": FORMAT + 1, "code_version": "9.0.0+abc", "a_new_key": 1}
     (path / file).write_text(json.dumps(later))
+    (path / "SHA256SUMS").unlink(missing_ok=True)
     with pytest.raises(
         CheckpointError, match=rf"format must be at most {FORMAT}, got {FORMAT + 1}, .*9\.0\.0.*upgrade"
     ):

@@ -270,6 +270,129 @@ def test_nan_is_reported_with_its_step_and_never_saved(
     assert latest_checkpoint(tmp_path) is None
 
 
+def _cut(file: Path) -> None:
+    with file.open("r+b") as content:
+        content.truncate(file.stat().st_size // 2)
+
+
+def _empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def _forget(file: Path) -> None:
+    file.unlink()
+
+
+def _lose_a_block(file: Path) -> None:
+    """Zeros near the end, as of a block that never reached the disk: valid numbers in a file of the right size."""
+    content = bytearray(file.read_bytes())
+    content[-600:-88] = bytes(512)
+    file.write_bytes(content)
+
+
+def _flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-102] ^= 1  # of a number's last digits
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("model.safetensors", _cut),
+        ("ema.safetensors", _empty),
+        ("optimizer.safetensors", _forget),
+        ("model.safetensors", _lose_a_block),
+        ("optimizer.safetensors", _flip_a_bit),
+        ("state.json", _cut),
+        ("state.json", _flip_a_bit),  # valid JSON, with another digest
+        ("state.json", _forget),  # as in a folder that was copied in part
+        ("SHA256SUMS", _cut),
+    ],
+)
+def test_a_damaged_newest_checkpoint_is_kept_aside_and_the_one_before_continued(
+    name: str, damage: Callable[[Path], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    job = tiny_job("training.keep_checkpoints=2", "training.snapshot_epochs=[]")
+    _train(job, tiny_dataset, tmp_path)
+    expected = load_file(tmp_path / "model" / "model.safetensors")
+    folder = tmp_path / "checkpoints"
+    *_, before, newest = sorted(folder.iterdir())
+    damage(newest / name)
+    again = _train(job, tiny_dataset, tmp_path)
+    (warning,) = again.warnings
+    step = int(before.name.removeprefix("step_"))
+    assert f"{newest}" in warning
+    assert warning.endswith(f"kept as damaged_{newest.name}; the training goes on from step {step}")
+    assert min(again.series("train/loss")) == step + 1
+    assert {path.name for path in folder.iterdir()} == {f"damaged_{newest.name}", before.name, newest.name}
+    actual = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(torch.equal(expected[name], actual[name]) for name in expected)
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_taken_and_its_damage_found(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _train(tiny_job(), tiny_dataset, tmp_path)
+    before, newest = sorted((tmp_path / "checkpoints").iterdir())
+    for checkpoint in (before, newest):
+        (checkpoint / "SHA256SUMS").unlink()
+    assert not _train(tiny_job(), tiny_dataset, tmp_path).warnings
+    _cut(newest / "optimizer.safetensors")
+    (warning,) = _train(tiny_job(), tiny_dataset, tmp_path).warnings
+    assert "optimizer.safetensors" in warning
+
+
+def test_several_processes_take_the_same_checkpoint_after_a_damage(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    job = tiny_job("workers.count=2", "training.snapshot_epochs=[]")
+    whole = _train_on(2, job, tiny_dataset, tmp_path)
+    newest = max((tmp_path / "checkpoints").iterdir())
+    _flip_a_bit(newest / "model.safetensors")
+    again = _train_on(2, job, tiny_dataset, tmp_path)
+    assert 1 < min(again) < 8
+    assert all(again[step]["train/loss"] == whole[step]["train/loss"] for step in again if "train/loss" in again[step])
+    assert (newest.parent / f"damaged_{newest.name}").exists()
+
+
+def test_where_no_whole_checkpoint_is_left_nothing_begins_anew(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _train(tiny_job(), tiny_dataset, tmp_path)
+    before = sorted((tmp_path / "checkpoints").iterdir())
+    for checkpoint, damage in zip(before, (_cut, _flip_a_bit), strict=True):
+        damage(checkpoint / "model.safetensors")
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"no whole checkpoint is left .* start over with --fresh"):
+            _train(tiny_job(), tiny_dataset, tmp_path)
+    assert sorted((tmp_path / "checkpoints").iterdir()) == before
+
+
+def test_a_checkpoint_of_a_later_version_is_not_taken_for_a_damaged_one(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _train(tiny_job(), tiny_dataset, tmp_path)
+    state = max((tmp_path / "checkpoints").iterdir()) / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 99}))
+    state.with_name("SHA256SUMS").unlink()
+    with pytest.raises(CheckpointError, match="upgrade"):
+        _train(tiny_job(), tiny_dataset, tmp_path)
+    assert state.exists()
+
+
+def test_a_disk_that_does_not_answer_is_not_taken_for_a_damaged_checkpoint(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    _train(tiny_job(), tiny_dataset, tmp_path)
+    file = max((tmp_path / "checkpoints").iterdir()) / "model.safetensors"
+    file.unlink()
+    file.symlink_to(file)  # an error of the file system that is not "no such file"
+    with pytest.raises(CheckpointError, match=r"cannot be read \(.*\); try again when the disk answers"):
+        _train(tiny_job(), tiny_dataset, tmp_path)
+    assert file.is_symlink()
+
+
 def test_a_run_is_not_continued_with_other_settings(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
     _train(tiny_job(), tiny_dataset, tmp_path)
     with pytest.raises(CheckpointError, match=r"job settings.*--fresh"):

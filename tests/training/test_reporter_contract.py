@@ -40,6 +40,7 @@ def test_calls_come_in_any_order(reporter: Reporter, tmp_path: Path) -> None:
         lambda step: reporter.metrics({step: ROW}),
         lambda step: reporter.images(step, step / 7, np.zeros((16, 16, 16), np.uint8)),
         lambda step: reporter.checkpoint(step, tmp_path / f"step_{step:08d}"),  # may be removed again by now
+        lambda step: reporter.warning(step, "of something"),
     ]
     for order in itertools.permutations(calls):
         for call in order:

@@ -22,6 +22,9 @@ class Listener(Protocol):
             gpu: NVML's name of the worker's GPU, empty on a CPU.
         """
 
+    def warning(self, step: int, message: str) -> None:
+        """As `Reporter.warning`."""
+
 
 class WorkerReporter(Outbox):
     """Rank 0's reports: into the run folder, for MLflow; the values also to the listener."""
@@ -33,6 +36,10 @@ class WorkerReporter(Outbox):
     def metrics(self, rows: Rows) -> None:
         super().metrics(rows)
         self._events.put(("metrics", (rows,)))
+
+    def warning(self, step: int, message: str) -> None:
+        super().warning(step, message)
+        self._events.put(("warning", (step, message)))
 
 
 def deliver(events: Any, listener: Listener) -> None:

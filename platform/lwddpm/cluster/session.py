@@ -4,9 +4,11 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, TypeVar
@@ -15,16 +17,25 @@ import ray
 import torch
 
 from lwddpm.cluster.exported import ExportedSeries
-from lwddpm.cluster.settings import ray_settings
+from lwddpm.cluster.settings import SOCKETS_BELOW, ray_settings
 from lwddpm.cluster.stop import sigterm_kept
 from lwddpm.config import WorkersConfig
 from lwddpm.errors import ConfigError, JobError
+from lwddpm.files import make_private_folder, socket_fits, socket_folder
 from lwddpm.offline import is_offline, worker_environment
 from lwddpm.progress import bar, say
 from lwddpm.training.allocator import ENVIRONMENT
 
 T = TypeVar("T")
 R = TypeVar("R")
+# What may happen to a task on a cluster that goes on.
+_OF_A_TASK = (
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.RuntimeEnvSetupError,
+    ray.exceptions.WorkerCrashedError,
+)
 
 
 class Session:
@@ -62,6 +73,10 @@ class Session:
         lost = isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
         if lost:
             reason = " ".join(str(error).split())[:300]
+            if isinstance(error, _OF_A_TASK):
+                raise JobError(
+                    f"Ray could not run a part of the job ({reason}); see to that, then the same command continues"
+                ) from None
             raise JobError(
                 f"the Ray cluster was lost ({reason}); start it again, then the same command continues"
             ) from None
@@ -92,11 +107,13 @@ class Session:
 
         Raises:
             ConfigError: the address does not answer, or the cluster is too small for the job.
+            JobError: Ray does not start on this machine.
         """
         if not ray.is_initialized():
             self.close()  # what a lost connection has left
             with ExitStack() as connection, sigterm_kept():
-                connection.enter_context(ray_settings(_environment(), logging.ERROR))
+                own = _environment() | ({} if self.address else _folder_of_short_path())
+                connection.enter_context(ray_settings(own, logging.ERROR))
                 self._start()
                 connection.callback(ray.shutdown)
                 self._connection = connection.pop_all()
@@ -105,8 +122,14 @@ class Session:
     def _start(self) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self.address is None:
-            # an explicit "local": a stale address file of a dead cluster would be joined otherwise
-            ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, **quiet)
+            try:
+                # an explicit "local": a stale address file of a dead cluster would be joined otherwise
+                ray.init(address="local", num_cpus=usable_cpus(), include_dashboard=False, **quiet)
+            except Exception as error:  # Ray raises anything from OSError to Exception here
+                raise JobError(
+                    f"Ray cannot be started on this machine ({' '.join(str(error).split())}); its files lie in "
+                    f"{_temporary_folder()}: see that it is a folder with space, or set TMPDIR to another one"
+                ) from error
             return
         say(f"joining the Ray cluster at {self.address}")
         try:
@@ -182,10 +205,20 @@ class Session:
             yield from ray_map(function, items, description=description, **options)
 
     def fresh_process(self, function: Callable[[T], R], argument: T) -> R:
-        """Call a module's function in a process that has done nothing else, with one worker's resources."""
+        """Call a module's function in a process that has done nothing else, with one worker's resources.
+
+        Raises:
+            JobError: the process was killed, such as for want of memory.
+        """
         if self.in_process:
-            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                return pool.submit(function, argument).result()
+            try:
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                    return pool.submit(function, argument).result()
+            except BrokenProcessPool:
+                raise JobError(
+                    "a process of the job was killed, most likely for want of memory; end other programs, then the "
+                    "same command continues"
+                ) from None
         self.connect()
         resources = self.worker_resources
         task = ray.remote(
@@ -251,6 +284,20 @@ def _environment() -> dict[str, str]:
         "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of tasks in flight when another has failed
     }
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
+
+
+def _temporary_folder() -> str:
+    """Where Ray puts its files; on macOS it does not look at TMPDIR."""
+    return os.environ.get("RAY_TMPDIR") or (sys.platform == "linux" and os.environ.get("TMPDIR")) or "/tmp"
+
+
+def _folder_of_short_path() -> dict[str, str]:
+    """The variable that has Ray put its files where its sockets fit, if they do not where it would put them."""
+    if socket_fits(_temporary_folder(), len("/ray") + SOCKETS_BELOW):
+        return {}
+    folder = socket_folder(len("/local/ray") + SOCKETS_BELOW)  # "local": /ray is that of a head
+    make_private_folder(folder)
+    return {"RAY_TMPDIR": f"{folder}/local"}
 
 
 def usable_cpus() -> int:

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 
 from lwddpm.offline import environment_variables
 
+# Bytes that Ray adds to the path of its folder: at the longest a process id of 7 digits.
+SOCKETS_BELOW = len("/session_2026-11-27_02-33-58_875627_4194304/sockets/plasma_store")
+
 
 @contextmanager
 def ray_settings(environment: Mapping[str, str], log_level: int) -> Iterator[None]:

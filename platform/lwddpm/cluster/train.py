@@ -29,6 +29,7 @@ from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import JobError, LwddpmError
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.progress import Bar, bar, say
+from lwddpm.training.agreement import together
 from lwddpm.training.allocator import ENVIRONMENT
 from lwddpm.training.loop import TrainingOutcome, train
 from lwddpm.training.reporter import SilentReporter
@@ -81,6 +82,9 @@ class TrainingProgress:
         warning = collapse_warning(values.get("train/diversity", 1.0))
         if warning is not None:
             say(f"warning: step {step}: {warning}")
+
+    def warning(self, step: int, message: str) -> None:
+        say(f"warning: step {step}: {message}")
 
     def worker_started(self, rank: int, world_size: int, until: int | None, gpu: str) -> None:
         resources = {} if self._session.in_process else self._session.worker_resources
@@ -172,8 +176,7 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
     """What every worker runs.
 
     Errors meant for users are returned as values: Ray Train would retry an exception, and a run that diverged diverges
-    again. Such a JobError comes to all ranks together; what one rank may meet alone (it does not see the dataset) it
-    raises, so that Ray Train ends the group at once.
+    again. They come to all ranks together, from whichever has met one (`training.agreement`).
     """
     torch.set_num_threads(payload["threads"])
     job = TrainJob.model_validate(payload["job"])
@@ -188,7 +191,7 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
         return stop_file.exists() or (not payload["in_process"] and preemption_announced())
 
     try:
-        dataset = open_dataset(payload["dataset"])
+        dataset = together(lambda: open_dataset(payload["dataset"]), device)
         outcome = train(job, dataset, run_dir, reporter, device, stop, payload["until"])
         paused = payload["until"] is not None and outcome.step >= payload["until"]
         if not (outcome.finished or paused or stop_file.exists()):
@@ -196,8 +199,6 @@ def _work(payload: dict[str, Any]) -> dict[str, Any]:
             raise RuntimeError(f"a node is about to end; the checkpoint of step {outcome.step} is saved")
         return asdict(outcome)
     except LwddpmError as error:
-        if rank != 0 and not isinstance(error, JobError):
-            raise
         return {"error": errors.to_dict(error)}
 
 

@@ -138,5 +138,8 @@ class TrialListener:
     def worker_started(self, rank: int, world_size: int, until: int | None, gpu: str) -> None:
         self._send("worker_started", rank, world_size, until, gpu)
 
+    def warning(self, step: int, message: str) -> None:
+        """The trial's run has it as a tag; the terminal shows the live table."""
+
     def _send(self, name: str, *arguments: Any) -> None:
         self._events.put((self._number, name, arguments))

@@ -1,11 +1,30 @@
 """Files and folders on any pyarrow filesystem: local, S3, GCS."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
 from lwddpm.errors import DataError
+
+
+class TargetError(OSError):
+    """The folder of a dataset refuses what is written there; whatever else fails while one is prepared is not this."""
+
+
+@contextmanager
+def writing_target() -> Iterator[None]:
+    """Have an OSError of the block, or of the function that this decorates, known as the target's.
+
+    Raises:
+        TargetError: with the message of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(str(error)) from error
 
 
 @dataclass(frozen=True)

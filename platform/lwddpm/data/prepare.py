@@ -15,7 +15,7 @@ import numpy as np
 from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.grouping import Grouping, group_slices
 from lwddpm.data.image_folder import UNLABELLED, ImageFolder, open_image_folder
-from lwddpm.data.location import Location, locate
+from lwddpm.data.location import Location, TargetError, locate
 from lwddpm.data.manifest import (
     OTHER_DATASET,
     SCHEMA_VERSION,
@@ -105,7 +105,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
-    except OSError as error:
+    except TargetError as error:
         raise DataError(
             f"data.path: {data.dataset_path}: the dataset cannot be written ({error}); set another data.path"
         ) from error

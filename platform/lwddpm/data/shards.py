@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lwddpm.data.location import Location
+from lwddpm.data.location import Location, writing_target
 from lwddpm.data.manifest import SplitSummary
 
 ROW_GROUP_BYTES = 8 << 20
@@ -60,6 +60,7 @@ class SplitWriter:
         shards, num = tuple(self._shards), self._counts.total()
         return SplitSummary(num=num, counts=counts, shards=shards, sha256=self._hash.hexdigest())
 
+    @writing_target()
     def _flush(self) -> None:
         if not self._rows:
             return
@@ -88,6 +89,7 @@ class SplitWriter:
         if self._rows_in_shard * self._bytes_per_image >= SHARD_BYTES:
             self._end_shard()
 
+    @writing_target()
     def _end_shard(self) -> None:
         if self._writer is not None:
             self._writer.close()

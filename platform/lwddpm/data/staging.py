@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
-from lwddpm.data.location import Location
+from lwddpm.data.location import Location, writing_target
 from lwddpm.data.sources import Source, UnusableFile
 
 
@@ -19,9 +19,11 @@ class Staging:
     folder: Location
     image_size: int
 
+    @writing_target()
     def write(self, chunk: int, images: np.ndarray) -> None:
         self._file(chunk).write_bytes(images.tobytes())
 
+    @writing_target()
     def read(self, places: Sequence[tuple[int, int]]) -> np.ndarray:
         """The slices at some (chunk, position), uint8 [n, S, S]; each run of places in one chunk opens it once."""
         num_bytes = self.image_size**2

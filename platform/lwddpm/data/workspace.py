@@ -7,13 +7,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow import fs
 
-from lwddpm.data.location import Location
+from lwddpm.data.location import Location, writing_target
 from lwddpm.data.manifest import MANIFEST, SPLITS
 from lwddpm.errors import DataError
 from lwddpm.files import flush_to_disk, locked
@@ -43,6 +43,7 @@ class Workspace:
         """Where to write the shards."""
         return self.scratch / "dataset" if self.target.is_local else self.target
 
+    @writing_target()
     def create(self) -> None:
         for folder in (self.staging, self.dataset):
             folder.filesystem.create_dir(folder.path, recursive=True)
@@ -51,6 +52,7 @@ class Workspace:
                 if info.type == fs.FileType.File and OURS.fullmatch(info.base_name):
                     self.target.filesystem.delete_file(info.path)
 
+    @writing_target()
     def publish(self, manifest: str) -> None:
         """Make the dataset visible, replacing one that may be there."""
         (self.dataset / MANIFEST).write_bytes(manifest.encode())
@@ -69,21 +71,25 @@ def open_workspace(target: Location) -> Iterator[Workspace]:
     A second local preparation of the same target waits for the first.
 
     Raises:
-        OSError: nothing can be written there.
+        TargetError: nothing can be written there.
     """
     token = secrets.token_hex(4)
     if not target.is_local:
-        _remove_abandoned(target)
+        with writing_target():
+            _remove_abandoned(target)
         workspace = Workspace(target, target / f".preparing-{token}")
         try:
             yield workspace
         finally:
-            if workspace.scratch.filesystem.get_file_info(workspace.scratch.path).type != fs.FileType.NotFound:
-                workspace.scratch.filesystem.delete_dir(workspace.scratch.path)
+            with writing_target():
+                if workspace.scratch.filesystem.get_file_info(workspace.scratch.path).type != fs.FileType.NotFound:
+                    workspace.scratch.filesystem.delete_dir(workspace.scratch.path)
         return
     folder, name = Path(target.path).parent, Path(target.path).name
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / f".{name}.lock") as held:
+    with ExitStack() as stack:
+        with writing_target():
+            folder.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(locked(folder / f".{name}.lock"))
         if held:  # nobody else prepares this target now, so whatever lies there is abandoned
             for abandoned in folder.glob(f".{glob.escape(name)}.preparing-*"):
                 shutil.rmtree(abandoned, ignore_errors=True)

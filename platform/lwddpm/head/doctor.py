@@ -97,14 +97,17 @@ def _guarded(examination: Callable[[], Check | list[Check]]) -> list[Check]:
 
 
 def _ray(address: str | None, uri: str | None) -> Check | list[Check]:
-    start = time.perf_counter()
+    start, session = time.perf_counter(), Session(WorkersConfig(), address)
     try:
-        with Session(WorkersConfig(), address) as session:
+        with session:
             total = sum(session.map(_square, [1, 2, 3], description="asking the workers"))
             resources = ray.cluster_resources()
             nodes = survey(Path.cwd(), tracking_uri(TrackingConfig(uri=uri))) if session.address else []
     except (LwddpmError, ConnectionError, RuntimeError) as error:
-        return Check("Ray", "broken", str(error), "check --address, RAY_ADDRESS and RAY_AUTH_MODE; see the README")
+        remedy = "check --address, RAY_ADDRESS and RAY_AUTH_MODE; see the README"
+        if session.address is None:
+            remedy = "see docs/cluster.md for the variables that are obeyed, such as TMPDIR"
+        return Check("Ray", "broken", str(error), remedy)
     if total != 14:
         return Check("Ray", "broken", f"tasks returned {total}, not 14", "reinstall ray")
     where = f"cluster at {session.address}" if session.address else "embedded"

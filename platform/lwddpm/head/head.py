@@ -13,7 +13,6 @@ import os
 import secrets
 import socket
 import sys
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -22,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lwddpm.files import read_json, state_folder, write_private
+from lwddpm.cluster.settings import SOCKETS_BELOW
+from lwddpm.files import read_json, socket_folder, state_folder, write_private
 from lwddpm.head.service import Process
 
 USER = "admin"
@@ -62,10 +62,9 @@ class Head:
         self.storage = Path(options.storage or state_folder() / "storage").absolute()
         self.ray_url = f"http://{self.host}:{options.dashboard_port}"
         self.mlflow_url = f"http://{self.host}:{options.mlflow_port}"
-        # Ray's own, so that its `session_latest` is this head's. Short, since sockets lie there, whose paths have at
-        # most 107 characters. Not in the user's runtime folder, which goes when the user has logged out everywhere.
-        # Ray lets everybody write to its folder, so it lies in one that only this user can enter.
-        self.private_folder = Path(tempfile.gettempdir()) / f"lwddpm-{os.getuid()}"
+        # Ray's own, so that its `session_latest` is this head's. Ray lets everybody write to its folder, so it lies in
+        # one that only this user can enter.
+        self.private_folder = socket_folder(len("/ray") + SOCKETS_BELOW)
         self.ray_folder = self.private_folder / "ray"
         self.processes: dict[str, Process] = {}
         self.monitoring: dict[str, str] = {}  # name: where it answers
@@ -147,6 +146,8 @@ class Head:
                     "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT_S),
                     "RAY_JOB_START_TIMEOUT_SECONDS": str(QUEUE_TIMEOUT_S),
                     "LWDDPM_STORAGE": str(self.storage),
+                    # processes of its dashboard talk over sockets there, which a long path has no room for
+                    "TMPDIR": str(self.private_folder.parent),
                     # jobs are started as `python`: this one
                     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
                 },

@@ -82,6 +82,9 @@ class Outbox:
     def checkpoint(self, step: int, path: Path) -> None:
         self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.checkpoint": str(path)}))
 
+    def warning(self, step: int, message: str) -> None:
+        self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.warning": message}))
+
     def end(self, status: str, tags: dict[str, str]) -> None:
         """Have the run ended, once everything else has been sent."""
         self._put(_LAST, OutboxEntry(time_ms=_now_ms(), tags=tags, status=status))
@@ -102,7 +105,9 @@ class Outbox:
     def read(self, path: Path) -> OutboxEntry:
         try:
             return OutboxEntry.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise JobError(f"{path}: cannot be read ({error.strerror}); the same command tries again") from None
+        except ValidationError as error:
             raise JobError(f"{path}: not a report ({' '.join(str(error).split())}); remove it to go on") from None
 
     def delivered(self, run_id: str) -> Delivered:

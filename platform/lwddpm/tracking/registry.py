@@ -163,8 +163,9 @@ def fetch_model(uri: str, into: Path | None = None) -> Path:
         return _download(reference)
     kept = into.absolute() / f"{registered.name}-{registered.version}-{registered.run_id}"  # a version never changes
     if not kept.exists():
+        downloaded = _download(reference)
         with complete_folder(kept) as folder:
-            shutil.copytree(_download(reference), folder, dirs_exist_ok=True)
+            shutil.copytree(downloaded, folder, dirs_exist_ok=True)
     return kept
 
 

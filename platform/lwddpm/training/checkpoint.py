@@ -1,11 +1,13 @@
 """Training state and model files on disk: safetensors and JSON, never pickle.
 
-    <run>/checkpoints/step_00001200/   weights, EMA, optimizer state, step, config: what a run continues from
+    <run>/checkpoints/step_00001200/   weights, EMA, optimizer state, step: what a run continues from, and SHA256SUMS
+    <run>/checkpoints/damaged_step_00001200/   one that could not be read, kept for whoever wants to know why
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
 A folder appears under its name only when it is complete (`files`). What is read may come from anywhere: nothing
 in it is run, and nothing is allocated before the size of a file fits the network that its config describes.
+Zeros where a disk lost a block are valid weights: a checkpoint's checksums tell (`sha256sum -c SHA256SUMS` too).
 
 Formats of both kinds of folder; each version reads the earlier ones and refuses later ones:
 
@@ -13,8 +15,12 @@ Formats of both kinds of folder; each version reads the earlier ones and refuses
     2   the JSON files name the code that wrote them
 """
 
+import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -26,12 +32,13 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.files import complete_folder
+from lwddpm.files import complete_folder, writing
 from lwddpm.models.build import build_model
 from lwddpm.version import code_version
 
 FORMAT = 2  # of what is written; raise it with every change that earlier versions cannot read
 _STATE = "state.json"
+_CHECKSUMS = "SHA256SUMS"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
     torch.optim.RMSprop: ("step", "square_avg"),
@@ -41,6 +48,13 @@ _HEADER = 512  # bytes that the header of a safetensors file may take for each t
 
 
 _CodeVersion = Annotated[str, Field(max_length=100)]
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint or model is not what was written: cut short, overwritten, in part missing, or of another network.
+
+    What cannot be read at the moment, or not by this version, is a CheckpointError but not damaged.
+    """
 
 
 class _Written(BaseModel):
@@ -110,7 +124,7 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write a checkpoint, a file for each module and optimizer, and remove all but the newest `keep`."""
-    path = run_dir / "checkpoints" / f"step_{state.step:08d}"
+    path = checkpoint_path(run_dir, state.step)
     with complete_folder(path) as folder:
         for name, module in modules.items():
             save_file(_tensors(module), folder / f"{name}.safetensors")
@@ -122,26 +136,51 @@ def save_checkpoint(
             }
             save_file(moments, folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
-    for old in _checkpoints(run_dir)[:-keep]:
+        _write_checksums(folder)
+    for old in checkpoints(run_dir)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
 
 
+def checkpoint_path(run_dir: Path, step: int) -> Path:
+    """The folder of the checkpoint after so many optimizer steps."""
+    return run_dir / "checkpoints" / f"step_{step:08d}"
+
+
 def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The newest complete checkpoint of a run, or None."""
-    return next(reversed(_checkpoints(run_dir)), None)
+    """The newest checkpoint of a run that has a state, or None."""
+    return next((path for path in checkpoints(run_dir) if (path / _STATE).is_file()), None)
 
 
-def _checkpoints(run_dir: Path) -> list[Path]:
-    return sorted(path for path in (run_dir / "checkpoints").glob("step_*") if (path / _STATE).is_file())
+def checkpoints(run_dir: Path) -> list[Path]:
+    """Checkpoints of a run, damaged ones too, the newest first."""
+    return sorted((path for path in (run_dir / "checkpoints").glob("step_*") if path.is_dir()), reverse=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, so that it is neither continued from nor removed.
+
+    Returns:
+        Its new path.
+
+    Raises:
+        JobError: the disk does not let it be renamed.
+    """
+    names = (f"damaged_{path.name}" + (f"_{number}" if number else "") for number in count())
+    kept = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+    with writing(path):
+        path.rename(kept)
+    return kept
 
 
 def read_state(path: Path) -> TrainingState:
     """Read `state.json` of a checkpoint.
 
     Raises:
-        CheckpointError: it is missing, damaged, or written by a later version.
+        DamagedCheckpointError: it is missing, or not what was written.
+        CheckpointError: it was written by a later version, or the disk does not answer.
     """
+    _verify(path, [_STATE])
     return _read_json(path / _STATE, TrainingState)
 
 
@@ -154,9 +193,11 @@ def load_checkpoint(
     """Restore everything in place.
 
     Raises:
-        CheckpointError: the folder is damaged, belongs to another network, or was written by a later version.
+        DamagedCheckpointError: the folder is damaged, or belongs to another network.
+        CheckpointError: it was written by a later version, or the disk does not answer.
     """
     state = read_state(path)
+    _verify(path, [f"{name}.safetensors" for name in (*modules, *optimizers)])
     for name, module in modules.items():
         _restore(module, path / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
@@ -167,7 +208,7 @@ def load_checkpoint(
 def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     expected = {
-        f"{index}.{name}": torch.empty((), device="meta") if name == "step" else parameter
+        f"{index}.{name}": torch.empty((), dtype=torch.float32, device="meta") if name == "step" else parameter
         for index, parameter in enumerate(parameters)
         for name in _MOMENTS[type(optimizer)]
     }
@@ -224,10 +265,8 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _read_json(path: Path, kind: type[_Json]) -> _Json:
+    content = _read_small(path)
     try:
-        if path.stat().st_size > _MAX_CONFIG:
-            raise CheckpointError(f"{path}: must be at most {_MAX_CONFIG:,} bytes, has {path.stat().st_size:,}")
-        content = path.read_bytes()
         origin = _Origin.model_validate_json(content)  # first of all: what a later version wrote may have other keys
         if origin.format > FORMAT:
             raise CheckpointError(
@@ -235,10 +274,64 @@ def _read_json(path: Path, kind: type[_Json]) -> _Json:
                 f"{origin.code_version or 'of a later version'}; upgrade lwddpm (here {code_version()}) to read it"
             )
         return kind.model_validate_json(content).model_copy(update={"format": origin.format})
+    except ValidationError as error:
+        raise DamagedCheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _read_small(path: Path) -> bytes:
+    """The content of a config, state or checksum file."""
+    with _reading(path):
+        size = path.stat().st_size
+        if size > _MAX_CONFIG:
+            raise DamagedCheckpointError(f"{path}: must be at most {_MAX_CONFIG:,} bytes, has {size:,}")
+        return path.read_bytes()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Tell a file that is not there from a disk that does not answer."""
+    try:
+        yield
     except FileNotFoundError:
-        raise CheckpointError(f"{path.parent}: {path.name} is missing: not a saved model or checkpoint") from None
-    except (OSError, ValidationError) as error:
-        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from None
+        message = f"{path.parent}: {path.name} is missing: not a whole model or checkpoint"
+        raise DamagedCheckpointError(message) from None
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error}); try again when the disk answers, or move "
+            f"{path.parent} away to do without it"
+        ) from None
+
+
+def _write_checksums(folder: Path) -> None:
+    names = sorted(path.name for path in folder.iterdir())
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_sha256, (folder / name for name in names))
+        lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
+    (folder / _CHECKSUMS).write_text("".join(lines))
+
+
+def _verify(folder: Path, names: Iterable[str]) -> None:
+    """Compare files with the checksums that were written with them; what an earlier version wrote has none.
+
+    Raises:
+        DamagedCheckpointError: a file is missing, or other than it was written.
+        CheckpointError: the disk does not answer.
+    """
+    file = folder / _CHECKSUMS
+    if not file.exists():
+        return
+    lines = _read_small(file).decode(errors="replace").splitlines()
+    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in names:
+        with _reading(folder / name):
+            digest = _sha256(folder / name)
+        if digest != expected.get(name):
+            raise DamagedCheckpointError(f"{folder / name}: is not what was written: SHA-256 differs from {_CHECKSUMS}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -247,31 +340,30 @@ def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tenso
     Raises:
         CheckpointError: anything else.
     """
-    try:
+    with _reading(path):
         least = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
         most = least + _HEADER * (len(expected) + 1)
         size = path.stat().st_size
         if not least <= size <= most:
-            raise CheckpointError(
+            raise DamagedCheckpointError(
                 f"{path}: does not fit the network of its config, which takes {least:,} to {most:,} bytes; has {size:,}"
             )
-        tensors: dict[str, Tensor] = load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent}: {path.name} is missing") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
+        try:
+            tensors: dict[str, Tensor] = load_file(path)
+        except SafetensorError as error:
+            raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from None
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
             what = "is missing" if name not in tensors else "is not part of it"
-            raise CheckpointError(f"{path}: does not fit the network of its config: {name} {what}")
+            raise DamagedCheckpointError(f"{path}: does not fit the network of its config: {name} {what}")
         tensor, wanted = tensors[name], expected[name]
         if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
-            raise CheckpointError(
+            raise DamagedCheckpointError(
                 f"{path}: does not fit the network of its config: {name} must be {wanted.dtype} {list(wanted.shape)}, "
                 f"is {tensor.dtype} {list(tensor.shape)}"
             )
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: weights must be finite, {name} is not; use an earlier checkpoint")
+            raise DamagedCheckpointError(f"{path}: weights must be finite, {name} is not; use an earlier checkpoint")
     return tensors
 
 

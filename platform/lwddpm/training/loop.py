@@ -21,13 +21,18 @@ from lwddpm.evaluation.subset import distinct, evenly_spread
 from lwddpm.files import remove_leftovers
 from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
+from lwddpm.training.agreement import together
 from lwddpm.training.checkpoint import (
+    DamagedCheckpointError,
     SavedModel,
     TrainingState,
-    latest_checkpoint,
+    checkpoint_path,
+    checkpoints,
     load_checkpoint,
+    read_state,
     save_checkpoint,
     save_model,
+    set_aside,
 )
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.reporter import Reporter
@@ -78,8 +83,9 @@ def train(
 
     Raises:
         JobError: the loss is not finite or diverges (names the step and the likely setting), or the disk refuses.
-        CheckpointError: the run's checkpoint is of another job or dataset.
-        DataError: fewer training slices than one batch.
+        CheckpointError: the run's checkpoint is of another job or dataset, or none is whole. Of several the newest
+            whole one is taken; damaged ones are kept aside and reported.
+        DataError: fewer training slices than one batch, or the dataset cannot be read. All errors come to all ranks.
     """
     return _Trainer(job, dataset, run_dir, reporter, device, should_stop).run(until)
 
@@ -96,22 +102,58 @@ class _Trainer:
     ) -> None:
         self.job, self.dataset, self.run_dir = job, dataset, run_dir
         self.reporter, self.device, self.should_stop = reporter, device, should_stop
-        self.schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
-        kind: type[TrainingStep] = DenoisingStep if job.adversarial is None else AdversarialStep
-        self.training = kind(job, dataset, self.schedule, device)
-        self.rank, self.world = self.training.rank, self.training.world
         self.initial_loss: float | None = None
         self.step = 0
-        self._resume()
+        together(self._build, device)
+        self._on_rank_0(self._resume)
+        self._follow()
         self.training.distribute()
 
+    def _build(self) -> None:
+        job, dataset = self.job, self.dataset
+        self.schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
+        if job.training.validation_samples:
+            dataset.images("validation")  # where it is damaged, all ranks hear of it here
+        kind: type[TrainingStep] = DenoisingStep if job.adversarial is None else AdversarialStep
+        self.training = kind(job, dataset, self.schedule, self.device)
+        self.rank, self.world = self.training.rank, self.training.world
+
     def _resume(self) -> None:
-        if self.rank == 0:
-            remove_leftovers(self.run_dir / "checkpoints")
-        path = latest_checkpoint(self.run_dir)
-        if path is None:
+        """Continue from the newest whole checkpoint, if there are any, and keep damaged newer ones aside.
+
+        Rank 0 alone decides which is whole: the ranks must not begin at different steps.
+        """
+        remove_leftovers(self.run_dir / "checkpoints")
+        damaged: list[tuple[Path, str]] = []
+        for path in checkpoints(self.run_dir):
+            try:
+                self._load(path)
+                break
+            except DamagedCheckpointError as error:
+                damaged.append((path, str(error)))
+        if damaged and self.step == 0:
+            reasons = "; ".join(reason for _, reason in damaged)
+            raise CheckpointError(
+                f"{damaged[0][0].parent}: no whole checkpoint is left ({reasons}); restore one from a backup, or start "
+                "over with --fresh"
+            )
+        if damaged:
+            kept = [f"{reason}; kept as {set_aside(path).name}" for path, reason in damaged]
+            self.reporter.warning(
+                self.step, f"damaged checkpoint: {'; '.join(kept)}; the training goes on from step {self.step}"
+            )
+
+    def _follow(self) -> None:
+        """Continue from the checkpoint that rank 0 has taken."""
+        if self.world == 1:
             return
-        state = load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)
+        step = torch.tensor(self.step, device=self.device)
+        dist.broadcast(step, src=0)
+        path = checkpoint_path(self.run_dir, int(step.item())) if self.rank > 0 and step > 0 else None
+        together(lambda: self._load(path) if path is not None else None, self.device)
+
+    def _load(self, path: Path) -> None:
+        state = read_state(path)
         for name, before, now in (
             ("job settings", state.training_digest, self.job.training_digest()),
             ("dataset version", state.dataset_version, self.dataset.version),
@@ -121,6 +163,7 @@ class _Trainer:
                     f"{path}: a run continues with the {name} it began with, {before}, got {now}; "
                     "start over with --fresh, or give the job another name"
                 )
+        load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)
         self.step, self.initial_loss = state.step, state.initial_loss
 
     def run(self, until: int | None) -> TrainingOutcome:
@@ -258,24 +301,12 @@ class _Trainer:
         save_model(path, self.training.ema.model, saved)
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
-        """Let rank 0 write something while the others wait; what fails there fails on all, so that none waits for ever.
+        """Let rank 0 do something while the others wait; what fails there fails on all, so that none waits for ever.
 
         Raises:
-            JobError: the disk refused, on every rank.
+            LwddpmError: of rank 0, on every rank.
         """
-        error: JobError | None = None
-        if self.rank == 0:
-            try:
-                action()
-            except JobError as refused:
-                error = refused
-        if self.world > 1:
-            failed = torch.tensor(float(error is not None), device=self.device)
-            dist.all_reduce(failed)
-            if failed.item() > 0 and error is None:
-                error = JobError("rank 0 could not write; its message says why")
-        if error is not None:
-            raise error
+        together(action if self.rank == 0 else lambda: None, self.device)
 
 
 def _words(metric: str) -> str:

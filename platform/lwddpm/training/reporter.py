@@ -23,6 +23,9 @@ class Reporter(Protocol):
     def checkpoint(self, step: int, path: Path) -> None:
         """A checkpoint that is wholly on disk."""
 
+    def warning(self, step: int, message: str) -> None:
+        """What a person should know although the training goes on."""
+
 
 class SilentReporter:
     """Keeps nothing: for benchmarks, and for ranks other than 0."""
@@ -36,6 +39,9 @@ class SilentReporter:
     def checkpoint(self, step: int, path: Path) -> None:
         pass
 
+    def warning(self, step: int, message: str) -> None:
+        pass
+
 
 class RecordingReporter:
     """Keeps everything in memory: for measurements, notebooks and tests.
@@ -44,12 +50,14 @@ class RecordingReporter:
         values: numbers by step; of a number that is reported twice the last.
         drawn: (step, images) of every snapshot, in the order of the calls.
         saved: steps of the checkpoints, in the order of the calls.
+        warnings: messages, in the order of the calls.
     """
 
     def __init__(self) -> None:
         self.values: dict[int, dict[str, float]] = {}
         self.drawn: list[tuple[int, np.ndarray]] = []
         self.saved: list[int] = []
+        self.warnings: list[str] = []
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
         for step, values in rows.items():
@@ -60,6 +68,9 @@ class RecordingReporter:
 
     def checkpoint(self, step: int, path: Path) -> None:
         self.saved.append(step)
+
+    def warning(self, step: int, message: str) -> None:
+        self.warnings.append(message)
 
     def series(self, name: str) -> dict[int, float]:
         """One number by step, in the order of the steps."""

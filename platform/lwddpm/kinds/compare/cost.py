@@ -68,20 +68,8 @@ def measure_cost(
         images_per_s, peak_memory_mib (of a GPU; else of the process, above what it held when idle), seconds_per_64;
         the last alone where `steps` is 0.
     """
-    values = job.model_dump(mode="json")
-    values["training"] |= {
-        "epochs": None,
-        "max_steps": _WARM_UP_STEPS + steps,
-        "log_every_steps": _WARM_UP_STEPS,
-        "snapshot_epochs": [],
-        "validation_samples": 0,
-        "compile": False,  # compiling takes longer than what is timed here
-        "batch_size": max(1, job.training.batch_size // job.workers.max_count),
-        "checkpoint_every_epochs": 1e9,
-    }
-    values["workers"]["count"] = 1
     task = CostTask(
-        job=values,
+        job=shortened(job, steps).model_dump(mode="json"),
         dataset=dataset_path,
         model_dir=str(model_dir),
         sampling=sampling,
@@ -90,6 +78,29 @@ def measure_cost(
         device=session.model_device,
     )
     return session.fresh_process(_measure, task)
+
+
+def shortened(job: TrainJob, steps: int) -> TrainJob:
+    """The first steps of a training, on one worker with one worker's share of the batch.
+
+    The batch of an elastic group need not divide evenly over its workers and the chunks of each: the share is rounded
+    down to whole chunks, which leaves one that divides evenly as it is.
+    """
+    chunks = job.training.grad_accumulation_steps
+    share = max(1, job.training.batch_size // (job.workers.max_count * chunks)) * chunks
+    values = job.model_dump(mode="json")
+    values["training"] |= {
+        "epochs": None,
+        "max_steps": _WARM_UP_STEPS + steps,
+        "log_every_steps": _WARM_UP_STEPS,
+        "snapshot_epochs": [],
+        "validation_samples": 0,
+        "compile": False,  # compiling takes longer than what is timed here
+        "batch_size": share,
+        "checkpoint_every_epochs": 1e9,
+    }
+    values["workers"]["count"] = 1
+    return TrainJob.model_validate(values)
 
 
 def _measure(task: CostTask) -> dict[str, float]:
