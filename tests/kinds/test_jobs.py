@@ -94,6 +94,24 @@ def test_run_again_it_does_nothing_fresh_starts_over_and_another_evaluation_reus
     assert second["metrics"] != started_over["metrics"]
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_a_finished_job_is_done_whatever_does_not_change_its_result(
+    finished: tuple[TrainJob, dict[str, object]], older: bool
+) -> None:
+    job, result = finished
+    file = run_folder(job) / "result.json"
+    if older:  # as versions up to 0.1.0 wrote it
+        file.write_text(json.dumps(result | {"digest": job.digest()}))
+        changed = job
+    else:
+        tracking = job.tracking.model_copy(update={"experiment": "elsewhere"})
+        workers = job.workers.model_copy(update={"max_failures": 1})
+        changed = job.model_copy(update={"workers": workers, "tracking": tracking, "offline": True})
+        changed = changed.model_copy(update={"output": f"{job.output}/../runs"})
+    assert run_job(changed)["run_id"] == result["run_id"]
+    assert len(connect(str(job.tracking.uri)).search_model_versions("name='lw-ddpm-demo'")) == 1
+
+
 def test_samples_are_the_same_however_they_are_drawn(
     finished: tuple[TrainJob, dict[str, object]], tmp_path: Path
 ) -> None:

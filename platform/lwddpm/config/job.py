@@ -12,7 +12,7 @@ from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveInt, Section, Seed, is_none
+from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
 
 MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
@@ -55,12 +55,22 @@ class TrackingConfig(Section):
 class Job(Section):
     """What every kind of job has."""
 
+    incidental = frozenset({"output", "offline", "workers", "tracking"})
+
     name: JobName
     seed: Seed = Field(0, description="of training: initial weights, order of slices, noise")
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
     offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    def result_digest(self) -> str:
+        """12 hex digits of what decides the result: a finished job of the same digest is done."""
+        return hex_digest(self.essentials())
+
+    def has_result(self, done: dict[str, Any]) -> bool:
+        """Whether the content of a `result.json` is this job's; 0.1.0 wrote the digest of all settings."""
+        return done["digest"] in (self.result_digest(), self.digest())
 
 
 class PrepareJob(Job):

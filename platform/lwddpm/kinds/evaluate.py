@@ -91,7 +91,7 @@ def run_evaluation(
     uri = tracking_uri(job.tracking)
     nested = dataset is not None
     with (
-        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
+        tracked_run(job, uri, None, job.result_digest(), nested=nested) as run,
         ExportedSeries(job.name, run.run_id) as exported,
     ):
         if dataset is None:

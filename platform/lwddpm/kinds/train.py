@@ -55,14 +55,14 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     with lock_folder(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
+        if not fresh and done is not None and job.has_result(done) and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again{if_deleted(uri, done)}")
             return FinishedTraining(done, Evaluation.load(folder) if job.evaluation else None)
         if fresh:
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
-            tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
+            tracked_run(job, uri, run_id, job.result_digest(), folder, nested=nested) as run,
             ExportedSeries(job.name, run.run_id) as exported,
         ):
             write_run_id(folder, run.run_id, uri)
@@ -123,7 +123,7 @@ def train_evaluate_register(
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,
-        "digest": job.digest(),
+        "digest": job.result_digest(),
         "run_id": run.run_id,
         "run_dir": str(folder),
         "tracking_uri": public(tracking_uri(job.tracking)),
@@ -148,7 +148,7 @@ def train_evaluate_register(
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
-            "lwddpm.digest": job.digest(),
+            "lwddpm.digest": job.result_digest(),
             "lwddpm.job": job.name,
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),

@@ -125,6 +125,9 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
 
     # the same command finds everything done; the store alone is enough to draw the report again
     assert run_job(job) == result
+    elsewhere = [*overrides, "workers.max_failures=1", "tracking.experiment=elsewhere", "training.keep_checkpoints=9"]
+    assert run_job(load_job("compare_demo", elsewhere)) == result
+    assert {len(client.search_model_versions(f"name='{name}'")) for name in names} == {1}
     again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
     assert again["statements"] == result["statements"]
     for name in ("report.md", "report.html"):

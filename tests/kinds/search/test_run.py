@@ -77,6 +77,9 @@ def test_a_search_ends_with_a_study_its_runs_and_a_registered_winner(build: Buil
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states <= {"REMOVED"}, "a placement group outlived its trial"
     assert run_job(job)["model"] == result["model"]
+    assert run_job(build("workers.max_failures=1", "tracking.experiment=elsewhere")) == run_job(job)
+    registered = run_job(build("registry.alias=second"))["model"]
+    assert (registered["version"], registered["alias"]) == (2, "second"), "another registration of the winner is made"
     more = run_job(build("search.num_trials=5"))
     assert more["search"]["counts"].keys() <= {"complete", "pruned"}
     assert len(records(_study(job))) == 5

@@ -47,12 +47,12 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
     uri = tracking_uri(job.tracking)
     with lock_folder(folder):
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest() and done["tracking_uri"] == public(uri):
+        if not fresh and done is not None and job.has_result(done) and done["tracking_uri"] == public(uri):
             say(f"{job.name}: finished already, in {folder}; --fresh does it all again{if_deleted(uri, done)}")
             return done
         if fresh:
             clear_folder(folder)
-        with tracked_run(job, uri, read_run_id(folder, uri), job.digest()) as run:
+        with tracked_run(job, uri, read_run_id(folder, uri), job.result_digest()) as run:
             write_run_id(folder, run.run_id, uri)
             comparison = _begin(job, session, fresh, folder, run)
             run_ids = _train_all(comparison, fresh)
@@ -153,7 +153,7 @@ def _summary(comparison: Comparison, report: ComparisonReport) -> dict[str, Any]
     job, folder = comparison.job, comparison.folder
     return {
         "name": job.name,
-        "digest": job.digest(),
+        "digest": job.result_digest(),
         "run_id": comparison.run.run_id,
         "run_dir": str(folder),
         "tracking_uri": public(tracking_uri(job.tracking)),

@@ -56,7 +56,7 @@ class Books:
         job = self._search.trial_job(number, values)
         folder = run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        run = child_run(parent, job, read_run_id(folder, parent.uri), job.digest(), folder)
+        run = child_run(parent, job, read_run_id(folder, parent.uri), job.result_digest(), folder)
         write_run_id(folder, run.run_id, run.uri)
         run.tags({"lwddpm.search": name, "lwddpm.trial": str(number)})
         self._folders[number], self._runs[number] = folder, run

@@ -58,7 +58,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     folder, uri = search_folder(job), tracking_uri(job.tracking)
     with lock_folder(folder):
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest():
+        if not fresh and done is not None and job.has_result(done) and done["tracking_uri"] == public(uri):
             more = f"--fresh searches again, search.num_trials extends it{if_deleted(uri, done)}"
             say(f"{job.name}: finished already, in {folder}; {more}")
             return done
@@ -67,7 +67,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
-            tracked_run(job, uri, run_id, job.digest(), folder) as run,
+            tracked_run(job, uri, run_id, job.result_digest(), folder) as run,
             ExportedSeries(job.name, run.run_id) as exported,
         ):
             write_run_id(folder, run.run_id, uri)
@@ -82,7 +82,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             session.rest()
             result: dict[str, Any] = {
                 "name": job.name,
-                "digest": job.digest(),
+                "digest": job.result_digest(),
                 "run_id": run.run_id,
                 "run_dir": str(folder),
                 "tracking_uri": public(uri),
@@ -151,16 +151,16 @@ def _finish(search: SearchRun) -> dict[int, dict[str, Any]]:
 
 
 def _train_to_the_end(search: SearchRun, trial: TrialRecord) -> dict[str, Any]:
-    """The summary of the trial's training, which is done once."""
+    """The summary of the trial's training, which is made once for the job's settings."""
     job, session = search.trial_job(trial.number, trial.params), search.session
-    folder = run_folder(job)
+    folder, uri = run_folder(job), tracking_uri(search.job.tracking)
     finished = read_json(folder / "result.json")
-    if finished is not None:
+    if finished is not None and job.has_result(finished):
         return finished
     say(f"trial {trial.number}: training to the end of its schedule")
     check_dataset(job, search.dataset)
     with (
-        tracked_run(job, tracking_uri(search.job.tracking), trial.run_id, job.digest(), folder, nested=True) as run,
+        tracked_run(job, uri, trial.run_id, job.result_digest(), folder, nested=True) as run,
         ExportedSeries(search.job.name, run.run_id, str(trial.number)) as exported,
     ):
         tags = {"lwddpm.search": search.job.name, "lwddpm.trial": str(trial.number)}
