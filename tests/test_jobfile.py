@@ -141,6 +141,21 @@ def test_digests_follow_what_matters() -> None:
     assert demo.digest() != wide.digest()
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("keep_checkpoints=7", "log_every_steps=7", "checkpoint_every_epochs=0.7", "validation_samples=7"),
+        *("snapshot_epochs=[7]", "grad_accumulation_steps=4", "compile=true", "channels_last=true"),
+    ],
+)
+def test_settings_of_training_that_do_not_change_what_is_learnt_continue_it(setting: str) -> None:
+    demo, changed = load_job("demo"), load_job("demo", [f"training.{setting}"])
+    assert isinstance(demo, TrainJob)
+    assert isinstance(changed, TrainJob)
+    assert changed.training_digest() == demo.training_digest()
+    assert changed.earlier_training_digest() != demo.earlier_training_digest()
+
+
 INCIDENTAL = ("workers.max_failures=1", "offline=true", "output=elsewhere", "tracking.uri=sqlite:///other.db")
 
 

@@ -112,6 +112,23 @@ def test_a_finished_job_is_done_whatever_does_not_change_its_result(
     assert len(connect(str(job.tracking.uri)).search_model_versions("name='lw-ddpm-demo'")) == 1
 
 
+def test_a_longer_job_continues_the_finished_one_and_leaves_it_as_it_is(
+    tiny_job: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    constant = ("training.lr_schedule=constant", "evaluation=null", "registry=null")
+    short, long = tiny_job(*constant), tiny_job(*constant, "training.max_steps=11", "training.keep_checkpoints=5")
+    first, second = run_job(short), run_job(long)
+    assert f"continues from step 8 of {run_folder(short)}: training.max_steps was 8, is 11" in capfd.readouterr().err
+    assert _losses(long, str(second["run_id"])).items() >= _losses(short, str(first["run_id"])).items()
+    assert sorted(_losses(long, str(second["run_id"]))) == list(range(1, 12))
+    tags = _run(str(long.tracking.uri), str(second["run_id"])).data.tags
+    assert tags["lwddpm.continues"] == first["run_id"] != second["run_id"]
+    assert run_job(short)["step"] == 8
+    anew = run_job(tiny_job(*constant, "training.max_steps=11", "training.lr=1e-5"))
+    assert "begins at step 0, beside step 11 of" in capfd.readouterr().err
+    assert anew["step"] == 11
+
+
 def test_samples_are_the_same_however_they_are_drawn(
     finished: tuple[TrainJob, dict[str, object]], tmp_path: Path
 ) -> None:

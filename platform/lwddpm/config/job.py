@@ -1,7 +1,5 @@
 """Jobs about one dataset or model."""
 
-import hashlib
-import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -156,17 +154,24 @@ class TrainingJob(Job):
         """Batches of slices that one optimizer step (of a GAN: of its generator) takes."""
         return 1 if self.adversarial is None else self.adversarial.n_critic
 
-    def training_digest(self) -> str:
-        """8 hex digits of what is trained: runs of the same digest continue each other, on any number of workers."""
-        parts = {
-            "seed": self.seed,
-            "data": self.data.dataset_path,
-            "model": self.model.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
+    def training_settings(self) -> dict[str, Any]:
+        """The settings that decide what is learnt, as JSON values: trainings with the same ones continue each other."""
+        sections = {
+            "model": self.model,
+            "training": self.training,
+            "diffusion": self.diffusion,
+            "adversarial": self.adversarial,
         }
-        sections = {"diffusion": self.diffusion, "adversarial": self.adversarial}
-        parts |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        settings = {name: section.essentials() for name, section in sections.items() if section is not None}
+        return {"seed": self.seed, "data": self.data.dataset_path, **settings}
+
+    def training_digest(self) -> str:
+        """8 hex digits of what is learnt, by which run folders are named."""
+        return hex_digest(self.training_settings(), 8)
+
+    def earlier_training_digest(self) -> str:
+        """That of version 0.1.0, which counted all of `training`: its folders and studies are known by it."""
+        return hex_digest(self.training_settings() | {"training": self.training.model_dump(mode="json")}, 8)
 
 
 class TrainJob(TrainingJob):

@@ -24,10 +24,18 @@ from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.metric_log import Curves
-from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
+from lwddpm.tracking.rundir import (
+    claim_run_folder,
+    clear_folder,
+    lock_folder,
+    read_run_id,
+    write_job,
+    write_run_id,
+)
 from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
+from lwddpm.tracking.siblings import begin_training, missing_snapshots
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.checkpoint import latest_checkpoint, read_saved_model, read_state
 from lwddpm.training.schedule import Schedule
 
 
@@ -50,16 +58,21 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     Args:
         dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
     """
-    folder = run_folder(job)
+    folder = claim_run_folder(job)
     nested = dataset is not None
     with lock_folder(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
         if not fresh and done is not None and job.has_result(done) and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again{if_deleted(uri, done)}")
-            return FinishedTraining(done, Evaluation.load(folder) if job.evaluation else None)
+            if dataset is not None:
+                _say_missing_snapshots(job, dataset, folder)
+            return FinishedTraining(
+                done | {"run_dir": str(folder)}, Evaluation.load(folder) if job.evaluation else None
+            )
         if fresh:
             clear_folder(folder)
+        write_job(folder, job)
         run_id = read_run_id(folder, uri)
         with (
             tracked_run(job, uri, run_id, job.result_digest(), folder, nested=nested) as run,
@@ -71,10 +84,32 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
             session.rest()
             check_dataset(job, dataset)
             run.dataset(dataset)
+            if not fresh:
+                _come_back(job, dataset, folder, run)
             finished = train_evaluate_register(job, dataset, folder, run, session, exported)
             run.flush()
             write_json(folder / "result.json", finished.summary)
     return finished
+
+
+def _come_back(job: TrainJob, dataset: Dataset, folder: Path, run: TrackedRun) -> None:
+    """Say what becomes of an earlier attempt; where that has other settings, begin with what can be kept of it."""
+    if latest_checkpoint(folder) is not None:
+        _say_missing_snapshots(job, dataset, folder)
+        return
+    continued = begin_training(job, folder, dataset.num("train"), dataset.version)
+    if continued:
+        run.tags({"lwddpm.continues": continued})
+
+
+def _say_missing_snapshots(job: TrainJob, dataset: Dataset, folder: Path) -> None:
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        return
+    schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
+    missing = missing_snapshots(job, folder, schedule, read_state(checkpoint).step)
+    if missing:
+        say(f"{job.name}: no snapshots of the epochs {', '.join(missing)}, which had passed when they were asked for")
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:

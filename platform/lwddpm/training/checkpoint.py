@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.files import complete_folder
+from lwddpm.files import complete_folder, link_or_copy
 from lwddpm.models.build import build_model
 from lwddpm.version import code_version
 
@@ -127,6 +127,22 @@ def save_checkpoint(
     return path
 
 
+def copy_checkpoint(path: Path, run_dir: Path, training_digest: str) -> None:
+    """Let a training go on from a checkpoint of another one that had the same steps up to there.
+
+    Args:
+        path: the other's checkpoint.
+        run_dir: of the training that goes on.
+        training_digest: of its job.
+    """
+    state = read_state(path).model_copy(update={"training_digest": training_digest})
+    with complete_folder(run_dir / "checkpoints" / path.name) as folder:
+        for file in path.iterdir():
+            if file.name != _STATE:
+                link_or_copy(file, folder / file.name)
+        (folder / _STATE).write_text(state.model_dump_json(indent=2))
+
+
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """The newest complete checkpoint of a run, or None."""
     return next(reversed(_checkpoints(run_dir)), None)
@@ -166,8 +182,9 @@ def load_checkpoint(
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    counter = torch.float32 if optimizer.defaults.get("fused") else torch.get_default_dtype()  # as torch counts steps
     expected = {
-        f"{index}.{name}": torch.empty((), device="meta") if name == "step" else parameter
+        f"{index}.{name}": torch.empty((), dtype=counter, device="meta") if name == "step" else parameter
         for index, parameter in enumerate(parameters)
         for name in _MOMENTS[type(optimizer)]
     }

@@ -112,13 +112,14 @@ class _Trainer:
         if path is None:
             return
         state = load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)
+        digests, version = (self.job.training_digest(), self.job.earlier_training_digest()), self.dataset.version
         for name, before, now in (
-            ("job settings", state.training_digest, self.job.training_digest()),
-            ("dataset version", state.dataset_version, self.dataset.version),
+            ("job settings", state.training_digest, digests),
+            ("dataset version", state.dataset_version, (version,)),
         ):
-            if before != now:
+            if before not in now:
                 raise CheckpointError(
-                    f"{path}: a run continues with the {name} it began with, {before}, got {now}; "
+                    f"{path}: a run continues with the {name} it began with, {before}, got {now[0]}; "
                     "start over with --fresh, or give the job another name"
                 )
         self.step, self.initial_loss = state.step, state.initial_loss

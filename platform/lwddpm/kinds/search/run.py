@@ -25,7 +25,14 @@ from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.space import load_space
 from lwddpm.search.storage import check_storage, delete_study, storage_url
 from lwddpm.search.trials import TrialRecord
-from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
+from lwddpm.tracking.rundir import (
+    claim_run_folder,
+    clear_folder,
+    lock_folder,
+    read_run_id,
+    search_folder,
+    write_run_id,
+)
 from lwddpm.tracking.runs import if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
@@ -153,7 +160,7 @@ def _finish(search: SearchRun) -> dict[int, dict[str, Any]]:
 def _train_to_the_end(search: SearchRun, trial: TrialRecord) -> dict[str, Any]:
     """The summary of the trial's training, which is made once for the job's settings."""
     job, session = search.trial_job(trial.number, trial.params), search.session
-    folder, uri = run_folder(job), tracking_uri(search.job.tracking)
+    folder, uri = claim_run_folder(job), tracking_uri(search.job.tracking)
     finished = read_json(folder / "result.json")
     if finished is not None and job.has_result(finished):
         return finished
