@@ -6,11 +6,13 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import psutil
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from lwddpm.cluster.exported import ExportedSeries
@@ -19,7 +21,8 @@ from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
 from lwddpm.tracking.registry import fetch_model
-from lwddpm.tracking.rundir import lock_folder, run_folder
+from lwddpm.tracking.rundir import lock_folder, run_folder, write_run_id
+from lwddpm.tracking.runs import run_digest, tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 
@@ -88,10 +91,69 @@ def test_run_again_it_does_nothing_fresh_starts_over_and_another_evaluation_reus
     changed = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"seed": 5})})  # type: ignore[union-attr]
     weights = run_folder(job) / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
+    _assert_numbers_stand_beside_their_settings(job, started_over, seed=0)
     second = run_job(changed)
     assert weights.stat().st_mtime_ns == before
-    assert second["run_id"] == started_over["run_id"]
     assert second["metrics"] != started_over["metrics"]
+    _assert_numbers_stand_beside_their_settings(job, second, seed=5)
+    own = _run(str(job.tracking.uri), second["run_id"])
+    assert own.data.tags["mlflow.parentRunId"] == second["training_run_id"] == started_over["run_id"]
+    assert (own.info.status, own.data.tags["lwddpm.kind"]) == ("FINISHED", "evaluate")
+    assert not any(name.startswith("train/") for name in own.data.metrics)
+
+    # either evaluation is made again in its own run, and its version gets the alias again
+    for again, known in ((job, started_over), (changed, second)):
+        result = run_job(again)
+        assert (result["run_id"], result["metrics"]) == (known["run_id"], known["metrics"])
+        assert result["model"] == known["model"]
+        _assert_numbers_stand_beside_their_settings(job, result, seed=0 if again is job else 5)
+    assert len(connect(str(job.tracking.uri)).search_model_versions("name='lw-ddpm-demo'")) == 3
+
+
+def _assert_numbers_stand_beside_their_settings(job: TrainJob, result: dict[str, Any], seed: int) -> None:
+    """In the run of a result, which is the source of its registered version."""
+    client = connect(str(job.tracking.uri))
+    run = client.get_run(result["run_id"])
+    assert run.data.params["evaluation.seed"] == str(seed)
+    assert {name: run.data.metrics[name] for name in result["metrics"]} == result["metrics"]
+    settings = yaml.safe_load(Path(client.download_artifacts(run.info.run_id, "job.yaml")).read_text())
+    assert settings["evaluation"]["seed"] == seed
+    version = client.get_model_version_by_alias(result["model"]["name"], result["model"]["alias"])
+    assert (version.run_id, int(version.version)) == (run.info.run_id, result["model"]["version"])
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "evaluation/metrics.json")).read_text())
+    assert {record["value"] for record in table["records"]} <= set(result["metrics"].values())
+
+
+def test_an_evaluation_changed_before_the_training_ends_has_its_own_run(tiny_job: Build) -> None:
+    job = tiny_job("registry=null")
+    uri = str(job.tracking.uri)
+    assert job.evaluation is not None
+    changed = tiny_job("registry=null", "evaluation.seed=5", "training.log_every_steps=1")
+    folder = run_folder(job)
+    with tracked_run(job, uri, None, run_digest(job), folder) as run:  # as if it had been killed here
+        pass
+    connect(uri).set_terminated(run.run_id, "KILLED")
+    write_run_id(folder, run.run_id, uri)
+    result = run_job(changed)
+    assert result["training_run_id"] == run.run_id != result["run_id"]
+    training, evaluation = (_run(uri, result[key]) for key in ("training_run_id", "run_id"))
+    assert (training.info.status, evaluation.info.status) == ("FINISHED", "FINISHED")
+    assert (training.data.params["evaluation.seed"], evaluation.data.params["evaluation.seed"]) == ("0", "5")
+    assert not any(name.startswith("eval/") for name in training.data.metrics)
+    assert sorted(_losses(changed, run.run_id)) == list(range(1, 9))
+
+
+def test_what_makes_no_number_is_no_parameter_and_is_that_of_the_last_attempt(tiny_job: Build) -> None:
+    first, second = tiny_job(), tiny_job("registry.alias=another", "workers.max_failures=1")
+    done = run_job(first)
+    again = run_job(second)
+    assert (again["run_id"], again["model"]["version"], again["model"]["alias"]) == (done["run_id"], 1, "another")
+    client = connect(str(first.tracking.uri))
+    parameters = client.get_run(done["run_id"]).data.params
+    incidental = ("workers.", "tracking.", "output", "offline", "registry", "training.log_every", "training.keep_")
+    assert not [key for key in parameters if key.startswith(incidental)]
+    settings = yaml.safe_load(Path(client.download_artifacts(done["run_id"], "job.yaml")).read_text())
+    assert (settings["registry"]["alias"], settings["workers"]["max_failures"]) == ("another", 1)
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -1,7 +1,7 @@
 """Jobs about one dataset or model."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -54,6 +54,8 @@ class Job(Section):
     """What every kind of job has."""
 
     incidental = frozenset({"output", "offline", "workers", "tracking"})
+    # Dotted keys of settings and sections that make no number of the job's own MLflow run, beside the incidental ones.
+    unrecorded: ClassVar[frozenset[str]] = frozenset()
 
     name: JobName
     seed: Seed = Field(0, description="of training: initial weights, order of slices, noise")
@@ -65,6 +67,11 @@ class Job(Section):
     def result_digest(self) -> str:
         """12 hex digits of what decides the result: a finished job of the same digest is done."""
         return hex_digest(self.essentials())
+
+    def is_parameter(self, key: str) -> bool:
+        """Whether a setting stands among the parameters of the job's MLflow run, which never change there."""
+        left_out = self.incidental_keys() | self.unrecorded
+        return not any(key == other or key.startswith(f"{other}.") for other in left_out)
 
     def has_result(self, done: dict[str, Any]) -> bool:
         """Whether the content of a `result.json` is this job's; 0.1.0 wrote the digest of all settings."""
@@ -80,6 +87,8 @@ class PrepareJob(Job):
 
 class TrainingJob(Job):
     """What training one model takes, and searching over many: everything but the kind."""
+
+    unrecorded = frozenset({"registry"})
 
     data: DataConfig
     model: ModelConfig = ModelConfig()

@@ -75,6 +75,9 @@ class SearchConfig(Section):
 class SearchJob(TrainingJob):
     """A search: `training` is the full budget, which only the winner gets; trials end at `search.max_steps`."""
 
+    # a search may go on with others; what they make stands in the runs of its trials
+    unrecorded = frozenset({"registry", "evaluation", "search.num_trials", "search.finish"})
+
     kind: Literal["search"]
     name: NameOfMany
     search: SearchConfig

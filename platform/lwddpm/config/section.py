@@ -54,6 +54,15 @@ class Section(BaseModel):
                 values[name] = inner.essentials()
         return values
 
+    def incidental_keys(self, prefix: str = "") -> set[str]:
+        """Dotted keys of the incidental settings of this section and of those within it."""
+        keys = {f"{prefix}{name}" for name in self.incidental}
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if isinstance(inner, Section):
+                keys |= inner.incidental_keys(f"{prefix}{name}.")
+        return keys
+
 
 def hex_digest(values: Any, length: int = 12) -> str:
     """The first hex digits of the SHA-256 of JSON values."""

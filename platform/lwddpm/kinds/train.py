@@ -1,5 +1,7 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,14 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainJob, shown
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
+from lwddpm.jobfile import flattened
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.training_curves import training_curves
@@ -28,11 +31,12 @@ from lwddpm.tracking.rundir import (
     claim_run_folder,
     clear_folder,
     lock_folder,
+    read_job,
     read_run_id,
     write_job,
     write_run_id,
 )
-from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
 from lwddpm.tracking.siblings import begin_training, missing_snapshots
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import latest_checkpoint, read_saved_model, read_state
@@ -72,34 +76,45 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
             )
         if fresh:
             clear_folder(folder)
+        before = read_job(folder)
         write_job(folder, job)
-        run_id = read_run_id(folder, uri)
-        with (
-            tracked_run(job, uri, run_id, job.result_digest(), folder, nested=nested) as run,
-            ExportedSeries(job.name, run.run_id) as exported,
-        ):
-            write_run_id(folder, run.run_id, uri)
-            if dataset is None:
-                dataset = prepare(job.data, session, fresh)
-            session.rest()
-            check_dataset(job, dataset)
-            run.dataset(dataset)
-            if not fresh:
-                _come_back(job, dataset, folder, run)
-            finished = train_evaluate_register(job, dataset, folder, run, session, exported)
-            run.flush()
-            write_json(folder / "result.json", finished.summary)
-    return finished
+
+        @functools.cache
+        def prepared() -> Dataset:
+            return prepare(job.data, session, fresh) if dataset is None else dataset
+
+        return train_evaluate_register(
+            job,
+            folder,
+            read_run_id(folder, uri),
+            session,
+            prepared,
+            series=lambda run_id: ExportedSeries(job.name, run_id),
+            nested=nested,
+            fresh=fresh,
+            before=before,
+        )
 
 
-def _come_back(job: TrainJob, dataset: Dataset, folder: Path, run: TrackedRun) -> None:
-    """Say what becomes of an earlier attempt; where that has other settings, begin with what can be kept of it."""
-    if latest_checkpoint(folder) is not None:
-        _say_missing_snapshots(job, dataset, folder)
+def _come_back(job: TrainJob, before: TrainJob | None, dataset: Dataset, folder: Path, run: TrackedRun) -> None:
+    """Say, here and in the run, what an earlier attempt left that had other settings, and take over what can be."""
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        continued = begin_training(job, folder, dataset.num("train"), dataset.version)
+        if continued:
+            run.tags({"lwddpm.continues": continued})
         return
-    continued = begin_training(job, folder, dataset.num("train"), dataset.version)
-    if continued:
-        run.tags({"lwddpm.continues": continued})
+    _say_missing_snapshots(job, dataset, folder)
+    if (folder / "model").exists():
+        return
+    old, new = (flattened({"training": each.training.model_dump(mode="json")}) for each in (before or job, job))
+    changes = [
+        f"{key} was {shown(old.get(key))}, is {shown(value)}" for key, value in new.items() if value != old.get(key)
+    ]
+    if changes:
+        step = read_state(checkpoint).step
+        run.tags({f"lwddpm.changed_at_step.{step}": ", ".join(changes)})
+        say(f"{job.name}: from step {step} on, {', '.join(changes)}")
 
 
 def _say_missing_snapshots(job: TrainJob, dataset: Dataset, folder: Path) -> None:
@@ -134,32 +149,96 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
 
 def train_evaluate_register(
     job: TrainJob,
-    dataset: Dataset,
     folder: Path,
-    run: TrackedRun,
+    run_id: str | None,
     session: Session,
-    exported: ExportedSeries,
+    prepared: Callable[[], Dataset],
+    *,
+    series: Callable[[str], ExportedSeries],
+    nested: bool,
+    fresh: bool = False,
+    before: TrainJob | None = None,
     lineage: dict[str, str] | None = None,
 ) -> FinishedTraining:
-    """Bring a run folder to its end.
+    """Bring a run folder to its end, and write down its result.
+
+    It is trained in the MLflow run that it has. It is evaluated there too, or, where that run has other parameters than
+    this job's settings, in one of its own beneath it.
 
     Args:
-        exported: the series of the job.
+        run_id: of an earlier attempt, if there was one.
+        prepared: the dataset; called when a run is open, and twice where there are two.
+        series: exported series of the job, given the id of its run.
+        nested: whether a run is open, which the job is a part of.
+        fresh: begin at step 0, whatever other trainings of this name have.
+        before: the job of the attempt before.
         lineage: further tags of the registered version, such as the search it comes from.
     """
-    model_dir = folder / "model"
-    if not model_dir.exists():
+    uri = tracking_uri(job.tracking)
+    digest, place = run_digest(job), place_of(job, uri, run_id)
+
+    def checked_dataset(run: TrackedRun) -> Dataset:
+        dataset = prepared()
+        session.rest()
+        check_dataset(job, dataset)
+        run.dataset(dataset)
+        return dataset
+
+    if place.parent is None or not (place.parent_finished and (folder / "model").exists()):
+        with (
+            tracked_run(job, uri, run_id, digest, folder, nested=nested) as run,
+            series(run.run_id) as exported,
+        ):
+            write_run_id(folder, run.run_id, uri)
+            dataset = checked_dataset(run)
+            if not fresh:
+                _come_back(job, before, dataset, folder, run)
+            _train(job, dataset, folder, run, session, exported)
+            if place.parent is None:
+                finished = _evaluate_and_register(job, dataset, folder, run, run.run_id, session, exported, lineage)
+                run.flush()
+                write_json(folder / "result.json", finished.summary)
+                return finished
+    with (
+        tracked_run(job, uri, place.run_id, digest, nested=nested, parent=place.parent) as run,
+        series(run.run_id) as exported,
+    ):
+        dataset = checked_dataset(run)
+        finished = _evaluate_and_register(job, dataset, folder, run, place.parent, session, exported, lineage)
+        write_json(folder / "result.json", finished.summary)
+    return finished
+
+
+def _train(
+    job: TrainJob, dataset: Dataset, folder: Path, run: TrackedRun, session: Session, exported: ExportedSeries
+) -> None:
+    if not (folder / "model").exists():
         train_on_workers(job, dataset, folder, session, exported)
     curves = training_curves(folder, run)
     diversity = curves.get("train/diversity")
     if diversity and (warning := collapse_warning(diversity[-1][1])) is not None:
         run.tags({"lwddpm.warning": warning})
     run.figure(_loss_figure(job, curves), "loss")
+
+
+def _evaluate_and_register(
+    job: TrainJob,
+    dataset: Dataset,
+    folder: Path,
+    run: TrackedRun,
+    training_run_id: str,
+    session: Session,
+    exported: ExportedSeries,
+    lineage: dict[str, str] | None,
+) -> FinishedTraining:
+    """Measure and register the model of a run folder, as far as the job asks for it; `run` gets the numbers."""
+    model_dir = folder / "model"
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,
         "digest": job.result_digest(),
         "run_id": run.run_id,
+        "training_run_id": training_run_id,
         "run_dir": str(folder),
         "tracking_uri": public(tracking_uri(job.tracking)),
         "dataset": summary_of(dataset),
@@ -183,7 +262,7 @@ def train_evaluate_register(
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
-            "lwddpm.digest": job.result_digest(),
+            "lwddpm.digest": run_digest(job),
             "lwddpm.job": job.name,
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),

@@ -15,7 +15,7 @@ from lwddpm.search.ranking import pareto_front
 from lwddpm.search.trials import State, records
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import claim_run_folder, read_run_id, write_run_id
-from lwddpm.tracking.runs import TrackedRun, child_run, open_children
+from lwddpm.tracking.runs import TrackedRun, child_run, open_children, run_digest
 
 
 class Books:
@@ -56,7 +56,7 @@ class Books:
         job = self._search.trial_job(number, values)
         folder = claim_run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        run = child_run(parent, job, read_run_id(folder, parent.uri), job.result_digest(), folder)
+        run = child_run(parent, job, read_run_id(folder, parent.uri), run_digest(job), folder)
         write_run_id(folder, run.run_id, run.uri)
         run.tags({"lwddpm.search": name, "lwddpm.trial": str(number)})
         self._folders[number], self._runs[number] = folder, run

@@ -16,7 +16,7 @@ from lwddpm.files import read_json, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.search.books import Books, close_trials
 from lwddpm.kinds.search.context import SearchRun
-from lwddpm.kinds.train import check_dataset, train_evaluate_register
+from lwddpm.kinds.train import train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
 from lwddpm.search.figures import all_figures
@@ -33,7 +33,7 @@ from lwddpm.tracking.rundir import (
     search_folder,
     write_run_id,
 )
-from lwddpm.tracking.runs import if_deleted, tracked_run
+from lwddpm.tracking.runs import if_deleted, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
@@ -74,7 +74,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
-            tracked_run(job, uri, run_id, job.result_digest(), folder) as run,
+            tracked_run(job, uri, run_id, run_digest(job), folder) as run,
             ExportedSeries(job.name, run.run_id) as exported,
         ):
             write_run_id(folder, run.run_id, uri)
@@ -159,19 +159,19 @@ def _finish(search: SearchRun) -> dict[int, dict[str, Any]]:
 
 def _train_to_the_end(search: SearchRun, trial: TrialRecord) -> dict[str, Any]:
     """The summary of the trial's training, which is made once for the job's settings."""
-    job, session = search.trial_job(trial.number, trial.params), search.session
-    folder, uri = claim_run_folder(job), tracking_uri(search.job.tracking)
+    job = search.trial_job(trial.number, trial.params)
+    folder = claim_run_folder(job)
     finished = read_json(folder / "result.json")
     if finished is not None and job.has_result(finished):
         return finished
     say(f"trial {trial.number}: training to the end of its schedule")
-    check_dataset(job, search.dataset)
-    with (
-        tracked_run(job, uri, trial.run_id, job.result_digest(), folder, nested=True) as run,
-        ExportedSeries(search.job.name, run.run_id, str(trial.number)) as exported,
-    ):
-        tags = {"lwddpm.search": search.job.name, "lwddpm.trial": str(trial.number)}
-        finished = train_evaluate_register(job, search.dataset, folder, run, session, exported, tags).summary
-        run.flush()
-        write_json(folder / "result.json", finished)
-    return finished
+    return train_evaluate_register(
+        job,
+        folder,
+        trial.run_id,
+        search.session,
+        lambda: search.dataset,
+        series=lambda run_id: ExportedSeries(search.job.name, run_id, str(trial.number)),
+        nested=True,
+        lineage={"lwddpm.search": search.job.name, "lwddpm.trial": str(trial.number)},
+    ).summary
