@@ -12,19 +12,23 @@ import mlflow
 import numpy as np
 import psutil
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.config import TrainJob
+from lwddpm.data.store import open_dataset
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.registry import fetch_model
-from lwddpm.tracking.rundir import lock_folder, run_folder, write_run_id
+from lwddpm.tracking.rundir import lock_folder, run_folder, write_job, write_run_id
 from lwddpm.tracking.runs import run_digest, tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.loop import train
 
 Build = Callable[..., TrainJob]
 pytestmark = pytest.mark.cluster
@@ -124,20 +128,28 @@ def _assert_numbers_stand_beside_their_settings(job: TrainJob, result: dict[str,
     assert {record["value"] for record in table["records"]} <= set(result["metrics"].values())
 
 
-def test_an_evaluation_changed_before_the_training_ends_has_its_own_run(tiny_job: Build) -> None:
+def test_settings_changed_before_the_training_ends_stand_beside_what_they_make(
+    tiny_job: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
     job = tiny_job("registry=null")
     uri = str(job.tracking.uri)
     assert job.evaluation is not None
     changed = tiny_job("registry=null", "evaluation.seed=5", "training.log_every_steps=1")
     folder = run_folder(job)
-    with tracked_run(job, uri, None, run_digest(job), folder) as run:  # as if it had been killed here
-        pass
+    with tracked_run(job, uri, None, run_digest(job), folder) as run:
+        stops = iter([False] * 4)
+        outbox, dataset = Outbox(folder / "outbox"), open_dataset(job.data.dataset_path)
+        train(job, dataset, folder, outbox, torch.device("cpu"), should_stop=lambda: next(stops, True))
     connect(uri).set_terminated(run.run_id, "KILLED")
     write_run_id(folder, run.run_id, uri)
+    write_job(folder, job)
     result = run_job(changed)
+    told = "training.log_every_steps was 3, is 1"
+    assert f"from step 5 on, {told}" in capfd.readouterr().err
     assert result["training_run_id"] == run.run_id != result["run_id"]
     training, evaluation = (_run(uri, result[key]) for key in ("training_run_id", "run_id"))
     assert (training.info.status, evaluation.info.status) == ("FINISHED", "FINISHED")
+    assert training.data.tags["lwddpm.changed_at_step.5"] == told
     assert (training.data.params["evaluation.seed"], evaluation.data.params["evaluation.seed"]) == ("0", "5")
     assert not any(name.startswith("eval/") for name in training.data.metrics)
     assert sorted(_losses(changed, run.run_id)) == list(range(1, 9))
@@ -242,14 +254,14 @@ def test_two_workers_follow_the_loss_curve_of_one(tiny_job: Build) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL one of two workers after a checkpoint: the run ends with the weights of the undisturbed one."""
-    from lwddpm.cluster import train
+    from lwddpm.cluster.train import TrainingProgress
 
     calm = tiny_job("name=calm", "workers.count=2", "training.max_steps=30", "evaluation=null")
     run_job(calm)
     disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     shot: list[int] = []
 
-    def shoot(listener: train.TrainingProgress, rows: dict[int, dict[str, float]]) -> None:
+    def shoot(listener: TrainingProgress, rows: dict[int, dict[str, float]]) -> None:
         mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
         named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
         workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
@@ -257,7 +269,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
             shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(train.TrainingProgress, "metrics", shoot)
+    monkeypatch.setattr(TrainingProgress, "metrics", shoot)
     exported: list[float] = []
     export = ExportedSeries.set
 

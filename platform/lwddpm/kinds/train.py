@@ -12,14 +12,14 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import TrainJob, shown
+from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
-from lwddpm.jobfile import flattened
+from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.training_curves import training_curves
@@ -37,9 +37,8 @@ from lwddpm.tracking.rundir import (
     write_run_id,
 )
 from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
-from lwddpm.tracking.siblings import begin_training, missing_snapshots
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import latest_checkpoint, read_saved_model, read_state
+from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
 
 
@@ -70,7 +69,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
         if not fresh and done is not None and job.has_result(done) and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again{if_deleted(uri, done)}")
             if dataset is not None:
-                _say_missing_snapshots(job, dataset, folder)
+                say_missing_snapshots(job, dataset, folder)
             return FinishedTraining(
                 done | {"run_dir": str(folder)}, Evaluation.load(folder) if job.evaluation else None
             )
@@ -94,37 +93,6 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
             fresh=fresh,
             before=before,
         )
-
-
-def _come_back(job: TrainJob, before: TrainJob | None, dataset: Dataset, folder: Path, run: TrackedRun) -> None:
-    """Say, here and in the run, what an earlier attempt left that had other settings, and take over what can be."""
-    checkpoint = latest_checkpoint(folder)
-    if checkpoint is None:
-        continued = begin_training(job, folder, dataset.num("train"), dataset.version)
-        if continued:
-            run.tags({"lwddpm.continues": continued})
-        return
-    _say_missing_snapshots(job, dataset, folder)
-    if (folder / "model").exists():
-        return
-    old, new = (flattened({"training": each.training.model_dump(mode="json")}) for each in (before or job, job))
-    changes = [
-        f"{key} was {shown(old.get(key))}, is {shown(value)}" for key, value in new.items() if value != old.get(key)
-    ]
-    if changes:
-        step = read_state(checkpoint).step
-        run.tags({f"lwddpm.changed_at_step.{step}": ", ".join(changes)})
-        say(f"{job.name}: from step {step} on, {', '.join(changes)}")
-
-
-def _say_missing_snapshots(job: TrainJob, dataset: Dataset, folder: Path) -> None:
-    checkpoint = latest_checkpoint(folder)
-    if checkpoint is None:
-        return
-    schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
-    missing = missing_snapshots(job, folder, schedule, read_state(checkpoint).step)
-    if missing:
-        say(f"{job.name}: no snapshots of the epochs {', '.join(missing)}, which had passed when they were asked for")
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:
@@ -192,7 +160,7 @@ def train_evaluate_register(
             write_run_id(folder, run.run_id, uri)
             dataset = checked_dataset(run)
             if not fresh:
-                _come_back(job, before, dataset, folder, run)
+                come_back(job, before, dataset, folder, run)
             _train(job, dataset, folder, run, session, exported)
             if place.parent is None:
                 finished = _evaluate_and_register(job, dataset, folder, run, run.run_id, session, exported, lineage)
