@@ -20,6 +20,7 @@ from lwddpm.search.ranking import ranking, table
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.outbox import Outbox
+from lwddpm.tracking.rundir import claim_run_folder, run_folder
 from lwddpm.training.checkpoint import FORMAT, latest_checkpoint, load_model, read_state
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
@@ -74,6 +75,22 @@ def test_a_training_goes_on_from_its_checkpoint(earlier: Path, dataset: Dataset)
     assert (after.format, after.code_version) == (FORMAT, code_version())
 
 
+def test_a_run_folder_is_continued_under_its_present_name(earlier: Path, dataset: Dataset, tmp_path: Path) -> None:
+    job = TrainJob.model_validate_json((earlier / "gan" / "job.json").read_text())
+    job = job.model_copy(update={"output": str(tmp_path / "runs")})
+    state = read_state(latest_checkpoint(earlier / "gan") or earlier)
+    before = tmp_path / "runs" / f"{job.name}-{state.training_digest}"
+    shutil.copytree(earlier / "gan", before)
+    folder = claim_run_folder(job)
+    assert (folder, before.exists()) == (run_folder(job), False)
+    raised = job.training.model_copy(update={"grad_accumulation_steps": 2, "keep_checkpoints": 9})
+    for changed in (job, job.model_copy(update={"training": raised})):  # the second after a checkpoint of this version
+        assert claim_run_folder(changed) == folder
+        recorder = RecordingReporter()
+        train(changed, dataset, folder, recorder, CPU, should_stop=lambda: True)
+        assert list(recorder.series("train/loss")) == [3 if changed is job else 4]
+
+
 def test_reports_that_are_not_sent_yet_are_read(earlier: Path) -> None:
     outbox = Outbox(earlier / "gan" / "outbox")
     reports = [outbox.read(path) for path in outbox.waiting()]
@@ -111,11 +128,10 @@ def test_a_study_is_read_and_goes_on(earlier: Path) -> None:
 
 
 def test_the_same_search_compares_what_it_compared(earlier: Path, dataset: Dataset) -> None:
-    """The digests in a study's definition are those that this version finds for the same job."""
+    """The digests in a study's definition are those by which this version knows the same job."""
     job = SearchJob.model_validate_json((earlier / "search.json").read_text())
-    training = TrainJob.model_validate(job.model_dump(exclude={"kind", "search"}) | {"kind": "train"})
     definition = (earlier / "study.sql").read_text()
-    assert f'"job": "{training.training_digest()}-{dataset.version[:12]}"' in definition
+    assert f'"job": "{job.earlier_training_digest()}-{dataset.version[:12]}"' in definition
     assert f'"proxy": "{job.search.proxy.digest()}"' in definition
 
 

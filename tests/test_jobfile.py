@@ -145,3 +145,50 @@ def test_digests_follow_what_matters() -> None:
     assert demo.training_digest() != other.training_digest()
     assert demo.training_digest() == wide.training_digest()  # continues on any number of workers
     assert demo.digest() != wide.digest()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("keep_checkpoints=7", "log_every_steps=7", "checkpoint_every_epochs=0.7", "validation_samples=7"),
+        *("snapshot_epochs=[7]", "grad_accumulation_steps=4", "compile=true", "channels_last=true"),
+    ],
+)
+def test_settings_of_training_that_do_not_change_what_is_learnt_continue_it(setting: str) -> None:
+    demo, changed = load_job("demo"), load_job("demo", [f"training.{setting}"])
+    assert isinstance(demo, TrainJob)
+    assert isinstance(changed, TrainJob)
+    assert changed.training_digest() == demo.training_digest()
+    assert changed.earlier_training_digest() != demo.earlier_training_digest()
+
+
+INCIDENTAL = ("workers.max_failures=1", "offline=true", "output=elsewhere", "tracking.uri=sqlite:///other.db")
+
+
+@pytest.mark.parametrize(
+    ("name", "incidental", "decisive"),
+    [
+        ("demo", ["evaluation.batch_size=7", "data.max_rejected_fraction=0.5"], "evaluation.seed=5"),
+        ("demo", ["training.keep_checkpoints=9", "training.grad_accumulation_steps=2"], "registry.alias=other"),
+        ("search_demo", ["search.max_concurrent=3", "training.log_every_steps=7"], "search.num_trials=99"),
+        ("compare_demo", ["training.validation_samples=3", "compare.proxy.batch_size=7"], "compare.cost_rounds=9"),
+    ],
+)
+def test_a_job_is_done_whatever_does_not_change_its_result(name: str, incidental: list[str], decisive: str) -> None:
+    job = load_job(name)
+    done = {"digest": job.result_digest()}
+    assert load_job(name, [*INCIDENTAL, *incidental]).has_result(done)
+    assert not load_job(name, [decisive]).has_result(done)
+    assert job.has_result({"digest": job.digest()})  # as versions up to 0.1.0 wrote it
+
+
+@pytest.mark.parametrize(
+    ("objective", "setting"),
+    [("val/loss", "training.validation_samples=3"), ("peak_memory_mib", "training.grad_accumulation_steps=2")],
+)
+def test_what_an_objective_measures_decides_the_result_of_a_search(objective: str, setting: str) -> None:
+    base = ["search.scheduler=none"]
+    for objectives, same in ((["eval/fd_lite0"], True), ([objective], False)):
+        chosen = f"search.objectives={objectives}"
+        done = {"digest": load_job("search_demo", [*base, chosen]).result_digest()}
+        assert load_job("search_demo", [*base, chosen, setting]).has_result(done) is same

@@ -133,8 +133,10 @@ def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     reports = [path for path in files if path.endswith("report.html")]
     figures = [file.path for file in stores.listing(run_id, "figures") if file.path.endswith(".png")]
     table = stores.text(run_id, "evaluation/metrics.md")
+    beneath = stores.client.search_runs([run.info.experiment_id], run_query("", "", "", run_id, True), max_results=1)
     return render(
         request, "run.html", run=Summary.of(run), files=files, reports=reports, figures=figures, table=table,
+        beneath=bool(beneath),
         live=_live(stores, run), description=run.data.tags.get("mlflow.note.content", ""),
     )  # fmt: skip
 

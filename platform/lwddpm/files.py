@@ -84,6 +84,14 @@ def complete_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file that nobody changes a second name; a copy where the file system has no hard links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 

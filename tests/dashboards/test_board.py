@@ -159,6 +159,20 @@ def test_a_run_is_followed_while_it_trains(page: Page, world: World) -> None:
     _photograph(page, "running")
 
 
+def test_an_evaluation_and_the_training_above_it_lead_to_each_other(page: Page, world: World) -> None:
+    training = world.client.get_run(world.runs["failed"]).info
+    tags = {"mlflow.parentRunId": training.run_id, "lwddpm.kind": "evaluate"}
+    evaluation = world.client.create_run(training.experiment_id, run_name="evaluated-otherwise", tags=tags).info.run_id
+    world.client.set_terminated(evaluation)
+    page.goto(f"/runs/{training.run_id}")
+    page.get_by_role("link", name="Runs beneath this one").click()
+    page.get_by_role("link", name="evaluated-otherwise").click()
+    expect(page).to_have_url(re.compile(f"/runs/{evaluation}$"))
+    expect(page.get_by_role("link", name="Runs beneath this one")).to_have_count(0)
+    page.get_by_role("link", name="The run above this one").click()
+    expect(page).to_have_url(re.compile(f"/runs/{training.run_id}$"))
+
+
 def test_two_runs_are_compared_by_their_settings_and_curves(page: Page, world: World) -> None:
     page.goto("/runs")
     expect(page.get_by_role("button", name="Compare two runs")).to_be_disabled()

@@ -6,22 +6,29 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
 import psutil
 import pytest
+import torch
+import yaml
 from safetensors.torch import load_file
 
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.config import TrainJob
+from lwddpm.data.store import open_dataset
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.registry import fetch_model
-from lwddpm.tracking.rundir import lock_folder, run_folder
+from lwddpm.tracking.rundir import lock_folder, run_folder, write_job, write_run_id
+from lwddpm.tracking.runs import run_digest, tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.loop import train
 
 Build = Callable[..., TrainJob]
 pytestmark = pytest.mark.cluster
@@ -89,10 +96,112 @@ def test_run_again_it_does_nothing_fresh_starts_over_and_another_evaluation_reus
     changed = job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"seed": 5})})  # type: ignore[union-attr]
     weights = run_folder(job) / "model" / "model.safetensors"
     before = weights.stat().st_mtime_ns
+    _assert_numbers_stand_beside_their_settings(job, started_over, seed=0)
     second = run_job(changed)
     assert weights.stat().st_mtime_ns == before
-    assert second["run_id"] == started_over["run_id"]
     assert second["metrics"] != started_over["metrics"]
+    _assert_numbers_stand_beside_their_settings(job, second, seed=5)
+    own = _run(str(job.tracking.uri), second["run_id"])
+    assert own.data.tags["mlflow.parentRunId"] == second["training_run_id"] == started_over["run_id"]
+    assert (own.info.status, own.data.tags["lwddpm.kind"]) == ("FINISHED", "evaluate")
+    assert not any(name.startswith("train/") for name in own.data.metrics)
+
+    # either evaluation is made again in its own run, and its version gets the alias again
+    for again, known in ((job, started_over), (changed, second)):
+        result = run_job(again)
+        assert (result["run_id"], result["metrics"]) == (known["run_id"], known["metrics"])
+        assert result["model"] == known["model"]
+        _assert_numbers_stand_beside_their_settings(job, result, seed=0 if again is job else 5)
+    assert len(connect(str(job.tracking.uri)).search_model_versions("name='lw-ddpm-demo'")) == 3
+
+
+def _assert_numbers_stand_beside_their_settings(job: TrainJob, result: dict[str, Any], seed: int) -> None:
+    """In the run of a result, which is the source of its registered version."""
+    client = connect(str(job.tracking.uri))
+    run = client.get_run(result["run_id"])
+    assert run.data.params["evaluation.seed"] == str(seed)
+    assert {name: run.data.metrics[name] for name in result["metrics"]} == result["metrics"]
+    settings = yaml.safe_load(Path(client.download_artifacts(run.info.run_id, "job.yaml")).read_text())
+    assert settings["evaluation"]["seed"] == seed
+    version = client.get_model_version_by_alias(result["model"]["name"], result["model"]["alias"])
+    assert (version.run_id, int(version.version)) == (run.info.run_id, result["model"]["version"])
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "evaluation/metrics.json")).read_text())
+    assert {record["value"] for record in table["records"]} <= set(result["metrics"].values())
+
+
+def test_settings_changed_before_the_training_ends_stand_beside_what_they_make(
+    tiny_job: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    job = tiny_job("registry=null")
+    uri = str(job.tracking.uri)
+    assert job.evaluation is not None
+    changed = tiny_job("registry=null", "evaluation.seed=5", "training.log_every_steps=1")
+    folder = run_folder(job)
+    with tracked_run(job, uri, None, run_digest(job), folder) as run:
+        stops = iter([False] * 4)
+        outbox, dataset = Outbox(folder / "outbox"), open_dataset(job.data.dataset_path)
+        train(job, dataset, folder, outbox, torch.device("cpu"), should_stop=lambda: next(stops, True))
+    connect(uri).set_terminated(run.run_id, "KILLED")
+    write_run_id(folder, run.run_id, uri)
+    write_job(folder, job)
+    result = run_job(changed)
+    told = "training.log_every_steps was 3, is 1"
+    assert f"from step 5 on, {told}" in capfd.readouterr().err
+    assert result["training_run_id"] == run.run_id != result["run_id"]
+    training, evaluation = (_run(uri, result[key]) for key in ("training_run_id", "run_id"))
+    assert (training.info.status, evaluation.info.status) == ("FINISHED", "FINISHED")
+    assert training.data.tags["lwddpm.changed_at_step.5"] == told
+    assert (training.data.params["evaluation.seed"], evaluation.data.params["evaluation.seed"]) == ("0", "5")
+    assert not any(name.startswith("eval/") for name in training.data.metrics)
+    assert sorted(_losses(changed, run.run_id)) == list(range(1, 9))
+
+
+def test_what_makes_no_number_is_no_parameter_and_is_that_of_the_last_attempt(tiny_job: Build) -> None:
+    first, second = tiny_job(), tiny_job("registry.alias=another", "workers.max_failures=1")
+    done = run_job(first)
+    again = run_job(second)
+    assert (again["run_id"], again["model"]["version"], again["model"]["alias"]) == (done["run_id"], 1, "another")
+    client = connect(str(first.tracking.uri))
+    parameters = client.get_run(done["run_id"]).data.params
+    incidental = ("workers.", "tracking.", "output", "offline", "registry", "training.log_every", "training.keep_")
+    assert not [key for key in parameters if key.startswith(incidental)]
+    settings = yaml.safe_load(Path(client.download_artifacts(done["run_id"], "job.yaml")).read_text())
+    assert (settings["registry"]["alias"], settings["workers"]["max_failures"]) == ("another", 1)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_finished_job_is_done_whatever_does_not_change_its_result(
+    finished: tuple[TrainJob, dict[str, object]], older: bool
+) -> None:
+    job, result = finished
+    file = run_folder(job) / "result.json"
+    if older:  # as versions up to 0.1.0 wrote it
+        file.write_text(json.dumps(result | {"digest": job.digest()}))
+        changed = job
+    else:
+        tracking = job.tracking.model_copy(update={"experiment": "elsewhere"})
+        workers = job.workers.model_copy(update={"max_failures": 1})
+        changed = job.model_copy(update={"workers": workers, "tracking": tracking, "offline": True})
+        changed = changed.model_copy(update={"output": f"{job.output}/../runs"})
+    assert run_job(changed)["run_id"] == result["run_id"]
+    assert len(connect(str(job.tracking.uri)).search_model_versions("name='lw-ddpm-demo'")) == 1
+
+
+def test_a_longer_job_continues_the_finished_one_and_leaves_it_as_it_is(
+    tiny_job: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    constant = ("training.lr_schedule=constant", "evaluation=null", "registry=null")
+    short, long = tiny_job(*constant), tiny_job(*constant, "training.max_steps=11", "training.keep_checkpoints=5")
+    first, second = run_job(short), run_job(long)
+    assert f"continues from step 8 of {run_folder(short)}: training.max_steps was 8, is 11" in capfd.readouterr().err
+    assert _losses(long, str(second["run_id"])).items() >= _losses(short, str(first["run_id"])).items()
+    assert sorted(_losses(long, str(second["run_id"]))) == list(range(1, 12))
+    tags = _run(str(long.tracking.uri), str(second["run_id"])).data.tags
+    assert tags["lwddpm.continues"] == first["run_id"] != second["run_id"]
+    assert run_job(short)["step"] == 8
+    anew = run_job(tiny_job(*constant, "training.max_steps=11", "training.lr=1e-5"))
+    assert "begins at step 0, beside step 11 of" in capfd.readouterr().err
+    assert anew["step"] == 11
 
 
 def test_samples_are_the_same_however_they_are_drawn(
@@ -146,14 +255,14 @@ def test_two_workers_follow_the_loss_curve_of_one(tiny_job: Build) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL one of two workers after a checkpoint: the run ends with the weights of the undisturbed one."""
-    from lwddpm.cluster import train
+    from lwddpm.cluster.train import TrainingProgress
 
     calm = tiny_job("name=calm", "workers.count=2", "training.max_steps=30", "evaluation=null")
     run_job(calm)
     disturbed = tiny_job("name=disturbed", "workers.count=2", "training.max_steps=30", "evaluation=null")
     shot: list[int] = []
 
-    def shoot(listener: train.TrainingProgress, rows: dict[int, dict[str, float]]) -> None:
+    def shoot(listener: TrainingProgress, rows: dict[int, dict[str, float]]) -> None:
         mine = psutil.Process().children(recursive=True)  # another Ray of this machine has workers too
         named = {process: process.as_dict(["cmdline"])["cmdline"] for process in mine if process.is_running()}
         workers = [process for process, command in named.items() if "RayTrainWorker" in " ".join(command or [])]
@@ -161,7 +270,7 @@ def test_a_killed_worker_costs_nothing_but_time(tiny_job: Build, monkeypatch: py
             shot.append(max(rows))
             os.kill(workers[1].pid, signal.SIGKILL)
 
-    monkeypatch.setattr(train.TrainingProgress, "metrics", shoot)
+    monkeypatch.setattr(TrainingProgress, "metrics", shoot)
     exported: list[float] = []
     export = ExportedSeries.set
 

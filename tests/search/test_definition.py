@@ -49,6 +49,17 @@ def test_a_study_made_before_formats_had_numbers_is_continued(url: str, definiti
         open_study(url, "before", replace(definition, max_steps=100))
 
 
+def test_a_study_is_known_by_the_digest_that_0_1_0_had_for_its_job(url: str, definition: Definition) -> None:
+    made = _made_by_another_version(url, "earlier", asdict(definition) | {"job": "0.1.0"})
+    with pytest.raises(ConfigError, match=r"data, model, diffusion or training was 0\.1\.0"):
+        open_study(url, "earlier", definition)
+    with pytest.raises(ConfigError, match=r"search\.max_steps was 90, is 100"):
+        open_study(url, "earlier", replace(definition, max_steps=100), "0.1.0")
+    assert made.user_attrs[DEFINITION]["job"] == "0.1.0"
+    open_study(url, "earlier", definition, "0.1.0")
+    open_study(url, "earlier", definition)
+
+
 def test_a_study_made_before_a_field_existed_is_refused_with_a_remedy(url: str, definition: Definition) -> None:
     attribute = asdict(definition)
     del attribute["proxy"], attribute["reduction_factor"]

@@ -5,13 +5,18 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+import yaml
+from mlflow.entities import Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset
-from lwddpm.errors import ConfigError, DataError
+from lwddpm.errors import ConfigError, DataError, JobError
+from lwddpm.jobfile import flattened
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
+from lwddpm.tracking.runs import Place, TrackedRun, if_deleted, place_of, run_digest, tracked_run
 from lwddpm.tracking.store import connect
 
 
@@ -165,6 +170,70 @@ def test_a_continued_run_is_the_same_run_and_logs_no_step_twice(job: TrainJob, s
         outbox.metrics({step: {"train/loss": 1.0 / step} for step in (2, 3, 4)})  # from the checkpoint of step 1
         assert again.history("train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert _status(store, run.run_id) == "FINISHED"
+
+
+def _with_seed(job: TrainJob, seed: int) -> TrainJob:
+    assert job.evaluation is not None
+    return job.model_copy(update={"evaluation": job.evaluation.model_copy(update={"seed": seed})})
+
+
+def test_other_settings_have_a_run_of_their_own_beneath_and_find_it_again(job: TrainJob, store: str) -> None:
+    client, other = connect(store), _with_seed(job, 5)
+    assert place_of(job, store, None) == Place(None)
+    with tracked_run(job, store, None, run_digest(job)) as run:
+        assert place_of(other, store, run.run_id) == Place(None, run.run_id, parent_finished=False)
+    elsewhere = job.model_copy(update={"workers": WorkersConfig(max_failures=0), "registry": None})
+    assert place_of(elsewhere, store, run.run_id) == Place(run.run_id)
+    found = []
+    for _ in range(2):
+        place = place_of(other, store, run.run_id)
+        assert (place.parent, place.parent_finished) == (run.run_id, True)
+        with tracked_run(other, store, place.run_id, run_digest(other), parent=place.parent) as own:
+            found.append(own.run_id)
+    assert found[0] == found[1] != run.run_id
+    assert client.get_run(own.run_id).data.params["evaluation.seed"] == "5"
+    assert client.get_run(run.run_id).data.params["evaluation.seed"] == "0"
+    assert place_of(_with_seed(job, 6), store, run.run_id).run_id is None
+    client.delete_run(own.run_id)
+    assert place_of(other, store, run.run_id) == Place(None, run.run_id, parent_finished=True)
+    client.delete_run(run.run_id)
+    assert place_of(other, store, run.run_id) == Place(None)
+
+
+def test_a_run_with_other_parameters_keeps_its_settings_when_it_is_opened(job: TrainJob, store: str) -> None:
+    """To finish its training."""
+    client, other = connect(store), _with_seed(job, 5)
+    with tracked_run(job, store, None, run_digest(job)) as run:
+        pass
+    before = client.get_run(run.run_id).data
+    with tracked_run(other, store, run.run_id, run_digest(other)):
+        pass
+    after = client.get_run(run.run_id).data
+    assert after.params == before.params
+    assert after.tags["lwddpm.digest"] == before.tags["lwddpm.digest"]
+    settings = Path(client.download_artifacts(run.run_id, "job.yaml")).read_text()
+    assert yaml.safe_load(settings)["evaluation"]["seed"] == 0
+
+
+def test_a_run_of_0_1_0_recorded_all_settings_and_is_continued(job: TrainJob, store: str, open_run: str) -> None:
+    client = connect(store)
+    assert place_of(job, store, open_run) == Place(open_run), "killed before any was recorded"
+    flat = flattened(job.model_dump(mode="json"))
+    client.log_batch(open_run, params=[Param(key, str(value)) for key, value in flat.items()])
+    for same in (job, job.model_copy(update={"output": "elsewhere"})):
+        assert place_of(same, store, open_run) == Place(open_run)
+    assert place_of(_with_seed(job, 5), store, open_run).parent == open_run
+
+
+def test_a_store_that_does_not_answer_is_one_clear_error(
+    job: TrainJob, store: str, open_run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: MlflowClient, run_id: str) -> Run:
+        raise MlflowException("the database is locked")
+
+    monkeypatch.setattr(MlflowClient, "get_run", refuse)
+    with pytest.raises(JobError, match="the database is locked; the same command tries again"):
+        place_of(job, store, open_run)
 
 
 def test_a_run_deleted_meanwhile_is_replaced_by_a_new_one(job: TrainJob, store: str) -> None:

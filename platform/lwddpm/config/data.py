@@ -23,6 +23,8 @@ _MAX_UNMATCHED = 0.05
 class DataConfig(Section):
     """Where slices come from and how they become a dataset: square grey images in three splits."""
 
+    incidental = frozenset({"max_rejected_fraction", "max_unmatched_fraction"})  # they only refuse
+
     source: str = Field(description="folder of images in class/ sub-folders, or 'phantom' (simulated)")
     path: str | None = Field(
         None, description="folder or URL of the prepared dataset; default: datasets/<derived from these settings>"
@@ -124,6 +126,4 @@ class DataConfig(Section):
         """The settings that decide what is prepared from a given source, as JSON values."""
         only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL}
         unused = only_folders if self.source == PHANTOM else {"phantom_count"}
-        return self.model_dump(
-            mode="json", exclude={"source", "path", "max_rejected_fraction", "max_unmatched_fraction"} | unused
-        )
+        return self.model_dump(mode="json", exclude={"source", "path", *self.incidental} | unused)

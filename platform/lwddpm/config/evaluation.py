@@ -34,6 +34,8 @@ Metric = Literal[
 class SamplingConfig(Section):
     """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file."""
 
+    incidental = frozenset({"batch_size"})
+
     sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
     num_inference_steps: PositiveInt = Field(
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"

@@ -1,9 +1,7 @@
 """Jobs about one dataset or model."""
 
-import hashlib
-import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -12,7 +10,7 @@ from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveInt, Section, Seed, is_none
+from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
 
 MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
@@ -55,12 +53,29 @@ class TrackingConfig(Section):
 class Job(Section):
     """What every kind of job has."""
 
+    incidental = frozenset({"output", "offline", "workers", "tracking"})
+    # Dotted keys of settings and sections that make no number of the job's own MLflow run, beside the incidental ones.
+    unrecorded: ClassVar[frozenset[str]] = frozenset()
+
     name: JobName
     seed: Seed = Field(0, description="of training: initial weights, order of slices, noise")
     output: str = Field("runs", description="folder for checkpoints and results; shared storage on a cluster")
     offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    def result_digest(self) -> str:
+        """12 hex digits of what decides the result: a finished job of the same digest is done."""
+        return hex_digest(self.essentials())
+
+    def is_parameter(self, key: str) -> bool:
+        """Whether a setting stands among the parameters of the job's MLflow run, which never change there."""
+        left_out = self.incidental_keys() | self.unrecorded
+        return not any(key == other or key.startswith(f"{other}.") for other in left_out)
+
+    def has_result(self, done: dict[str, Any]) -> bool:
+        """Whether the content of a `result.json` is this job's; 0.1.0 wrote the digest of all settings."""
+        return done["digest"] in (self.result_digest(), self.digest())
 
 
 class PrepareJob(Job):
@@ -72,6 +87,8 @@ class PrepareJob(Job):
 
 class TrainingJob(Job):
     """What training one model takes, and searching over many: everything but the kind."""
+
+    unrecorded = frozenset({"registry"})
 
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -146,17 +163,24 @@ class TrainingJob(Job):
         """Batches of slices that one optimizer step (of a GAN: of its generator) takes."""
         return 1 if self.adversarial is None else self.adversarial.n_critic
 
-    def training_digest(self) -> str:
-        """8 hex digits of what is trained: runs of the same digest continue each other, on any number of workers."""
-        parts = {
-            "seed": self.seed,
-            "data": self.data.dataset_path,
-            "model": self.model.model_dump(mode="json"),
-            "training": self.training.model_dump(mode="json"),
+    def training_settings(self) -> dict[str, Any]:
+        """The settings that decide what is learnt, as JSON values: trainings with the same ones continue each other."""
+        sections = {
+            "model": self.model,
+            "training": self.training,
+            "diffusion": self.diffusion,
+            "adversarial": self.adversarial,
         }
-        sections = {"diffusion": self.diffusion, "adversarial": self.adversarial}
-        parts |= {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        settings = {name: section.essentials() for name, section in sections.items() if section is not None}
+        return {"seed": self.seed, "data": self.data.dataset_path, **settings}
+
+    def training_digest(self) -> str:
+        """8 hex digits of what is learnt, by which run folders are named."""
+        return hex_digest(self.training_settings(), 8)
+
+    def earlier_training_digest(self) -> str:
+        """That of version 0.1.0, which counted all of `training`: its folders and studies are known by it."""
+        return hex_digest(self.training_settings() | {"training": self.training.model_dump(mode="json")}, 8)
 
 
 class TrainJob(TrainingJob):

@@ -22,6 +22,8 @@ _PROXY_SIZE = {"num_samples": 64, "num_reference": 512}
 class SearchConfig(Section):
     """Which trials a search makes, how they are judged and when a weak one ends. Budgets are optimizer steps."""
 
+    incidental = frozenset({"max_concurrent"})
+
     space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
     sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = Field(
         "tpe", description="Optuna's sampler, which proposes values; cmaes: one objective only"
@@ -73,6 +75,9 @@ class SearchConfig(Section):
 class SearchJob(TrainingJob):
     """A search: `training` is the full budget, which only the winner gets; trials end at `search.max_steps`."""
 
+    # a search may go on with others; what they make stands in the runs of its trials
+    unrecorded = frozenset({"registry", "evaluation", "search.num_trials", "search.finish"})
+
     kind: Literal["search"]
     name: NameOfMany
     search: SearchConfig
@@ -88,6 +93,18 @@ class SearchJob(TrainingJob):
             return values
         given = {name: value for name, value in proxy.items() if value is not None}
         return {**values, "search": {**search, "proxy": families.ONE_PASS | given}}
+
+    def essentials(self) -> dict[str, Any]:
+        return super().essentials() | {"measured": self.measured_settings()}
+
+    def measured_settings(self) -> dict[str, Any]:
+        """Settings that change nothing of what a trial learns, but an objective of this search."""
+        names: list[str] = []
+        if "val/loss" in self._named:
+            names += ["validation_samples"]
+        if "peak_memory_mib" in self._named:
+            names += ["grad_accumulation_steps", "channels_last", "compile"]
+        return self.training.model_dump(mode="json", include=set(names))
 
     @model_validator(mode="after")
     def _trials_have_one_size(self) -> "SearchJob":

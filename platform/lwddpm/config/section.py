@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -27,6 +27,8 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Settings that do not change the result: where, how fast and how visibly the work is done.
+    incidental: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -40,8 +42,31 @@ class Section(BaseModel):
 
     def digest(self) -> str:
         """12 hex digits that change whenever any value changes."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hex_digest(self.model_dump(mode="json"))
+
+    def essentials(self) -> dict[str, Any]:
+        """The settings that decide the result, as JSON values: all but the incidental ones of this section and of those
+        within it."""
+        values = self.model_dump(mode="json", exclude=set(self.incidental))
+        for name in values:
+            inner = getattr(self, name)
+            if isinstance(inner, Section):
+                values[name] = inner.essentials()
+        return values
+
+    def incidental_keys(self, prefix: str = "") -> set[str]:
+        """Dotted keys of the incidental settings of this section and of those within it."""
+        keys = {f"{prefix}{name}" for name in self.incidental}
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if isinstance(inner, Section):
+                keys |= inner.incidental_keys(f"{prefix}{name}.")
+        return keys
+
+
+def hex_digest(values: Any, length: int = 12) -> str:
+    """The first hex digits of the SHA-256 of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:length]
 
 
 def is_none(value: object) -> bool:

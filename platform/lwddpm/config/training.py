@@ -13,6 +13,20 @@ Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 class TrainingConfig(Section):
     """How long and how the network is trained. A step is an optimizer step; an epoch is a pass over the slices."""
 
+    incidental = frozenset(
+        {
+            "log_every_steps",
+            "checkpoint_every_epochs",
+            "keep_checkpoints",
+            "snapshot_epochs",
+            "validation_samples",
+            # these change the order of floating-point sums, and nothing else
+            "grad_accumulation_steps",
+            "channels_last",
+            "compile",
+        }
+    )
+
     lr: Annotated[float, Field(gt=0, le=1)] = Field(5e-4, description="learning rate, after the warm-up")
     lr_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="after the warm-up; cosine falls to 0 at the last step"

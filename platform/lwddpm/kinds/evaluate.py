@@ -30,7 +30,7 @@ from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch, fitting
 from lwddpm.progress import say
-from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
+from lwddpm.tracking.runs import TrackedRun, log_images, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import load_model, read_saved_model
 
@@ -92,7 +92,7 @@ def run_evaluation(
     uri = tracking_uri(job.tracking)
     nested = dataset is not None
     with (
-        tracked_run(job, uri, None, job.digest(), nested=nested) as run,
+        tracked_run(job, uri, None, run_digest(job), nested=nested) as run,
         ExportedSeries(job.name, run.run_id) as exported,
     ):
         if dataset is None:

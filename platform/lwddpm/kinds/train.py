@@ -1,5 +1,7 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
+from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.training_curves import training_curves
@@ -24,8 +27,16 @@ from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.metric_log import Curves
-from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, write_run_id
-from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
+from lwddpm.tracking.rundir import (
+    claim_run_folder,
+    clear_folder,
+    lock_folder,
+    read_job,
+    read_run_id,
+    write_job,
+    write_run_id,
+)
+from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
@@ -50,31 +61,38 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     Args:
         dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
     """
-    folder = run_folder(job)
+    folder = claim_run_folder(job)
     nested = dataset is not None
     with lock_folder(folder):
         uri = tracking_uri(job.tracking)
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest() and _still_registered(done, uri):
+        if not fresh and done is not None and job.has_result(done) and _still_registered(done, uri):
             say(f"{job.name}: finished already, in {folder}; --fresh trains it again{if_deleted(uri, done)}")
-            return FinishedTraining(done, Evaluation.load(folder) if job.evaluation else None)
+            if dataset is not None:
+                say_missing_snapshots(job, dataset, folder)
+            return FinishedTraining(
+                done | {"run_dir": str(folder)}, Evaluation.load(folder) if job.evaluation else None
+            )
         if fresh:
             clear_folder(folder)
-        run_id = read_run_id(folder, uri)
-        with (
-            tracked_run(job, uri, run_id, job.digest(), folder, nested=nested) as run,
-            ExportedSeries(job.name, run.run_id) as exported,
-        ):
-            write_run_id(folder, run.run_id, uri)
-            if dataset is None:
-                dataset = prepare(job.data, session, fresh)
-            session.rest()
-            check_dataset(job, dataset)
-            run.dataset(dataset)
-            finished = train_evaluate_register(job, dataset, folder, run, session, exported)
-            run.flush()
-            write_json(folder / "result.json", finished.summary)
-    return finished
+        before = read_job(folder)
+        write_job(folder, job)
+
+        @functools.cache
+        def prepared() -> Dataset:
+            return prepare(job.data, session, fresh) if dataset is None else dataset
+
+        return train_evaluate_register(
+            job,
+            folder,
+            read_run_id(folder, uri),
+            session,
+            prepared,
+            series=lambda run_id: ExportedSeries(job.name, run_id),
+            nested=nested,
+            fresh=fresh,
+            before=before,
+        )
 
 
 def _still_registered(done: dict[str, Any], uri: str) -> bool:
@@ -99,32 +117,96 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
 
 def train_evaluate_register(
     job: TrainJob,
-    dataset: Dataset,
     folder: Path,
-    run: TrackedRun,
+    run_id: str | None,
     session: Session,
-    exported: ExportedSeries,
+    prepared: Callable[[], Dataset],
+    *,
+    series: Callable[[str], ExportedSeries],
+    nested: bool,
+    fresh: bool = False,
+    before: TrainJob | None = None,
     lineage: dict[str, str] | None = None,
 ) -> FinishedTraining:
-    """Bring a run folder to its end.
+    """Bring a run folder to its end, and write down its result.
+
+    It is trained in the MLflow run that it has. It is evaluated there too, or, where that run has other parameters than
+    this job's settings, in one of its own beneath it.
 
     Args:
-        exported: the series of the job.
+        run_id: of an earlier attempt, if there was one.
+        prepared: the dataset; called when a run is open, and twice where there are two.
+        series: exported series of the job, given the id of its run.
+        nested: whether a run is open, which the job is a part of.
+        fresh: begin at step 0, whatever other trainings of this name have.
+        before: the job of the attempt before.
         lineage: further tags of the registered version, such as the search it comes from.
     """
-    model_dir = folder / "model"
-    if not model_dir.exists():
+    uri = tracking_uri(job.tracking)
+    digest, place = run_digest(job), place_of(job, uri, run_id)
+
+    def checked_dataset(run: TrackedRun) -> Dataset:
+        dataset = prepared()
+        session.rest()
+        check_dataset(job, dataset)
+        run.dataset(dataset)
+        return dataset
+
+    if place.parent is None or not (place.parent_finished and (folder / "model").exists()):
+        with (
+            tracked_run(job, uri, run_id, digest, folder, nested=nested) as run,
+            series(run.run_id) as exported,
+        ):
+            write_run_id(folder, run.run_id, uri)
+            dataset = checked_dataset(run)
+            if not fresh:
+                come_back(job, before, dataset, folder, run)
+            _train(job, dataset, folder, run, session, exported)
+            if place.parent is None:
+                finished = _evaluate_and_register(job, dataset, folder, run, run.run_id, session, exported, lineage)
+                run.flush()
+                write_json(folder / "result.json", finished.summary)
+                return finished
+    with (
+        tracked_run(job, uri, place.run_id, digest, nested=nested, parent=place.parent) as run,
+        series(run.run_id) as exported,
+    ):
+        dataset = checked_dataset(run)
+        finished = _evaluate_and_register(job, dataset, folder, run, place.parent, session, exported, lineage)
+        write_json(folder / "result.json", finished.summary)
+    return finished
+
+
+def _train(
+    job: TrainJob, dataset: Dataset, folder: Path, run: TrackedRun, session: Session, exported: ExportedSeries
+) -> None:
+    if not (folder / "model").exists():
         train_on_workers(job, dataset, folder, session, exported)
     curves = training_curves(folder, run)
     diversity = curves.get("train/diversity")
     if diversity and (warning := collapse_warning(diversity[-1][1])) is not None:
         run.tags({"lwddpm.warning": warning})
     run.figure(_loss_figure(job, curves), "loss")
+
+
+def _evaluate_and_register(
+    job: TrainJob,
+    dataset: Dataset,
+    folder: Path,
+    run: TrackedRun,
+    training_run_id: str,
+    session: Session,
+    exported: ExportedSeries,
+    lineage: dict[str, str] | None,
+) -> FinishedTraining:
+    """Measure and register the model of a run folder, as far as the job asks for it; `run` gets the numbers."""
+    model_dir = folder / "model"
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,
-        "digest": job.digest(),
+        "digest": job.result_digest(),
         "run_id": run.run_id,
+        "training_run_id": training_run_id,
         "run_dir": str(folder),
         "tracking_uri": public(tracking_uri(job.tracking)),
         "dataset": summary_of(dataset),
@@ -148,7 +230,7 @@ def train_evaluate_register(
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
-            "lwddpm.digest": job.digest(),
+            "lwddpm.digest": run_digest(job),
             "lwddpm.job": job.name,
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),

@@ -36,8 +36,11 @@ def maximised(objective: str) -> bool:
     return objective.startswith("eval/ssim")
 
 
-def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
+def open_study(url: str, name: str, definition: Definition, earlier_job: str = "") -> optuna.Study:
     """Create the study, or load it to continue.
+
+    Args:
+        earlier_job: what version 0.1.0 had as `job` of the same definition; such a study is continued.
 
     Raises:
         ConfigError: there is one of this name that was made otherwise; names every difference.
@@ -48,7 +51,7 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
     ]
     if name in study_names(url):
         study = optuna.load_study(study_name=name, storage=open_storage(url))
-        _refuse_changes(study, definition)
+        _refuse_changes(study, definition, earlier_job)
         return study
     study = optuna.create_study(study_name=name, storage=open_storage(url), directions=directions)
     study.set_user_attr(DEFINITION, {"format": FORMAT} | asdict(definition))
@@ -73,7 +76,7 @@ def _write_note(study: optuna.Study, definition: Definition) -> None:
     )
 
 
-def _refuse_changes(study: optuna.Study, definition: Definition) -> None:
+def _refuse_changes(study: optuna.Study, definition: Definition, earlier_job: str) -> None:
     name, before = study.study_name, study.user_attrs.get(DEFINITION)
     if before is None:
         raise ConfigError(f"search.storage: its study {name} was not made by lwddpm; give the search another name")
@@ -87,9 +90,14 @@ def _refuse_changes(study: optuna.Study, definition: Definition) -> None:
             f"study {name}: was made by a version of lwddpm that did not keep {', '.join(missing)}, so whether its "
             "trials can be compared with new ones is not known; give the search another name, or use --fresh"
         )
+    of_earlier_version = before["job"] == earlier_job
+    if of_earlier_version:
+        before = before | {"job": definition.job}
     if changes := _changes(before, asdict(definition) | {"objectives": list(definition.objectives)}):
         remedy = "a study compares like with like: undo the change, give the search another name, or use --fresh"
         raise ConfigError("\n".join(f"study {name}: {change}; {remedy}" for change in changes))
+    if of_earlier_version:
+        study.set_user_attr(DEFINITION, before)
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

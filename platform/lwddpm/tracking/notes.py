@@ -48,6 +48,11 @@ def run_note(job: AnyJob) -> str:
     return f"A job of kind {job.kind}."
 
 
+def evaluation_note(job: TrainingJob) -> str:
+    """The same of the evaluation of a model that another run has trained, and evaluated otherwise."""
+    return f"Measures the model of the run above it on {_slices(job.data)}: `evaluation/metrics.md`."
+
+
 def _training(job: TrainingJob) -> str:
     model, training = job.model, job.training
     length = f"{training.max_steps:,} steps" if training.max_steps else f"{training.epochs:,} epochs"

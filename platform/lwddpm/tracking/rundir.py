@@ -1,6 +1,7 @@
 """The folder of one training run: what is done, what is not, and which process works there.
 
 <output>/<name>-<digest>/
+    job.yaml           the job's settings, of the last attempt
     run.json           MLflow run id and tracking URI
     outbox/            reports that MLflow does not have yet
     metrics.jsonl      every number that was reported
@@ -16,18 +17,58 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from lwddpm.addresses import public
-from lwddpm.config import CompareJob, SearchJob, TrainJob
-from lwddpm.errors import ConfigError, JobError
-from lwddpm.files import locked, read_json, write_json
-from lwddpm.progress import say
+import yaml
+from pydantic import ValidationError
 
-_LOCK = ".lock"
+from lwddpm.addresses import public
+from lwddpm.config import AnyJob, CompareJob, SearchJob, TrainJob
+from lwddpm.errors import ConfigError, JobError
+from lwddpm.files import locked, read_json, write_json, write_whole
+from lwddpm.progress import say
+from lwddpm.tracking.store import tracking_uri
+
+LOCK = ".lock"
+_JOB = "job.yaml"
 
 
 def run_folder(job: TrainJob) -> Path:
     """Absolute: workers have working folders of their own."""
     return Path(job.output).absolute() / f"{job.name}-{job.training_digest()}"
+
+
+def claim_run_folder(job: TrainJob) -> Path:
+    """`run_folder`; one that 0.1.0 has named by its digest of the same job gets its present name.
+
+    Raises:
+        JobError: a process of that version is running the job.
+    """
+    folder = run_folder(job)
+    earlier = folder.with_name(f"{job.name}-{job.earlier_training_digest()}")
+    if earlier.exists() and not folder.exists():
+        with lock_folder(earlier):
+            earlier.rename(folder)
+        say(f"{earlier}: of an earlier version, is now {folder.name}")
+    return folder
+
+
+def job_yaml(job: AnyJob) -> str:
+    """A job's settings as a job file, without passwords."""
+    settings = job.model_dump(mode="json")
+    settings["tracking"]["uri"] = public(tracking_uri(job.tracking))
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def write_job(folder: Path, job: TrainJob) -> None:
+    """Keep the settings of this attempt with what it makes."""
+    write_whole(folder / _JOB, job_yaml(job))
+
+
+def read_job(folder: Path) -> TrainJob | None:
+    """The job of a run folder; None where there is none that this version understands (0.1.0 kept none)."""
+    try:
+        return TrainJob.model_validate(yaml.safe_load((folder / _JOB).read_text(encoding="utf-8")))
+    except (OSError, ValidationError, yaml.YAMLError):
+        return None
 
 
 def search_folder(job: SearchJob) -> Path:
@@ -68,7 +109,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            held = stack.enter_context(locked(folder / _LOCK, wait=False))
+            held = stack.enter_context(locked(folder / LOCK, wait=False))
         except BlockingIOError:
             raise JobError(
                 f"{folder}: this job is running already; wait for it, or give the job another name"
@@ -83,7 +124,7 @@ def clear_folder(folder: Path) -> None:
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != _LOCK:
+        elif path.name != LOCK:
             path.unlink()
 
 

@@ -6,20 +6,21 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from mlflow.entities import Dataset as DatasetRecord
-from mlflow.entities import DatasetInput, InputTag, Param, RunStatus, RunTag
+from mlflow.entities import DatasetInput, InputTag, Param, Run, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from lwddpm.addresses import public
-from lwddpm.config import AnyJob
+from lwddpm.config import AnyJob, TrainJob
+from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
 from lwddpm.jobfile import flattened
@@ -29,11 +30,14 @@ from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.provenance import environment_tags
 from lwddpm.tracking.reconcile import close_dead_runs, identity
+from lwddpm.tracking.rundir import job_yaml
 from lwddpm.tracking.store import check_answers, connect, open_experiment, run_url
 
 _SYSTEM_METRICS_EVERY_S = 30
 _REASON = "lwddpm.reason"
 _MAX_REASON = 1000  # characters; a tag takes 8000
+_MAX_PARAMETER = 6000  # characters that MLflow takes
+_PARENT, _DIGEST = "mlflow.parentRunId", "lwddpm.digest"
 
 
 class TrackedRun:
@@ -93,13 +97,20 @@ class TrackedRun:
     def tags(self, tags: dict[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
+    def evaluates(self, parent: str, job: AnyJob) -> None:
+        """Put the run beneath that of an attempt with other settings."""
+        tags = {_PARENT: parent}
+        if isinstance(job, TrainJob):
+            tags |= {"lwddpm.kind": "evaluate", notes.NOTE: notes.evaluation_note(job)}
+        self.tags(tags)
+
     def describe(self, job: AnyJob) -> None:
-        """Log a job's settings, once: MLflow lets no parameter change."""
-        settings = job.model_dump(mode="json")
-        settings["tracking"]["uri"] = public(mlflow.get_tracking_uri())
-        flat = [Param(key, str(value)) for key, value in flattened(settings).items()]
-        self.client.log_batch(self.run_id, params=flat, tags=[RunTag(notes.NOTE, notes.run_note(job))])
-        self.text(yaml.safe_dump(settings, sort_keys=False), "job.yaml")
+        """Log a job's settings: those that make numbers as parameters, which never change; all of them as `job.yaml`,
+        which is that of the last attempt."""
+        parameters = [Param(key, value) for key, value in _parameters(job).items()]
+        self.client.log_batch(self.run_id, params=parameters)
+        self.tags({notes.NOTE: notes.run_note(job)})
+        self.text(job_yaml(job), "job.yaml")
 
     def history(self, key: str) -> list[tuple[int, float]]:
         """All logged (step, value) of one metric, in order of steps."""
@@ -120,9 +131,75 @@ class TrackedRun:
         self.tags({"lwddpm.dataset_version": dataset.version, "lwddpm.dataset_path": dataset.path})
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the numbers of a job that comes back go.
+
+    Attributes:
+        run_id: a run that has the job's settings as its parameters; None: a new one.
+        parent: the run of an attempt with other settings, beneath which it lies; None: there is none.
+        parent_finished: whether nothing is left to do in that one.
+    """
+
+    run_id: str | None
+    parent: str | None = None
+    parent_finished: bool = False
+
+
+def place_of(job: AnyJob, uri: str, run_id: str | None) -> Place:
+    """Find where a job goes on: in its earlier run, or, where that has other parameters, in one of its own beneath it.
+
+    Every number stands beside the settings that made it: MLflow lets nobody change a parameter.
+
+    Args:
+        run_id: of the earlier attempt, if there was one.
+
+    Raises:
+        JobError: the store does not answer.
+    """
+    if run_id is None:
+        return Place(None)
+    client = connect(uri)
+    try:
+        if not _status(client, run_id):
+            return Place(None)
+        earlier = client.get_run(run_id)
+        if _records(earlier, job):
+            return Place(run_id)
+        query = f"tags.`{_PARENT}` = '{run_id}' and tags.`{_DIGEST}` = '{run_digest(job)}'"
+        own = client.search_runs([earlier.info.experiment_id], query, max_results=1)
+    except STORE_ERRORS as error:
+        raise JobError(f"tracking: {public(uri)}: {reason_of(error)}; the same command tries again") from None
+    finished = earlier.info.status == RunStatus.to_string(RunStatus.FINISHED)
+    return Place(own[0].info.run_id if own else None, run_id, finished)
+
+
+def run_digest(job: AnyJob) -> str:
+    """12 hex digits of the parameters of a job's run."""
+    return hex_digest(_parameters(job))
+
+
+def _parameters(job: AnyJob) -> dict[str, str]:
+    flat = flattened(job.model_dump(mode="json"))
+    return {key: str(value)[:_MAX_PARAMETER] for key, value in flat.items() if job.is_parameter(key)}
+
+
+def _records(run: Run, job: AnyJob) -> bool:
+    """Whether the parameters of a run are the settings of a job; version 0.1.0 recorded all settings."""
+    recorded = {key: value for key, value in run.data.params.items() if job.is_parameter(key)}
+    return not run.data.params or recorded == _parameters(job)  # without any it was killed before they were logged
+
+
 @contextmanager
 def tracked_run(
-    job: AnyJob, uri: str, run_id: str | None, digest: str, folder: Path | None = None, *, nested: bool = False
+    job: AnyJob,
+    uri: str,
+    run_id: str | None,
+    digest: str,
+    folder: Path | None = None,
+    *,
+    nested: bool = False,
+    parent: str | None = None,
 ) -> Iterator[TrackedRun]:
     """Open a run, or open one again, say where it is, and end it with what really happened.
 
@@ -130,12 +207,13 @@ def tracked_run(
     leaves an earlier attempt that has FINISHED as it was. Runs that a crash left open on this machine are closed first.
 
     Args:
-        job: logged as parameters and as `job.yaml`.
+        job: logged as parameters, and at every attempt as `job.yaml`, unless the run has others as parameters.
         uri: absolute tracking URI.
         run_id: an earlier attempt to continue, or None for a new run.
-        digest: identifies the job's training.
+        digest: `run_digest` of the job.
         folder: the run folder of a job that trains.
         nested: whether the process has a run open already, which stays open.
+        parent: the run that this one evaluates with other settings, and lies beneath.
 
     Raises:
         JobError: the store stopped answering, for longer than it is waited for.
@@ -146,7 +224,12 @@ def tracked_run(
         experiment_id = open_experiment(client, uri, job.tracking.experiment)
         close_dead_runs(client, experiment_id, run_id)
         before = _status(client, run_id) if run_id is not None else ""
+        above = parent or (outer.info.run_id if nested and outer is not None else None)
+        if above is not None:
+            experiment_id = client.get_run(above).info.experiment_id
         run = _open(client, experiment_id, job, run_id if before else None, digest, folder, nested)
+        if parent is not None:
+            run.evaluates(parent, job)
         yield run
         run.flush()
         _end(run, outer, RunStatus.FINISHED)
@@ -186,11 +269,12 @@ def _open(
     if folder is not None:
         Outbox(folder / "outbox").sweep()
     run = TrackedRun(active.info.run_id, client, folder)
-    if run_id is None:
+    if _records(active, job):
         run.describe(job)
-    elif _REASON in active.data.tags:  # of the attempt before
+        run.tags({_DIGEST: digest})
+    if _REASON in active.data.tags:  # of the attempt before
         client.delete_tag(run.run_id, _REASON)
-    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, **identity(), **environment_tags()})
+    run.tags({"lwddpm.kind": job.kind, **identity(), **environment_tags()})
     say(f"MLflow run {run.run_id} ({run_url(client, run.run_id)})")
     return run
 
@@ -242,21 +326,23 @@ def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str, 
     if run_id is not None and _status(client, run_id):
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         run = TrackedRun(run_id, client, folder)
+        if _records(client.get_run(run_id), job):
+            run.describe(job)
         run.tags(identity())
         return run
     experiment_id = client.get_run(parent.run_id).info.experiment_id
-    tags = {"mlflow.parentRunId": parent.run_id, **identity()}
+    tags = {_PARENT: parent.run_id, **identity()}
     created = client.create_run(experiment_id, run_name=job.name, tags=tags)
     run = TrackedRun(created.info.run_id, client, folder)
     run.describe(job)
-    run.tags({"lwddpm.digest": digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
+    run.tags({_DIGEST: digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
     return run
 
 
 def open_children(parent: TrackedRun) -> list[str]:
     """Ids of the runs beneath this one that are still RUNNING, as a killed driver leaves them."""
     experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
-    query = f"tags.`mlflow.parentRunId` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+    query = f"tags.`{_PARENT}` = '{parent.run_id}' and attributes.status = 'RUNNING'"
     return [child.info.run_id for child in parent.client.search_runs([experiment_id], query, max_results=5000)]
 
 

@@ -116,8 +116,9 @@ class AdversarialStep(TrainingStep):
         seeds = latent_draw(self.job.seed, step, self.job.training.batch_size)
 
         def loss(begin: int, end: int) -> Tensor:
-            return self.generator_loss(self._latents(seeds[begin:end]))
+            return self._same_norms(self.generator_loss(self._latents(seeds[begin:end])))
 
+        self.discriminator.train()
         with _frozen(self.discriminator):
             loss_, norm = self.descend(self.generator_loss, loss, self.optimizers["optimizer"], rate)
         self.ema.update(self.model, step)
@@ -135,12 +136,23 @@ class AdversarialStep(TrainingStep):
             latents = self._latents(part.noise_seeds)
             with torch.no_grad(), self.precision.autocast():
                 fake = self.model(latents).to(latents.dtype)
-            return self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]))
+            loss = self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]))
+            return self._same_norms(loss)
 
+        self.discriminator.train()
         loss_and_norm = self.descend(self.discriminator_loss, loss, self.optimizers["optimizer_discriminator"], rate)
         if self.config.clip is not None:
             clip_weights(self.discriminator, self.config.clip)
         return loss_and_norm
+
+    def _same_norms(self, loss: Tensor) -> Tensor:
+        """Let the further parts of an accumulated batch see the spectral norms of the first one.
+
+        A forward pass in training mode refines them by one step of the power iteration, so that what is learnt would
+        depend on the number of parts.
+        """
+        self.discriminator.eval()
+        return loss
 
     def _latents(self, seeds: np.ndarray) -> Tensor:
         return self.loader.gaussian(seeds, self.latent_dim)
@@ -179,6 +191,7 @@ class _DiscriminatorLoss(nn.Module):
         loss = self.loss.discriminator(*scores.to(real.dtype).chunk(2))
         if self.penalty is None:
             return loss
+        self.discriminator.eval()  # the same spectral norms, as in `AdversarialStep._same_norms`
         return loss + self.penalty * gradient_penalty(self.discriminator, real, fake, mixing)
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
-from lwddpm.files import complete_folder, writing
+from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
 from lwddpm.version import code_version
 
@@ -147,6 +147,23 @@ def checkpoint_path(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step_{step:08d}"
 
 
+def copy_checkpoint(path: Path, run_dir: Path, training_digest: str) -> None:
+    """Let a training go on from a checkpoint of another one that had the same steps up to there.
+
+    Args:
+        path: the other's checkpoint; `is_whole`, for it gets new checksums.
+        run_dir: of the training that goes on.
+        training_digest: of its job.
+    """
+    state = read_state(path).model_copy(update={"training_digest": training_digest})
+    with complete_folder(run_dir / "checkpoints" / path.name) as folder:
+        for file in path.iterdir():
+            if file.name not in (_STATE, _CHECKSUMS):
+                link_or_copy(file, folder / file.name)
+        (folder / _STATE).write_text(state.model_dump_json(indent=2))
+        _write_checksums(folder)
+
+
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """The newest checkpoint of a run that has a state, or None."""
     return next((path for path in checkpoints(run_dir) if (path / _STATE).is_file()), None)
@@ -155,6 +172,16 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 def checkpoints(run_dir: Path) -> list[Path]:
     """Checkpoints of a run, damaged ones too, the newest first."""
     return sorted((path for path in (run_dir / "checkpoints").glob("step_*") if path.is_dir()), reverse=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether every file of a checkpoint is there and is what was written, as far as that version kept checksums."""
+    try:
+        read_state(path)
+        _verify(path)
+    except CheckpointError:
+        return False
+    return True
 
 
 def set_aside(path: Path) -> Path:
@@ -207,8 +234,9 @@ def load_checkpoint(
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: torch.device) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    counter = torch.float32 if optimizer.defaults.get("fused") else torch.get_default_dtype()  # as torch counts steps
     expected = {
-        f"{index}.{name}": torch.empty((), dtype=torch.float32, device="meta") if name == "step" else parameter
+        f"{index}.{name}": torch.empty((), dtype=counter, device="meta") if name == "step" else parameter
         for index, parameter in enumerate(parameters)
         for name in _MOMENTS[type(optimizer)]
     }
@@ -310,8 +338,8 @@ def _write_checksums(folder: Path) -> None:
     (folder / _CHECKSUMS).write_text("".join(lines))
 
 
-def _verify(folder: Path, names: Iterable[str]) -> None:
-    """Compare files with the checksums that were written with them; what an earlier version wrote has none.
+def _verify(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Compare files, by default all, with the checksums written with them; what an earlier version wrote has none.
 
     Raises:
         DamagedCheckpointError: a file is missing, or other than it was written.
@@ -322,7 +350,7 @@ def _verify(folder: Path, names: Iterable[str]) -> None:
         return
     lines = _read_small(file).decode(errors="replace").splitlines()
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in names:
+    for name in expected if names is None else names:
         with _reading(folder / name):
             digest = _sha256(folder / name)
         if digest != expected.get(name):

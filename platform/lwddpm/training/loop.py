@@ -154,13 +154,14 @@ class _Trainer:
 
     def _load(self, path: Path) -> None:
         state = read_state(path)
+        digests, version = (self.job.training_digest(), self.job.earlier_training_digest()), self.dataset.version
         for name, before, now in (
-            ("job settings", state.training_digest, self.job.training_digest()),
-            ("dataset version", state.dataset_version, self.dataset.version),
+            ("job settings", state.training_digest, digests),
+            ("dataset version", state.dataset_version, (version,)),
         ):
-            if before != now:
+            if before not in now:
                 raise CheckpointError(
-                    f"{path}: a run continues with the {name} it began with, {before}, got {now}; "
+                    f"{path}: a run continues with the {name} it began with, {before}, got {now[0]}; "
                     "start over with --fresh, or give the job another name"
                 )
         load_checkpoint(path, self.training.modules, self.training.optimizers, self.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from lwddpm.config import AnyJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.compare.redraw import redraw
@@ -87,6 +88,19 @@ def _trained(folder: Path) -> dict[str, Any]:
     return {"result": json.loads(result.read_text()), "written": weights.stat().st_mtime_ns}
 
 
+def _assert_other_settings_have_runs_of_their_own(job: AnyJob, other: AnyJob, result: dict[str, Any]) -> None:
+    """And whoever comes back to the first ones finds them, numbers and versions as they were."""
+    client = connect(str(job.tracking.uri))
+    changed, again = run_job(other), run_job(job)
+    assert again == result
+    own, first = (client.get_run(each["run_id"]) for each in (changed, result))
+    assert own.data.tags["mlflow.parentRunId"] == first.info.run_id
+    assert (own.data.params["evaluation.num_samples"], first.data.params["evaluation.num_samples"]) == ("5", "6")
+    assert {run.info.status for run in (own, first)} == {"FINISHED"}
+    table = [{name for name in run.data.metrics if not name.startswith("system/")} for run in (own, first)]
+    assert table[0] == table[1] != set()
+
+
 @pytest.mark.timeout(600)
 def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -125,6 +139,12 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
 
     # the same command finds everything done; the store alone is enough to draw the report again
     assert run_job(job) == result
+    elsewhere = [*overrides, "workers.max_failures=1", "tracking.experiment=elsewhere", "training.keep_checkpoints=9"]
+    assert run_job(load_job("compare_demo", elsewhere)) == result
+    assert {len(client.search_model_versions(f"name='{name}'")) for name in names} == {1}
+    _assert_other_settings_have_runs_of_their_own(
+        job, load_job("compare_demo", [*overrides, "evaluation.num_samples=5"]), result
+    )
     again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
     assert again["statements"] == result["statements"]
     for name in ("report.md", "report.html"):

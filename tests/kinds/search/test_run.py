@@ -72,11 +72,20 @@ def test_a_search_ends_with_a_study_its_runs_and_a_registered_winner(build: Buil
     assert {"trials.md", "study.json", "figures", "job.yaml"} <= files
     version = client.get_model_version_by_alias("lw-ddpm-search-demo", "candidate")
     assert (version.run_id, version.tags["lwddpm.trial"]) == (best.run_id, str(best.number))
+    assert "search.num_trials" not in parent.data.params
     history = client.get_metric_history(best.run_id, "train/loss")
     assert [metric.step for metric in history] == [1, 2, 3, 4, 5, 6, 7, 8], "the winner goes on to the full schedule"
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states <= {"REMOVED"}, "a placement group outlived its trial"
     assert run_job(job)["model"] == result["model"]
+    assert run_job(build("workers.max_failures=1", "tracking.experiment=elsewhere")) == run_job(job)
+    registered = run_job(build("registry.alias=second"))["model"]
+    assert (registered["version"], registered["alias"]) == (1, "second")
+    changed = run_job(build("evaluation.seed=5"))
+    assert (changed["run_id"], changed["model"]["version"]) == (result["run_id"], 2)
+    source = client.get_run(client.get_model_version("lw-ddpm-search-demo", "2").run_id)
+    assert source.data.tags["mlflow.parentRunId"] == best.run_id
+    assert source.data.params["evaluation.seed"] == "5"
     more = run_job(build("search.num_trials=5"))
     assert more["search"]["counts"].keys() <= {"complete", "pruned"}
     assert len(records(_study(job))) == 5

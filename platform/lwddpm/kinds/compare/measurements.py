@@ -1,5 +1,6 @@
 """What a comparison measures of its trained networks: rows of the table, ablations, curves, histograms, pictures."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,8 @@ class Measurer:
                 for index, system in enumerate(systems):
                     training = self.plan.systems[system][0]
                     sampling = protocol_of(self.job, system, 0)
-                    key = f"{system} {number} {training.job.training_digest()} {sampling.digest()}"
+                    # of all settings: memory and speed depend on how a step is computed, too
+                    key = f"{system} {number} {training.job.earlier_training_digest()} {sampling.digest()}"
                     if key not in kept:
                         # ddim is not trained: what ddpm's training cost is its cost too
                         kept[key] = measure_cost(
@@ -235,8 +237,12 @@ def model_of(training: PlannedTraining) -> Path:
 
 def snapshots_of(training: PlannedTraining) -> list[tuple[float, Path]]:
     """(epoch, model folder) of the planned snapshots that were kept and of the end, rising."""
-    folders = [*(run_folder(training.job) / "snapshots").glob("epoch_*"), model_of(training)]
-    return sorted((read_saved_model(folder).epoch, folder) for folder in folders)
+    planned = training.job.training.snapshot_epochs
+    folders = (run_folder(training.job) / "snapshots").glob("epoch_*")
+    kept = [(read_saved_model(folder).epoch, folder) for folder in folders]
+    end = model_of(training)
+    wanted = [(epoch, folder) for epoch, folder in kept if any(math.isclose(epoch, other) for other in planned)]
+    return sorted([*wanted, (read_saved_model(end).epoch, end)])
 
 
 def noising_frames(images: np.ndarray, diffusion: DiffusionConfig) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -31,7 +31,7 @@ from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.statements import judge
 from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
-from lwddpm.tracking.runs import TrackedRun, if_deleted, tracked_run
+from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
@@ -47,13 +47,15 @@ def run_compare(job: CompareJob, session: Session, fresh: bool) -> dict[str, Any
     uri = tracking_uri(job.tracking)
     with lock_folder(folder):
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest() and done["tracking_uri"] == public(uri):
+        if not fresh and done is not None and job.has_result(done) and done["tracking_uri"] == public(uri):
             say(f"{job.name}: finished already, in {folder}; --fresh does it all again{if_deleted(uri, done)}")
             return done
         if fresh:
             clear_folder(folder)
-        with tracked_run(job, uri, read_run_id(folder, uri), job.digest()) as run:
-            write_run_id(folder, run.run_id, uri)
+        place = place_of(job, uri, read_run_id(folder, uri))
+        with tracked_run(job, uri, place.run_id, run_digest(job), parent=place.parent) as run:
+            if place.parent is None:
+                write_run_id(folder, run.run_id, uri)
             comparison = _begin(job, session, fresh, folder, run)
             run_ids = _train_all(comparison, fresh)
             _evaluate_ddim(comparison)
@@ -99,7 +101,8 @@ def _train_all(comparison: Comparison, fresh: bool) -> dict[str, str]:
         system = systems.get(training.label)
         train = training.job if system is None else as_system(job, system, training)
         finished = run_training(train, comparison.session, fresh, dataset=comparison.dataset)
-        run_ids[training.label] = str(finished.summary["run_id"])
+        summary = finished.summary
+        run_ids[training.label] = str(summary.get("training_run_id", summary["run_id"]))  # 0.1.0 had one run for both
         if train.evaluation is not None and finished.evaluation is not None:
             _keep(comparison, model_of(training), train.evaluation, finished.evaluation)
     return run_ids
@@ -153,7 +156,7 @@ def _summary(comparison: Comparison, report: ComparisonReport) -> dict[str, Any]
     job, folder = comparison.job, comparison.folder
     return {
         "name": job.name,
-        "digest": job.digest(),
+        "digest": job.result_digest(),
         "run_id": comparison.run.run_id,
         "run_dir": str(folder),
         "tracking_uri": public(tracking_uri(job.tracking)),

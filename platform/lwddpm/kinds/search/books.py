@@ -14,8 +14,8 @@ from lwddpm.progress import TrialTable
 from lwddpm.search.ranking import pareto_front
 from lwddpm.search.trials import State, records
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.rundir import read_run_id, run_folder, write_run_id
-from lwddpm.tracking.runs import TrackedRun, child_run, open_children
+from lwddpm.tracking.rundir import claim_run_folder, read_run_id, write_run_id
+from lwddpm.tracking.runs import TrackedRun, child_run, open_children, run_digest
 
 
 class Books:
@@ -54,9 +54,9 @@ class Books:
             return self._runs[number].run_id
         parent, name = self._search.run, self._search.job.name
         job = self._search.trial_job(number, values)
-        folder = run_folder(job)
+        folder = claim_run_folder(job)
         folder.mkdir(parents=True, exist_ok=True)
-        run = child_run(parent, job, read_run_id(folder, parent.uri), job.digest(), folder)
+        run = child_run(parent, job, read_run_id(folder, parent.uri), run_digest(job), folder)
         write_run_id(folder, run.run_id, run.uri)
         run.tags({"lwddpm.search": name, "lwddpm.trial": str(number)})
         self._folders[number], self._runs[number] = folder, run

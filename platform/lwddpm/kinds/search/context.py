@@ -10,6 +10,7 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset
 from lwddpm.search.budget import Budget
 from lwddpm.search.definition import Definition, open_study
@@ -56,7 +57,8 @@ class SearchRun:
         """
         budget, space = Budget.of(job, dataset.num("train")), load_space(job.search.space, job)
         storage = storage_url(job.search.storage)
-        study = open_study(storage, job.name, _definition(job, space, budget, dataset))
+        definition = _definition(job, space, budget, dataset)
+        study = open_study(storage, job.name, definition, _earlier_job_digest(job, dataset))
         run.tags({"lwddpm.study": job.name, "lwddpm.storage": public(storage)})
         run.dataset(dataset)
         return cls(job, folder, dataset, budget, space, study, run, exported, session)
@@ -68,7 +70,7 @@ class SearchRun:
 
 def _definition(job: SearchJob, space: SearchSpace, budget: Budget, dataset: Dataset) -> Definition:
     search = job.search
-    base = TrainJob.model_validate(job.model_dump(exclude={"kind", "search"}) | {"kind": "train"})
+    compared = [job.training_settings(), job.measured_settings()]
     return Definition(
         space=space.describe(),
         sampler=search.sampler,
@@ -79,6 +81,11 @@ def _definition(job: SearchJob, space: SearchSpace, budget: Budget, dataset: Dat
         max_steps=budget.max_steps,
         grace_steps=budget.grace_steps,
         reduction_factor=search.reduction_factor,
-        job=f"{base.training_digest()}-{dataset.version[:12]}",
+        job=f"{hex_digest(compared, 8)}-{dataset.version[:12]}",
         proxy=search.proxy.digest(),
     )
+
+
+def _earlier_job_digest(job: SearchJob, dataset: Dataset) -> str:
+    """What stands as `job` in the definition of a study that 0.1.0 has made for this job."""
+    return f"{job.earlier_training_digest()}-{dataset.version[:12]}"

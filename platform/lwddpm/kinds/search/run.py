@@ -16,7 +16,7 @@ from lwddpm.files import read_json, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.search.books import Books, close_trials
 from lwddpm.kinds.search.context import SearchRun
-from lwddpm.kinds.train import check_dataset, train_evaluate_register
+from lwddpm.kinds.train import train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
 from lwddpm.search.figures import all_figures
@@ -25,8 +25,15 @@ from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.space import load_space
 from lwddpm.search.storage import check_storage, delete_study, storage_url
 from lwddpm.search.trials import TrialRecord
-from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
-from lwddpm.tracking.runs import if_deleted, tracked_run
+from lwddpm.tracking.rundir import (
+    claim_run_folder,
+    clear_folder,
+    lock_folder,
+    read_run_id,
+    search_folder,
+    write_run_id,
+)
+from lwddpm.tracking.runs import if_deleted, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
@@ -58,7 +65,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     folder, uri = search_folder(job), tracking_uri(job.tracking)
     with lock_folder(folder):
         done = read_json(folder / "result.json")
-        if not fresh and done is not None and done["digest"] == job.digest():
+        if not fresh and done is not None and job.has_result(done) and done["tracking_uri"] == public(uri):
             more = f"--fresh searches again, search.num_trials extends it{if_deleted(uri, done)}"
             say(f"{job.name}: finished already, in {folder}; {more}")
             return done
@@ -67,7 +74,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
-            tracked_run(job, uri, run_id, job.digest(), folder) as run,
+            tracked_run(job, uri, run_id, run_digest(job), folder) as run,
             ExportedSeries(job.name, run.run_id) as exported,
         ):
             write_run_id(folder, run.run_id, uri)
@@ -82,7 +89,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             session.rest()
             result: dict[str, Any] = {
                 "name": job.name,
-                "digest": job.digest(),
+                "digest": job.result_digest(),
                 "run_id": run.run_id,
                 "run_dir": str(folder),
                 "tracking_uri": public(uri),
@@ -151,20 +158,20 @@ def _finish(search: SearchRun) -> dict[int, dict[str, Any]]:
 
 
 def _train_to_the_end(search: SearchRun, trial: TrialRecord) -> dict[str, Any]:
-    """The summary of the trial's training, which is done once."""
-    job, session = search.trial_job(trial.number, trial.params), search.session
-    folder = run_folder(job)
+    """The summary of the trial's training, which is made once for the job's settings."""
+    job = search.trial_job(trial.number, trial.params)
+    folder = claim_run_folder(job)
     finished = read_json(folder / "result.json")
-    if finished is not None:
+    if finished is not None and job.has_result(finished):
         return finished
     say(f"trial {trial.number}: training to the end of its schedule")
-    check_dataset(job, search.dataset)
-    with (
-        tracked_run(job, tracking_uri(search.job.tracking), trial.run_id, job.digest(), folder, nested=True) as run,
-        ExportedSeries(search.job.name, run.run_id, str(trial.number)) as exported,
-    ):
-        tags = {"lwddpm.search": search.job.name, "lwddpm.trial": str(trial.number)}
-        finished = train_evaluate_register(job, search.dataset, folder, run, session, exported, tags).summary
-        run.flush()
-        write_json(folder / "result.json", finished)
-    return finished
+    return train_evaluate_register(
+        job,
+        folder,
+        trial.run_id,
+        search.session,
+        lambda: search.dataset,
+        series=lambda run_id: ExportedSeries(search.job.name, run_id, str(trial.number)),
+        nested=True,
+        lineage={"lwddpm.search": search.job.name, "lwddpm.trial": str(trial.number)},
+    ).summary
