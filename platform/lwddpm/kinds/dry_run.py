@@ -1,4 +1,4 @@
-"""`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
+"""`--dry-run`: the resolved job and what it will need. Starts nothing, writes nothing and fetches nothing."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,9 +10,11 @@ from lwddpm.data.store import read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
+from lwddpm.offline import offline
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
+from lwddpm.tracking.store import named_hosts
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
 
@@ -30,7 +32,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: as the real run would.
     """
-    check_job(job, address)
+    with offline(job.offline, named_hosts(job.tracking)):
+        check_job(job, address, download=False)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if not isinstance(job, SampleJob):
         described["classes"] = _classes(job.data)

@@ -11,7 +11,7 @@ from lwddpm.cluster.trial import TrialSettings
 from lwddpm.cluster.tuning import connect, run_trials
 from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.evaluation.features import WeightsUnavailable, read_weights
+from lwddpm.evaluation.features import WeightsNotFetched, WeightsUnavailable, read_weights
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.search.books import Books, close_trials
@@ -30,8 +30,11 @@ from lwddpm.tracking.runs import if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 
-def check_search(job: SearchJob) -> None:
+def check_search(job: SearchJob, *, download: bool = True) -> None:
     """What can be known to be wrong before anything starts.
+
+    Args:
+        download: fetch Inception weights that the trials need; otherwise they count as there where they can be had.
 
     Raises:
         ConfigError: the space, the storage, a budget.
@@ -42,9 +45,12 @@ def check_search(job: SearchJob) -> None:
         Budget.of(job, job.training.batch_size * job.batches_per_step)
     if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
         try:
-            read_weights("fid", inception_weights=job.search.proxy.inception_weights)
+            read_weights("fid", inception_weights=job.search.proxy.inception_weights, download=download)
+        except WeightsNotFetched:
+            pass  # a dry run
         except WeightsUnavailable as error:
-            raise ConfigError(f"search.objectives: eval/fid: {error}; or use eval/fd_lite0") from None
+            reason = str(error).removeprefix("fid: ")
+            raise ConfigError(f"search.objectives: eval/fid: {reason}; or use eval/fd_lite0") from None
 
 
 def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
