@@ -7,6 +7,7 @@ import optuna
 from optuna.study import StudyDirection
 
 from lwddpm.errors import ConfigError
+from lwddpm.search.ownership import MADE_BY
 from lwddpm.search.storage import open_storage, study_names
 from lwddpm.search.trials import RUN_ID
 
@@ -36,8 +37,11 @@ def maximised(objective: str) -> bool:
     return objective.startswith("eval/ssim")
 
 
-def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
+def open_study(url: str, name: str, definition: Definition, made_by: str = "") -> optuna.Study:
     """Create the study, or load it to continue.
+
+    Args:
+        made_by: id of the search's folder, kept with a study that is created.
 
     Raises:
         ConfigError: there is one of this name that was made otherwise; names every difference.
@@ -51,6 +55,7 @@ def open_study(url: str, name: str, definition: Definition) -> optuna.Study:
         _refuse_changes(study, definition)
         return study
     study = optuna.create_study(study_name=name, storage=open_storage(url), directions=directions)
+    study.set_user_attr(MADE_BY, made_by)
     study.set_user_attr(DEFINITION, {"format": FORMAT} | asdict(definition))
     study.set_metric_names(list(definition.objectives))
     _write_note(study, definition)

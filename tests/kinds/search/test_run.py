@@ -14,6 +14,7 @@ from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.search.ownership import lock_study
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.store import connect
@@ -117,6 +118,20 @@ def test_several_objectives_two_workers_and_infeasible_models(build: Build, tmp_
     assert all(trial.values is not None and len(trial.values) == 2 for trial in complete)
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states <= {"REMOVED"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_fresh_leaves_the_study_of_another_folder(build: Build, tmp_path: Path) -> None:
+    """Two users with one storage and one name: --fresh of the second would delete the trials of the first."""
+    theirs = build(f"output={tmp_path / 'theirs'}", "search.num_trials=1", "search.finish=none")
+    run_job(theirs)
+    with pytest.raises(ConfigError, match="--fresh: deletes only what this job has made"):
+        run_job(build(), fresh=True)
+    assert [trial.state for trial in records(_study(theirs))] == ["complete"]
+    with lock_study(str(theirs.search.storage), theirs.name), pytest.raises(JobError, match="another process runs it"):
+        run_job(build())
+    run_job(theirs, fresh=True)
+    assert [trial.number for trial in records(_study(theirs))] == [0]
 
 
 def _start(overrides: list[str], folder: Path) -> subprocess.Popen[str]:

@@ -1,6 +1,7 @@
 """A search job: trials on Ray Tune, proposed by Optuna, tracked in MLflow; then the winner trained to the end."""
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 from lwddpm.addresses import public
@@ -21,6 +22,7 @@ from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
 from lwddpm.search.figures import all_figures
 from lwddpm.search.objectives import check_objectives
+from lwddpm.search.ownership import check_made_here, lock_study
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.space import load_space
 from lwddpm.search.storage import check_storage, delete_study, storage_url
@@ -57,19 +59,22 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     """Run or continue a search to its end.
 
     Raises:
-        ConfigError: wrong input, or a study of this name that was made with other settings.
-        JobError: no trial reached the full budget.
+        ConfigError: wrong input, or a study of this name that was made with other settings, or somewhere else and is
+            to be started over.
+        JobError: no trial reached the full budget, or another process runs the study.
         KeyboardInterrupt: stopped by the user; the same command continues.
     """
-    folder, uri = search_folder(job), tracking_uri(job.tracking)
-    with lock_folder(folder):
+    folder, uri, storage = search_folder(job), tracking_uri(job.tracking), storage_url(job.search.storage)
+    with lock_folder(folder), ExitStack() as locks:
         done = read_json(folder / "result.json")
         if not fresh and done is not None and done["digest"] == job.digest():
             more = f"--fresh searches again, search.num_trials extends it{if_deleted(uri, done)}"
             say(f"{job.name}: finished already, in {folder}; {more}")
             return done
+        locks.enter_context(lock_study(storage, job.name))
         if fresh:
-            delete_study(storage_url(job.search.storage), job.name)
+            check_made_here(storage, job.name, folder)
+            delete_study(storage, job.name)
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
