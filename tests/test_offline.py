@@ -52,9 +52,16 @@ def test_the_guard_sees_every_way_out(tmp_path: Path) -> None:
 
 @pytest.fixture
 def search(search_overrides: Callable[[str], list[str]]) -> list[str]:
-    """Overrides of a search of two trials."""
-    space = search_overrides("training.lr:\n  float: {low: 1.0e-4, high: 1.0e-2, log: true}\n")
-    return [*space, "search.num_trials=2", "search.max_steps=4", "search.grace_steps=2", "search.scheduler=none"]
+    """Overrides of a search of a grid of two trials."""
+    space = search_overrides("training.lr:\n  categorical: [0.001, 0.002]\n")
+    return [
+        *space,
+        "search.sampler=grid",
+        "search.num_trials=null",
+        "search.max_steps=4",
+        "search.grace_steps=2",
+        "search.scheduler=none",
+    ]
 
 
 def _offline(folder: Path, job: str, overrides: Iterable[str]) -> dict[str, Any]:

@@ -64,3 +64,14 @@ def test_the_table_shows_what_runs_and_what_ended_last() -> None:
     assert shown == list(range(8, 20))
     assert "33/90" in next(line for line in lines if " 19 of 40 " in line)
     assert "lr 0.001, dim 8" in lines[-2]
+
+
+def test_a_repetition_is_shown_and_said_with_the_trial_that_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrialTable(4, 90, "val/loss") as table:
+        table.repeated(3, {"training.lr": 1e-3}, 1)
+        console = Console(width=120)
+        with console.capture() as capture:
+            console.print(table.render())
+    assert "1 repeated" in capture.get()
+    assert "as trial 1" in capture.get()
+    assert "trial 3: lr 0.001: repeats trial 1, whose outcome it takes over" in capsys.readouterr().err

@@ -49,6 +49,9 @@ class Recorder:
     def rung(self, number: int, step: int, value: float) -> None:
         self._note(number, "rung")
 
+    def repeated(self, number: int, values: dict[str, Any], earlier: int) -> None:
+        self._note(number, "repeated")
+
     def end(self, number: int, state: str, reason: str) -> None:
         self._note(number, f"end {state}")
 

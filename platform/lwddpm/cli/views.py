@@ -42,9 +42,10 @@ def plan(result: dict[str, Any]) -> None:
         console.print(table)
     if search := result.get("search"):
         rungs = ", ".join(f"{step:,}" for step in search["rungs"])
+        combinations = "" if search["combinations"] is None else f": {search['combinations']:,} combinations"
         _facts(
             {
-                "searched": ", ".join(search["space"]),
+                "searched": f"{', '.join(search['space'])}{combinations}",
                 "trials": f"{search['trials']}, measured at {rungs} steps; {search['steps_at_most']:,} steps at most",
             }
         )
@@ -122,6 +123,8 @@ def study(result: dict[str, Any]) -> None:
             "budget": f"{budget} steps a trial; {result['steps']:,} steps and {result['seconds']:.0f} s in all",
         }
     )
+    if repeats := result["repeats"]:
+        _facts({"repeats": f"{repeats} proposals had the parameters of an earlier trial, and took over its outcome"})
     trials = {trial["number"]: trial for trial in result["trials"]}
     ranked = [trials[number] for number in result["ranking"]]
     rest = [trial for number, trial in trials.items() if number not in result["ranking"]]

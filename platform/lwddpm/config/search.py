@@ -16,6 +16,7 @@ Objective = Literal[DenoisingObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
 
+_NUM_TRIALS = 30
 _PROXY_SIZE = {"num_samples": 64, "num_reference": 512}
 
 
@@ -23,10 +24,15 @@ class SearchConfig(Section):
     """Which trials a search makes, how they are judged and when a weak one ends. Budgets are optimizer steps."""
 
     space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
-    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = Field(
-        "tpe", description="Optuna's sampler, which proposes values; cmaes: one objective only"
+    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2", "grid"] = Field(
+        "tpe",
+        description="Optuna's sampler, which proposes values; cmaes: one objective only; grid: every combination once",
     )
-    num_trials: PositiveInt = Field(30, description="trials of the whole study; raise it to continue a finished one")
+    num_trials: PositiveInt | None = Field(
+        None,
+        description="trials of the whole study; raise it to continue a finished one; default: 30, with sampler grid "
+        "every combination",
+    )
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = Field(
         ("eval/fd_lite0",), description="what a trial is judged by; several make a Pareto front"
     )
@@ -44,6 +50,13 @@ class SearchConfig(Section):
         EvaluationConfig(**_PROXY_SIZE, sampler="sde-dpmsolver++", num_inference_steps=20),
         description="how eval/... objectives are measured during the search; its `metrics` follow from the objectives",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _num_trials_follows_from_the_sampler(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("num_trials") is None and values.get("sampler") != "grid":
+            return {**values, "num_trials": _NUM_TRIALS}
+        return values
 
     @model_validator(mode="after")
     def _objectives_fit_sampler_and_scheduler(self) -> "SearchConfig":

@@ -24,9 +24,9 @@ from lwddpm.search.figures import all_figures
 from lwddpm.search.objectives import check_objectives
 from lwddpm.search.ownership import check_made_here, lock_study
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
-from lwddpm.search.space import load_space
+from lwddpm.search.space import load_space, num_trials
 from lwddpm.search.storage import check_storage, delete_study, storage_url
-from lwddpm.search.trials import TrialRecord
+from lwddpm.search.trials import TrialRecord, exhausted
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
 from lwddpm.tracking.runs import if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
@@ -111,11 +111,18 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
 
 
 def _run_trials(search: SearchRun) -> None:
-    """Bring the study to `num_trials` trials; does nothing where it has them."""
-    job, session = search.job, search.session
+    """Bring the study to `num_trials` trials, or to every combination; does nothing where it has them."""
+    job, session, total = search.job, search.session, num_trials(search.job, search.space)
     trials = search.study.get_trials(deepcopy=False)
-    if len(trials) >= job.search.num_trials and all(trial.state.is_finished() for trial in trials):
+    enough = len(trials) >= total or exhausted(search.study, search.space)
+    if enough and all(trial.state.is_finished() for trial in trials):
         return
+    combinations = search.space.num_combinations
+    if combinations is not None and combinations < total:
+        say(
+            f"{job.search.space} has {combinations} combinations, fewer than search.num_trials = {total}: a proposal "
+            "that repeats a trial takes over its outcome, and the search ends once all have been tried"
+        )
     resources = connect(job, session)
     settings = TrialSettings(
         job=job,
@@ -133,7 +140,7 @@ def _run_trials(search: SearchRun) -> None:
     }
     with (
         StopRequest(settings.stop_file) as stop,
-        TrialTable(job.search.num_trials, search.budget.max_steps, job.search.pruned_on) as rows,
+        TrialTable(total, search.budget.max_steps, job.search.pruned_on) as rows,
         Books(search, rows, held_by_trial) as books,
     ):
         run_trials(search.study, search.space, settings, resources, books)
