@@ -86,7 +86,7 @@ def trial_resources(job: SearchJob, available: Mapping[str, float]) -> TrialReso
     Raises:
         ConfigError: not even one trial fits.
     """
-    workers, limit = job.workers, job.search.max_concurrent
+    workers, limit = job.workers, 1 if job.search.timed else job.search.max_concurrent
     count = workers.max_count
     cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
     use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= count * workers.gpus_per_worker)

@@ -41,7 +41,9 @@ class SearchConfig(Section):
     max_steps: PositiveInt | None = Field(None, description="a trial's budget; default: the whole training")
     grace_steps: PositiveInt | None = Field(None, description="no trial ends earlier; default: a ninth of max_steps")
     reduction_factor: SeveralInt = Field(3, description="ASHA: 1 trial in so many outlives a rung")
-    max_concurrent: PositiveInt | None = Field(None, description="default: as many as the cluster has room for")
+    max_concurrent: PositiveInt | None = Field(
+        None, description="default: as many as the cluster has room for; 1 where sampling_seconds is measured"
+    )
     storage: str | None = Field(None, description="Optuna storage URL; default: SQLite in the working folder")
     finish: Literal["best", "front", "none"] = Field(
         "best", description="which trials are trained to the end, evaluated and registered"
@@ -75,7 +77,19 @@ class SearchConfig(Section):
                 self.pruned_on,
                 "name val/loss or an eval/ metric, or set search.scheduler: none",
             )
+        if self.timed and (self.max_concurrent or 1) > 1:
+            raise RuleBroken(
+                "max_concurrent",
+                "must be 1 with sampling_seconds, which other trials on the same CPUs would lengthen",
+                self.max_concurrent,
+                "leave it out",
+            )
         return self
+
+    @property
+    def timed(self) -> bool:
+        """Whether trials are timed: only one runs at a time then, so that each is alone."""
+        return "sampling_seconds" in (*self.objectives, self.pruned_on)
 
     @property
     def pruned_on(self) -> str:

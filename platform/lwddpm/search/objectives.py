@@ -77,6 +77,8 @@ def measure(
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
         measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
+        warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})
+        generate(model, saved.diffusion, warm_up, range(_TIMED_SAMPLES), saved.image_size, device)
         start = time.perf_counter()
         generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
         measured["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES

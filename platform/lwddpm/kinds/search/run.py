@@ -124,6 +124,8 @@ def _run_trials(search: SearchRun) -> None:
             "that repeats a trial takes over its outcome, and the search ends once all have been tried"
         )
     resources = connect(job, session)
+    if job.search.timed:
+        say("one trial at a time: others would lengthen what sampling_seconds measures")
     settings = TrialSettings(
         job=job,
         folder=search.folder,
