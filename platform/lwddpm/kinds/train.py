@@ -1,5 +1,6 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def train_evaluate_register(
         "parameters": saved.parameters,
         "step": saved.step,
         "metrics": {},
+        "n": {},
         "model": None,
     }
     evaluation = None
@@ -140,7 +142,7 @@ def train_evaluate_register(
         evaluation.save(folder)
         result = evaluation.result
         summary |= {"metrics": result.metrics(), "unavailable": [u.model_dump() for u in result.unavailable]}
-        summary |= {"warnings": list(result.warnings)}
+        summary |= {"warnings": list(result.warnings), "n": result.num_slices()}
     if job.registry is None:
         run.values(summary["metrics"], saved.step)
     else:
@@ -153,6 +155,7 @@ def train_evaluate_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **(lineage or {}),
+            registry.NUM_SLICES: json.dumps(summary["n"]),
         }
         version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
         summary["model"] = {

@@ -12,6 +12,7 @@ from lwddpm.search.storage import open_storage, study_names
 from lwddpm.search.trials import RUN_ID
 
 DEFINITION = "lwddpm.definition"  # the study's user attribute
+NUM_SLICES = "lwddpm.n"  # the study's user attribute: objective -> how many slices it is measured on
 FORMAT = 1  # of that attribute; studies made before it had a number have the fields of format 1
 
 

@@ -10,9 +10,9 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from lwddpm.search.definition import DEFINITION
+from lwddpm.search.definition import DEFINITION, NUM_SLICES
 from lwddpm.search.trials import TrialRecord, record_of, records
-from lwddpm.wording import number
+from lwddpm.wording import number, with_n
 
 _EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
 
@@ -63,6 +63,7 @@ def describe(study: optuna.Study) -> dict[str, Any]:
     return {
         "name": study.study_name,
         "objectives": list(study.metric_names or []),
+        "n": study.user_attrs.get(NUM_SLICES, {}),
         "definition": study.user_attrs.get(DEFINITION, {}),
         "counts": dict(Counter(trial.state for trial in trials)),
         "steps": sum(trial.step for trial in trials if trial.repeats is None),
@@ -80,7 +81,8 @@ def table(study: optuna.Study) -> str:
     """Markdown: all trials, the full budgets first, best first."""
     trials, ranked = records(study), ranking(study)
     names, keys = list(study.metric_names or []), sorted({key for trial in trials for key in trial.params})
-    head = ["trial", "state", "step", *names, "last", *keys, "reason"]
+    n = study.user_attrs.get(NUM_SLICES, {})
+    head = ["trial", "state", "step", *(with_n(name, n.get(name)) for name in names), "last", *keys, "reason"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     numbers = {trial.number for trial in ranked}
     rest = [trial for trial in trials if trial.number not in numbers]

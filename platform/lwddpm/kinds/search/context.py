@@ -12,7 +12,8 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.search.budget import Budget
-from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.definition import NUM_SLICES, Definition, open_study
+from lwddpm.search.objectives import num_slices
 from lwddpm.search.ownership import folder_id
 from lwddpm.search.space import SearchSpace, load_space, numbered_trial_job
 from lwddpm.search.storage import storage_url
@@ -58,6 +59,7 @@ class SearchRun:
         budget, space = Budget.of(job, dataset.num("train")), load_space(job.search.space, job)
         storage = storage_url(job.search.storage)
         study = open_study(storage, job.name, _definition(job, space, budget, dataset), folder_id(folder))
+        study.set_user_attr(NUM_SLICES, num_slices(job, dataset))
         run.tags({"lwddpm.study": job.name, "lwddpm.storage": public(storage)})
         run.dataset(dataset)
         return cls(job, folder, dataset, budget, space, study, run, exported, session)

@@ -20,6 +20,7 @@ from lwddpm.kinds.search.context import SearchRun
 from lwddpm.kinds.train import check_dataset, train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
+from lwddpm.search.definition import NUM_SLICES
 from lwddpm.search.figures import all_figures
 from lwddpm.search.objectives import check_objectives
 from lwddpm.search.ownership import check_made_here, lock_study
@@ -30,6 +31,7 @@ from lwddpm.search.trials import TrialRecord, exhausted
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, run_folder, search_folder, write_run_id
 from lwddpm.tracking.runs import if_deleted, tracked_run
 from lwddpm.tracking.store import tracking_uri
+from lwddpm.wording import with_n
 
 
 def check_search(job: SearchJob, *, download: bool = True) -> None:
@@ -104,6 +106,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             }
             for number, finished in _finish(search).items():
                 result |= {key: finished[key] for key in ("metrics", "model", "parameters", "step")}
+                result["n"] = finished.get("n", {})  # of 0.1.0 not known
                 result.setdefault("finalists", {})[number] = finished
                 run.tags({f"lwddpm.finalist.{number}": json.dumps(finished["model"])})
             write_json(folder / "result.json", result)
@@ -135,14 +138,14 @@ def _run_trials(search: SearchRun) -> None:
         stop_file=search.folder / "stop",
         cpus_per_worker=resources.cpus_per_worker,
     )
-    workers = job.workers
+    workers, pruned_on, n = job.workers, job.search.pruned_on, search.study.user_attrs[NUM_SLICES]
     held_by_trial = {
         "CPU": workers.max_count * resources.cpus_per_worker,
         "GPU": workers.max_count * workers.gpus_per_worker if session.use_gpu else 0,
     }
     with (
         StopRequest(settings.stop_file) as stop,
-        TrialTable(total, search.budget.max_steps, job.search.pruned_on) as rows,
+        TrialTable(total, search.budget.max_steps, with_n(pruned_on, n.get(pruned_on))) as rows,
         Books(search, rows, held_by_trial) as books,
     ):
         run_trials(search.study, search.space, settings, resources, books)
