@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from lwddpm.wording import listed, measured, number
+from lwddpm.wording import counted, listed, measured, number, with_n
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_measured_numbers_have_decimals_by_their_size() -> None:
 
 def test_a_list_reads_as_in_a_sentence() -> None:
     assert [listed(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_counts_have_their_things() -> None:
+    assert [counted(count, "training") for count in (0, 1, 2, 1200)] == [
+        "0 trainings", "1 training", "2 trainings", "1,200 trainings"
+    ]  # fmt: skip
+    assert [with_n("fid", None), with_n("fid", 2), with_n("fid", 1200)] == ["fid", "fid (n = 2)", "fid (n = 1,200)"]

@@ -88,7 +88,7 @@ def summary(study: optuna.Study) -> dict[str, Any]:
         "counts": dict(Counter(trial.state for trial in trials).most_common()),
         "num_trials": len(trials),
         "seconds": sum(trial.seconds for trial in trials),
-        "steps": sum(trial.step for trial in trials),
+        "steps": sum(trial.step for trial in trials if trial.repeats is None),
         "best": next(iter(ranking(study)), None),
         "front": pareto_front(study),
         "definition": study.user_attrs.get(DEFINITION, {}),

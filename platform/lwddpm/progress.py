@@ -80,6 +80,10 @@ class _Row:
     measured: str = ""
 
 
+def _settings(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {wording.number(value, 3)}" for key, value in values.items())
+
+
 class TrialTable:
     """Live table of a search: a table that is redrawn on a terminal, a line for each beginning and end elsewhere.
 
@@ -105,7 +109,7 @@ class TrialTable:
             self._live.stop()
 
     def begin(self, number: int, values: Mapping[str, object]) -> None:
-        row = _Row(", ".join(f"{key.rpartition('.')[2]} {wording.number(value, 3)}" for key, value in values.items()))
+        row = _Row(_settings(values))
         self._put(number, row)
         if not self._on_terminal:
             say(f"trial {number}: {row.values}")
@@ -123,6 +127,13 @@ class TrialTable:
             measured = f", {self._measure} {row.measured}" if row.measured else ""
             why = f": {reason}" if reason else ""
             say(f"trial {number}: {state} at step {row.step} of {self._max_steps}{measured}{why}")
+
+    def repeated(self, number: int, values: Mapping[str, object], earlier: int) -> None:
+        """A trial that has the settings of an earlier one, and its outcome."""
+        row = _Row(_settings(values), "repeated", measured=f"as trial {earlier}")
+        self._put(number, row)
+        if not self._on_terminal:
+            say(f"trial {number}: {row.values}: repeats trial {earlier}, whose outcome it takes over")
 
     def _put(self, number: int, row: _Row) -> None:
         self._rows = {**self._rows, number: row}

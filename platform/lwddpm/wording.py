@@ -35,6 +35,16 @@ def decimals_of(value: float) -> int:
     return 0 if size >= 1000 else 1 if size >= 10 else 3
 
 
+def with_n(name: str, n: int | None) -> str:
+    """A measure with the number that its values stand for, such as "eval/fd_lite0 (n = 64)"; None: not known."""
+    return name if n is None else f"{name} (n = {n:,})"
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things: "1 training", "3 trainings"."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def listed(parts: Sequence[str]) -> str:
     """A list in a sentence: "a, b and c"."""
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)

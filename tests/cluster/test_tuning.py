@@ -49,6 +49,9 @@ class Recorder:
     def rung(self, number: int, step: int, value: float) -> None:
         self._note(number, "rung")
 
+    def repeated(self, number: int, values: dict[str, Any], earlier: int) -> None:
+        self._note(number, "repeated")
+
     def end(self, number: int, state: str, reason: str) -> None:
         self._note(number, f"end {state}")
 
@@ -111,6 +114,12 @@ def test_where_the_listener_fails_trials_end_and_can_be_continued(run: Run, tmp_
     [
         ((), {"CPU": 2.0}, (2, {"CPU": 1.0}, 1)),
         (("search.max_concurrent=1",), {"CPU": 4.0}, (1, {"CPU": 4.0}, 4)),
+        (("search.objectives=[val/loss,sampling_seconds]",), {"CPU": 4.0}, (1, {"CPU": 4.0}, 4)),
+        (
+            ("search.objectives=[eval/fd_lite0,sampling_seconds]",),
+            {"CPU": 8.0, "GPU": 4.0},
+            (1, {"CPU": 8.0, "GPU": 1.0}, 8),
+        ),
         (("workers.count=2",), {"CPU": 8.0}, (4, {"memory": 1.0}, 1)),
         (("workers.gpus_per_worker=0.5",), {"CPU": 16.0, "GPU": 2.0}, (4, {"CPU": 4.0, "GPU": 0.5}, 4)),
         (("workers.use_gpu=false",), {"CPU": 3.0, "GPU": 2.0}, (3, {"CPU": 1.0}, 1)),

@@ -59,3 +59,11 @@ def test_what_no_objective_needs_is_not_asked_for() -> None:
         "search_demo", ["search.objectives=[parameters]", *rest, "data.splits=[1,0,0]", "training.validation_samples=0"]
     )
     assert isinstance(job, SearchJob)
+
+
+def test_what_is_timed_has_the_machine_to_itself() -> None:
+    with pytest.raises(ConfigError, match=r"search\.max_concurrent: must be 1 with sampling_seconds.*leave it out"):
+        load_job("search_demo", ["search.objectives=[eval/fd_lite0,sampling_seconds]", "search.max_concurrent=2"])
+    job = load_job("search_demo", ["search.objectives=[eval/fd_lite0,sampling_seconds]"])
+    assert isinstance(job, SearchJob)
+    assert job.search.timed

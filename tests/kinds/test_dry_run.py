@@ -15,6 +15,19 @@ def test_a_search_is_described_with_its_space_and_budgets() -> None:
     assert set(search["space"]) == {"training.lr", "diffusion.beta_schedule", "model.se_reduction"}
     assert (search["rungs"], search["steps_at_most"]) == ((20, 60, 90), 7 * 90)
     assert found["steps"] == 600
+    assert search["combinations"] is None
+
+
+GRID = "training.lr:\n  categorical: [0.001, 0.002]\nmodel.se_reduction:\n  int: {low: 2, high: 4}\n"
+
+
+def test_a_finite_space_says_how_many_combinations_it_has(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(GRID)
+    budget = [f"search.space={tmp_path}/space.yaml", "search.max_steps=90", "search.grace_steps=20"]
+    search = plan(load_job("search_demo", [*budget, "search.sampler=grid", "search.num_trials=null"]))["search"]
+    assert (search["combinations"], search["trials"], search["steps_at_most"]) == (6, 6, 6 * 90)
+    search = plan(load_job("search_demo", [*budget, "search.num_trials=20"]))["search"]
+    assert (search["combinations"], search["trials"], search["steps_at_most"]) == (6, 20, 6 * 90)
 
 
 def test_a_comparison_lists_its_trainings() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from lwddpm.report import published
 from lwddpm.report.published import STATEMENTS, TABLE_1
-from lwddpm.report.statements import judge, verdict
+from lwddpm.report.statements import judge, measured_on, verdict
 
 
 def verdicts(report):
@@ -117,3 +117,19 @@ def test_equal_methods_trained_several_times_are_seldom_told_apart_by_any_pair(b
         for key in QUALITY:
             wrong[key] += found[key] in ("supports", "contradicts")
     assert max(wrong.values()) / 200 < 0.09, wrong
+
+
+def test_each_says_what_it_was_measured_on(build):
+    def found(report):
+        return {statement.key: measured_on(report, statement) for statement in STATEMENTS}
+
+    report = build(num_trainings=3, seeds=2).report
+    once = found(build(num_trainings=1, seeds=2).report)
+    assert once["best_fid"] == once["best_ssim"] == "2 samplings of 1 training, n = 100 slices"
+    assert found(report)["best_fid"] == "3 samplings of 3 trainings, n = 100 slices"
+    assert once["lighter"] == "counted"
+    assert once["ddim_faster"].endswith("timings of 64 slices")
+    fewer = tuple(m.model_copy(update={"n": 2}) if m.system == "wgan" else m for m in report.measurements)
+    assert found(report.model_copy(update={"measurements": fewer}))["best_fid"].endswith("n = 2 slices")
+    rest = tuple(m for m in report.measurements if m.system != "wgan")
+    assert found(report.model_copy(update={"measurements": rest}))["best_fid"] == "-"

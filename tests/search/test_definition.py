@@ -54,9 +54,9 @@ def test_a_study_is_known_by_the_digest_that_0_1_0_had_for_its_job(url: str, def
     with pytest.raises(ConfigError, match=r"data, model, diffusion or training was 0\.1\.0"):
         open_study(url, "earlier", definition)
     with pytest.raises(ConfigError, match=r"search\.max_steps was 90, is 100"):
-        open_study(url, "earlier", replace(definition, max_steps=100), "0.1.0")
+        open_study(url, "earlier", replace(definition, max_steps=100), earlier_job="0.1.0")
     assert made.user_attrs[DEFINITION]["job"] == "0.1.0"
-    open_study(url, "earlier", definition, "0.1.0")
+    open_study(url, "earlier", definition, earlier_job="0.1.0")
     open_study(url, "earlier", definition)
 
 

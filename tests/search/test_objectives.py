@@ -10,7 +10,7 @@ from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.search.objectives import check_objectives, measure
+from lwddpm.search.objectives import check_objectives, measure, num_slices
 from lwddpm.training.checkpoint import SavedModel, load_model, save_model
 
 MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
@@ -47,6 +47,18 @@ def test_named_objectives_are_measured_on_the_samples_that_are_shown(model_dir: 
     expected = generate(model, saved.diffusion, PROXY, range(6), 16, CPU)
     assert epoch == 0.5
     np.testing.assert_array_equal(images, expected.numpy())
+
+
+def test_each_objective_has_the_number_of_slices_that_it_is_measured_on(tiny_dataset: Dataset) -> None:
+    names = "val/loss,eval/ssim_nearest,eval/ssim_reconstruction,sampling_seconds,parameters"
+    job = load_job(
+        "search_demo", [f"search.objectives=[{names}]", "search.prune_on=val/loss", "training.validation_samples=4"]
+    )
+    assert isinstance(job, SearchJob)
+    held_out = tiny_dataset.num("validation") + tiny_dataset.num("test")
+    assert num_slices(job, tiny_dataset) == {
+        "val/loss": 4, "eval/ssim_nearest": held_out, "eval/ssim_reconstruction": held_out, "sampling_seconds": 16
+    }  # fmt: skip
 
 
 def test_without_an_image_metric_nothing_is_drawn(model_dir: Path, tiny_dataset: Dataset) -> None:

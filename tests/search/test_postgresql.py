@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, JobError
 from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.ownership import lock_study
 from lwddpm.search.storage import check_storage, delete_study, find_study
 from lwddpm.search.trials import records, report
 
-from ..processes import free_port
+from ..processes import free_port, wait_until
+from .test_ownership import HOLD
 
 DEFINITION = Definition({}, "tpe", 0, ("val/loss",), "asha", "val/loss", 90, 30, 3, "j", "p")
 PROGRAMS = Path(shutil.which("initdb") or "/none").resolve().parent
@@ -63,6 +66,29 @@ def test_a_study_is_written_and_continued(server: str) -> None:
     delete_study(url, "shared")
     with pytest.raises(ConfigError, match="no such study"):
         find_study(url, "shared")
+
+
+def test_a_study_is_run_by_one_process_until_it_ends_or_its_connection_is_lost(server: str) -> None:
+    url = f"postgresql://postgres@{server}/postgres"
+    with subprocess.Popen([sys.executable, "-c", HOLD, url, "s"], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(JobError, match="another process runs it"), lock_study(url, "s"):
+            pass
+        with lock_study(url, "another"):
+            pass
+        holder.kill()
+    wait_until(lambda: _can_be_locked(url), 30)
+    with pytest.raises(ConfigError, match="cannot be used"), lock_study(f"{url}-absent", "s"):
+        pass
+
+
+def _can_be_locked(url: str) -> bool:
+    try:
+        with lock_study(url, "s"):
+            return True
+    except JobError:
+        return False
 
 
 def test_a_wrong_database_is_one_clear_error_without_the_password(server: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
-from lwddpm.search.space import decoded, infeasible, load_space, trial_job
+from lwddpm.search.space import decoded, infeasible, load_space, num_trials, trial_job
 
 Build = Callable[..., SearchJob]
 
@@ -100,3 +100,49 @@ def test_a_trial_is_the_search_job_with_its_values(search_job: Build) -> None:
     assert trial_job(job, {"model.family": "ddpm"}, "t", "out").model.attention == "linear"
     with pytest.raises(ConfigError, match="divisible by 16"):
         trial_job(search_job("data.image_size=24"), {"model.dim_mults": [1, 1, 1, 1, 1]}, "t", "out")
+
+
+STEPS = (
+    "training.lr:\n  float: {low: 1.0e-4, high: 5.0e-4, step: 1.0e-4}\nmodel.dim:\n  int: {low: 8, high: 16, step: 8}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["search.sampler=grid", "search.num_trials=null"], 10),
+        (["search.sampler=grid", "search.num_trials=4"], 4),
+        (["search.sampler=grid", "search.num_trials=40"], 10),
+        (["search.num_trials=null"], 30),
+        (["search.num_trials=40"], 40),
+    ],
+)
+def test_the_number_of_trials_follows_from_a_grid(
+    search_job: Build, tmp_path: Path, overrides: list[str], expected: int
+) -> None:
+    (tmp_path / "steps.yaml").write_text(STEPS)
+    job = search_job(f"search.space={tmp_path}/steps.yaml", *overrides)
+    space = load_space(job.search.space, job)
+    assert space.num_combinations == 10
+    assert num_trials(job, space) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (
+            "training.lr:\n  float: {low: 1.0e-4, high: 1.0e-3}",
+            "grid takes every combination, and training.lr in .* is a",
+        ),
+        ("model.se_reduction:\n  int: {low: 2, high: 8, log: true}", "range without steps; give it a step"),
+        (
+            "training.lr:\n  float: {low: 0.0001, high: 0.01, step: 0.0000001}",
+            "at most 10,000 combinations, .* has 99,001",
+        ),
+    ],
+)
+def test_a_grid_needs_steps_that_are_not_too_many(search_job: Build, tmp_path: Path, text: str, rule: str) -> None:
+    (tmp_path / "space.yaml").write_text(text)
+    job = search_job(f"search.space={tmp_path}/space.yaml", "search.sampler=grid")
+    with pytest.raises(ConfigError, match=rule):
+        load_space(job.search.space, job)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from lwddpm.wording import number
+from lwddpm.wording import number, with_n
 
 # a file or a pipe has no width: wide enough that no table is cut there
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -48,9 +48,10 @@ def plan(result: dict[str, Any]) -> None:
         console.print(table)
     if search := result.get("search"):
         rungs = ", ".join(f"{step:,}" for step in search["rungs"])
+        combinations = "" if search["combinations"] is None else f": {search['combinations']:,} combinations"
         _facts(
             {
-                "searched": ", ".join(search["space"]),
+                "searched": f"{', '.join(search['space'])}{combinations}",
                 "trials": f"{search['trials']}, measured at {rungs} steps; {search['steps_at_most']:,} steps at most",
             }
         )
@@ -65,9 +66,9 @@ def summary(result: dict[str, Any]) -> None:
     if searched := result.get("search"):
         study(searched)
     if statements := result.get("statements"):
-        _statements(statements)
+        _statements(statements, result.get("measured_on", {}))
     if result.get("metrics"):
-        metrics(result["metrics"])
+        metrics(result["metrics"], result.get("n", {}))
     for missing in result.get("unavailable", []):
         console.print(f"not reported: {missing['name']}: {missing['reason']}", markup=False)
     for warning in result.get("warnings", []):
@@ -91,27 +92,27 @@ def summary(result: dict[str, Any]) -> None:
 
 def report(result: dict[str, Any]) -> None:
     """`report`."""
-    _statements(result["statements"])
+    _statements(result["statements"], result["measured_on"])
     _facts({"report": result["report"]})
 
 
-def _statements(verdicts: dict[str, str]) -> None:
+def _statements(verdicts: dict[str, str], measured_on: dict[str, str]) -> None:
     from lwddpm.report.published import STATEMENTS
 
     texts = {statement.key: statement.text for statement in STATEMENTS}
-    table = Table("the paper says", "this run")
+    table = Table("the paper says", "this run", "measured on")
     for key, verdict in verdicts.items():
-        table.add_row(texts[key], verdict)
+        table.add_row(texts[key], verdict, measured_on.get(key, "-"))
     console.print(table)
 
 
-def metrics(values: dict[str, float]) -> None:
-    """A table of metrics beside their real-versus-real floors."""
-    table = Table("metric", "generated", "real versus real")
+def metrics(values: dict[str, float], n: dict[str, int]) -> None:
+    """A table of metrics with the number of slices that they stand for, beside their real-versus-real floors."""
+    table = Table("metric", "generated", Column("n", justify="right"), "real versus real")
     for name, value in values.items():
         if not name.endswith("_floor"):
             floor = values.get(f"{name}_floor")
-            table.add_row(name, number(value), "" if floor is None else number(floor))
+            table.add_row(name, number(value), number(n.get(name)), "" if floor is None else number(floor))
     console.print(table)
 
 
@@ -128,6 +129,8 @@ def study(result: dict[str, Any]) -> None:
             "budget": f"{budget} steps a trial; {result['steps']:,} steps and {result['seconds']:.0f} s in all",
         }
     )
+    if repeats := result["repeats"]:
+        _facts({"repeats": f"{repeats} proposals had the parameters of an earlier trial, and took over its outcome"})
     trials = {trial["number"]: trial for trial in result["trials"]}
     ranked = [trials[number] for number in result["ranking"]]
     rest = [trial for number, trial in trials.items() if number not in result["ranking"]]
@@ -136,7 +139,8 @@ def study(result: dict[str, Any]) -> None:
     prune_on = result["definition"].get("prune_on", "")
     objectives = result["objectives"]
     last = [] if objectives == [prune_on] else [prune_on]
-    heads = ["trial", "state", "step", *objectives, *last, *(key.rpartition(".")[2] for key in keys)]
+    measures = [with_n(name, result["n"].get(name)) for name in (*objectives, *last)]
+    heads = ["trial", "state", "step", *measures, *(key.rpartition(".")[2] for key in keys)]
     table = Table(*(Column(head, overflow="fold") for head in heads))
     for trial in ordered[:_SHOWN_TRIALS]:
         values = [number(value) for value in trial["values"] or []]
@@ -157,7 +161,7 @@ def study(result: dict[str, Any]) -> None:
             console.print(f"trial {trial['number']} {trial['state']}: {trial['reason']}", markup=False)
     for objective, shares in result["importance"].items():
         shown = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
-        _facts({f"importance for {objective}": shown})
+        _facts({f"importance for {objective} (n = {len(ranked)} trials)": shown})
 
 
 def versions(listed: list[dict[str, Any]]) -> None:
@@ -168,7 +172,9 @@ def versions(listed: list[dict[str, Any]]) -> None:
     table = Table("model", "version", "aliases", "created", "metrics")
     for item in listed:
         shown = ", ".join(
-            f"{k.removeprefix('eval/')} {number(v)}" for k, v in item["metrics"].items() if "floor" not in k
+            f"{k.removeprefix('eval/')} {with_n(number(v), item['n'].get(k))}"
+            for k, v in item["metrics"].items()
+            if "floor" not in k
         )
         table.add_row(item["name"], str(item["version"]), ", ".join(item["aliases"]), item["created"], shown)
     console.print(table)
@@ -186,7 +192,7 @@ def version(item: dict[str, Any]) -> None:
         }
     )
     if item["metrics"]:
-        metrics(item["metrics"])
+        metrics(item["metrics"], item["n"])
     for record in item["promotions"]:
         console.print(_promotion_line(record), markup=False)
     console.print(f"\n{item['card']}", markup=False)

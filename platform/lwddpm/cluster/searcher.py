@@ -10,20 +10,24 @@ from collections import deque
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from lwddpm.cluster.trial import TrialSettings
 from lwddpm.errors import ConfigError
 from lwddpm.search.proposals import sampler_for, suggest
-from lwddpm.search.space import SearchSpace, decoded, infeasible
+from lwddpm.search.space import SearchSpace, decoded, infeasible, num_trials
 from lwddpm.search.stopping import StoppingRule
-from lwddpm.search.trials import INFEASIBLE, REASON, RUN_ID, report, resumed_trial
+from lwddpm.search.trials import INFEASIBLE, REASON, RUN_ID, earlier_equal, exhausted, report, resumed_trial, take_over
 
 
 class StudySearcher(Searcher):
-    """Proposes the study's next trials until it has `num_trials`, infeasible ones included.
+    """Proposes the study's next trials until it has `num_trials`, infeasible ones and repetitions included, or every
+    combination of its space.
+
+    A proposal that repeats an earlier trial is not handed out: it would be trained with the same seeds, so it takes
+    over that trial's outcome, once there is one.
 
     Tune calls it in its own thread. What happens goes as events into `settings.events`, in line with the reports of the
     trials: `begin` before a trial is handed out, so before anything that it reports.
@@ -45,6 +49,8 @@ class StudySearcher(Searcher):
         running = [trial.number for trial in stored if trial.state == TrialState.RUNNING]
         self._interrupted = deque(resumed_trial(study, number) for number in running)
         self._handed_out_again: set[int] = set()
+        self._repetitions: dict[int, list[optuna.Trial]] = {}  # by the number of the trial at work that they repeat
+        self._num_trials = num_trials(settings.job, space)
         self._runs_opened = threading.Condition()
         self._with_run: set[int] = set()
         self._released = False
@@ -54,9 +60,11 @@ class StudySearcher(Searcher):
         while not self._settings.stop_file.exists():
             if self._interrupted:
                 trial = self._interrupted.popleft()
-            elif self._num_proposed < search.num_trials:
+            elif self._num_proposed < self._num_trials and not exhausted(self._study, self._space):
                 seed, objectives = self._settings.job.seed, len(search.objectives)
-                self._study.sampler = sampler_for(search.sampler, seed, self._num_proposed, objectives)
+                self._study.sampler = sampler_for(
+                    search.sampler, seed, self._num_proposed, objectives, self._space.distributions
+                )
                 trial = self._study.ask()
                 self._num_proposed += 1
             elif self._trials:
@@ -68,6 +76,12 @@ class StudySearcher(Searcher):
                 reason = infeasible(self._settings.job_of(trial.number, values))
             except ConfigError as error:
                 reason = str(error)
+            if reason is None and (earlier := earlier_equal(trial)) is not None:
+                if earlier.state.is_finished():
+                    self._take_over(trial, earlier)
+                else:
+                    self._repetitions.setdefault(earlier.number, []).append(trial)
+                continue
             if reason is None:
                 self._trials[trial_id] = self._handed_out[trial.number] = trial
                 self._send(trial, "begin", values)
@@ -76,6 +90,10 @@ class StudySearcher(Searcher):
             trial.set_user_attr(REASON, reason)
             self._study.tell(trial.number, state=TrialState.PRUNED)
         return Searcher.FINISHED
+
+    def _take_over(self, trial: optuna.Trial, earlier: FrozenTrial) -> None:
+        take_over(trial, earlier)
+        self._send(trial, "repeated", decoded(trial.params), earlier.number)
 
     def run_opened(self, number: int, run_id: str) -> None:
         """Keep the id of a trial's MLflow run in the study; called by whoever handles the event `begin`."""
@@ -138,6 +156,9 @@ class StudySearcher(Searcher):
             reason, state, values = f"ended by {self._settings.job.search.scheduler}", TrialState.PRUNED, None
         self._study.tell(trial.number, values, state=state)
         self._send(trial, "end", state.name.lower(), reason)
+        earlier = self._study.get_trials(deepcopy=False)[trial.number]
+        for repetition in self._repetitions.pop(trial.number, []):
+            self._take_over(repetition, earlier)
 
     def _send(self, trial: optuna.Trial, name: str, *arguments: Any) -> None:
         self._settings.events.put((trial.number, name, arguments))

@@ -31,7 +31,7 @@ _ENVIRONMENT = {
 
 
 class SearchListener(Protocol):
-    """Hears a search, in the thread that runs it; of each trial `begin` first."""
+    """Hears a search, in the thread that runs it; of each trial `begin` first, but of repetitions."""
 
     def begin(self, number: int, values: dict[str, Any]) -> str:
         """A trial with these job values is handed out, for a second time if its process was lost.
@@ -48,6 +48,9 @@ class SearchListener(Protocol):
 
     def rung(self, number: int, step: int, value: float) -> None:
         """A trial has been measured; the study has it."""
+
+    def repeated(self, number: int, values: dict[str, Any], earlier: int) -> None:
+        """A trial has the job values of an earlier one, and took over its outcome; it never begins nor ends."""
 
     def end(self, number: int, state: str, reason: str) -> None:
         """A trial is `complete`, `pruned` or `fail` in the study; or `interrupted`, and stays RUNNING there."""
@@ -83,7 +86,7 @@ def trial_resources(job: SearchJob, available: Mapping[str, float]) -> TrialReso
     Raises:
         ConfigError: not even one trial fits.
     """
-    workers, limit = job.workers, job.search.max_concurrent
+    workers, limit = job.workers, 1 if job.search.timed else job.search.max_concurrent
     count = workers.max_count
     cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
     use_gpu = workers.use_gpu is True or (workers.use_gpu == "auto" and gpus >= count * workers.gpus_per_worker)
@@ -113,7 +116,7 @@ def run_trials(
     resources: TrialResources,
     listener: SearchListener,
 ) -> None:
-    """Bring the study to `search.num_trials` trials, or until the stop file exists.
+    """Bring the study to `num_trials` trials or every combination of its space, or until the stop file exists.
 
     Ray must run. Trials, the searcher and the scheduler send events; the listener is called with one after the other,
     in this thread alone. Where it raises, the trials save a checkpoint and end before the error goes on.

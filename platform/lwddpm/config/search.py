@@ -16,6 +16,7 @@ Objective = Literal[DenoisingObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
 
+_NUM_TRIALS = 30
 _PROXY_SIZE = {"num_samples": 64, "num_reference": 512}
 
 
@@ -25,10 +26,15 @@ class SearchConfig(Section):
     incidental = frozenset({"max_concurrent"})
 
     space: str = Field(description="YAML file of the search space, or the name of a shipped one such as paper")
-    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2"] = Field(
-        "tpe", description="Optuna's sampler, which proposes values; cmaes: one objective only"
+    sampler: Literal["tpe", "random", "cmaes", "qmc", "nsga2", "grid"] = Field(
+        "tpe",
+        description="Optuna's sampler, which proposes values; cmaes: one objective only; grid: every combination once",
     )
-    num_trials: PositiveInt = Field(30, description="trials of the whole study; raise it to continue a finished one")
+    num_trials: PositiveInt | None = Field(
+        None,
+        description="trials of the whole study; raise it to continue a finished one; default: 30, with sampler grid "
+        "every combination",
+    )
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = Field(
         ("eval/fd_lite0",), description="what a trial is judged by; several make a Pareto front"
     )
@@ -37,7 +43,9 @@ class SearchConfig(Section):
     max_steps: PositiveInt | None = Field(None, description="a trial's budget; default: the whole training")
     grace_steps: PositiveInt | None = Field(None, description="no trial ends earlier; default: a ninth of max_steps")
     reduction_factor: SeveralInt = Field(3, description="ASHA: 1 trial in so many outlives a rung")
-    max_concurrent: PositiveInt | None = Field(None, description="default: as many as the cluster has room for")
+    max_concurrent: PositiveInt | None = Field(
+        None, description="default: as many as the cluster has room for; 1 where sampling_seconds is measured"
+    )
     storage: str | None = Field(None, description="Optuna storage URL; default: SQLite in the working folder")
     finish: Literal["best", "front", "none"] = Field(
         "best", description="which trials are trained to the end, evaluated and registered"
@@ -46,6 +54,13 @@ class SearchConfig(Section):
         EvaluationConfig(**_PROXY_SIZE, sampler="sde-dpmsolver++", num_inference_steps=20),
         description="how eval/... objectives are measured during the search; its `metrics` follow from the objectives",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _num_trials_follows_from_the_sampler(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("num_trials") is None and values.get("sampler") != "grid":
+            return {**values, "num_trials": _NUM_TRIALS}
+        return values
 
     @model_validator(mode="after")
     def _objectives_fit_sampler_and_scheduler(self) -> "SearchConfig":
@@ -64,7 +79,19 @@ class SearchConfig(Section):
                 self.pruned_on,
                 "name val/loss or an eval/ metric, or set search.scheduler: none",
             )
+        if self.timed and (self.max_concurrent or 1) > 1:
+            raise RuleBroken(
+                "max_concurrent",
+                "must be 1 with sampling_seconds, which other trials on the same CPUs would lengthen",
+                self.max_concurrent,
+                "leave it out",
+            )
         return self
+
+    @property
+    def timed(self) -> bool:
+        """Whether trials are timed: only one runs at a time then, so that each is alone."""
+        return "sampling_seconds" in (*self.objectives, self.pruned_on)
 
     @property
     def pruned_on(self) -> str:

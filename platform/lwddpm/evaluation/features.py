@@ -37,6 +37,10 @@ class WeightsUnavailable(LwddpmError):  # noqa: N818
     """A feature extractor's weights are missing, damaged or cannot be downloaded."""
 
 
+class WeightsNotFetched(WeightsUnavailable):
+    """They are not on this machine; whether they could be downloaded was not tried."""
+
+
 class Extractor:
     """A feature network, ready to run.
 
@@ -105,7 +109,8 @@ def read_weights(
     """Content of an extractor's weights file, its sha256 checked.
 
     Raises:
-        WeightsUnavailable: no file, another file's content, or (unless `download` is False) no connection.
+        WeightsUnavailable: no file, another file's content, or no connection.
+        WeightsNotFetched: no file, and `download` is False.
         ValueError: unknown name.
     """
     if name not in WEIGHTS_SHA256:
@@ -129,7 +134,7 @@ def read_weights(
                     f"copy {INCEPTION_FILE} there, or name it in evaluation.inception_weights"
                 )
             if not download:
-                raise WeightsUnavailable(f"fid: no Inception weights at {path}; an evaluation tries to download them")
+                raise WeightsNotFetched(f"fid: no Inception weights at {path}; an evaluation tries to download them")
             _download_inception(path, expected)
     try:
         content = path.read_bytes()

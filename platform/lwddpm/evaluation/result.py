@@ -68,6 +68,10 @@ class EvaluationResult(Record):
         floors = {f"eval/{record.name}_floor": record.floor for record in self.records if record.floor is not None}
         return values | floors
 
+    def num_slices(self) -> dict[str, int]:
+        """How many slices each figure of `metrics` stands for; a floor has the n of its figure."""
+        return {f"eval/{record.name}": record.n for record in self.records}
+
     def table(self) -> str:
         """Markdown: one row a figure, then its protocol, what was unavailable, and warnings."""
         lines = [

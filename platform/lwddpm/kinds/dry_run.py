@@ -1,4 +1,4 @@
-"""`--dry-run`: the resolved job and what it will need. Starts nothing and writes nothing."""
+"""`--dry-run`: the resolved job and what it will need. Starts nothing, writes nothing and fetches nothing."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,9 +10,11 @@ from lwddpm.data.store import read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
+from lwddpm.offline import offline
 from lwddpm.search.budget import Budget
-from lwddpm.search.space import load_space
+from lwddpm.search.space import load_space, num_trials
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
+from lwddpm.tracking.store import named_hosts
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
 
@@ -26,12 +28,14 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
         `steps_per_epoch`, `steps`, `run_dir`;
         for a comparison also `trainings`: parameters and steps of each, by label;
-        for a search also `search`: `space`, `trials`, `rungs` (steps at which one is measured), `steps_at_most`.
+        for a search also `search`: `space`, `combinations` (None: any values of a range), `trials`, `rungs` (steps at
+        which one is measured), `steps_at_most`.
 
     Raises:
         ConfigError, DataError: as the real run would.
     """
-    check_job(job, address)
+    with offline(job.offline, named_hosts(job.tracking)):
+        check_job(job, address, download=False)
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
@@ -50,12 +54,14 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
             "run_dir": str(_folder(job)),
         }
         if isinstance(job, SearchJob):
-            rungs, trials = Budget.of(job, num_train).rungs, job.search.num_trials
+            rungs, space = Budget.of(job, num_train).rungs, load_space(job.search.space, job)
+            trials = num_trials(job, space)
             described["search"] = {
-                "space": load_space(job.search.space, job).describe(),
+                "space": space.describe(),
+                "combinations": space.num_combinations,
                 "trials": trials,
                 "rungs": rungs,
-                "steps_at_most": trials * rungs[-1],
+                "steps_at_most": min(trials, space.num_combinations or trials) * rungs[-1],
             }
         elif isinstance(job, CompareJob):
             described["trainings"] = {

@@ -110,6 +110,7 @@ def run_evaluation(
             "dataset": summary_of(dataset),
             "parameters": saved.parameters,
             "metrics": result.metrics(),
+            "n": result.num_slices(),
             "unavailable": [u.model_dump() for u in result.unavailable],
             "warnings": list(result.warnings),
         }

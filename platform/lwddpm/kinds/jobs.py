@@ -36,8 +36,8 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
         LwddpmError: wrong input (before any worker starts) or a failure.
         KeyboardInterrupt: stopped by the user.
     """
-    check_job(job, address, fresh)
     with offline(job.offline, named_hosts(job.tracking)), Session(job.workers, address) as session:
+        check_job(job, address, fresh)
         match job:
             case PrepareJob():
                 from lwddpm.kinds.prepare import prepare, summary_of
@@ -66,8 +66,12 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
                 return run_sampling(job, session)
 
 
-def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> None:
-    """Everything that can be known to be wrong before Ray starts.
+def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, download: bool = True) -> None:
+    """Everything that can be known to be wrong before Ray starts. To be called within `offline`, if the job is.
+
+    Args:
+        download: fetch what the job needs first, such as Inception weights for the trials of a search; otherwise it
+            counts as there.
 
     Raises:
         ConfigError, DataError: one clear message.
@@ -82,7 +86,7 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False) -> N
         if isinstance(job, SearchJob):
             from lwddpm.kinds.search.run import check_search
 
-            check_search(job)
+            check_search(job, download=download)
         elif isinstance(job, CompareJob):
             from lwddpm.kinds.compare.plan import check_compare
 

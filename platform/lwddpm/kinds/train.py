@@ -1,6 +1,7 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import functools
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +214,7 @@ def _evaluate_and_register(
         "parameters": saved.parameters,
         "step": saved.step,
         "metrics": {},
+        "n": {},
         "model": None,
     }
     evaluation = None
@@ -222,7 +224,7 @@ def _evaluate_and_register(
         evaluation.save(folder)
         result = evaluation.result
         summary |= {"metrics": result.metrics(), "unavailable": [u.model_dump() for u in result.unavailable]}
-        summary |= {"warnings": list(result.warnings)}
+        summary |= {"warnings": list(result.warnings), "n": result.num_slices()}
     if job.registry is None:
         run.values(summary["metrics"], saved.step)
     else:
@@ -235,6 +237,7 @@ def _evaluate_and_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **(lineage or {}),
+            registry.NUM_SLICES: json.dumps(summary["n"]),
         }
         version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
         summary["model"] = {

@@ -6,6 +6,7 @@ from lwddpm.report.data import ComparisonReport, Measurement
 from lwddpm.report.intervals import CONFIDENCE, Difference, difference, holm, p_value
 from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
 from lwddpm.report.results import SSIM, num_trainings, repeats
+from lwddpm.wording import counted
 
 Verdict = Literal["supports", "contradicts", "cannot decide", "cannot decide (one training)", "not measured"]
 # 1 as the paper says, -1 the other way round, 0 within the noise
@@ -54,6 +55,26 @@ def verdict(agreements: list[Agreement | None]) -> Verdict:
     if "one training" in agreements:
         return "cannot decide (one training)"
     return "supports" if all(agreement == 1 for agreement in agreements) else "cannot decide"
+
+
+def measured_on(report: ComparisonReport, statement: Statement) -> str:
+    """What the judgement of a statement stands on, of the rows that it compares the one with the least."""
+    rows = [(claim, row) for claim in statement.claims for row in (claim.better, *claim.worse)]
+    repeated = [len(_values(report, claim, row)) for claim, row in rows]
+    quantity = statement.claims[0].quantity
+    if not min(repeated):
+        return "-"
+    if quantity == "parameters":
+        return "counted"
+    if quantity == "seconds":
+        return f"{counted(min(repeated), 'timing')} of 64 slices"
+    measured = [_measurements(report, claim, row) for claim, row in rows]
+    n = min(measurement.n for of_row in measured for measurement in of_row)
+    samplings, trainings = (
+        counted(min(map(len, measured)), "sampling"),
+        counted(min(map(num_trainings, measured)), "training"),
+    )
+    return f"{samplings} of {trainings}, n = {n:,} slices"
 
 
 class _Pair(NamedTuple):

@@ -7,10 +7,12 @@ import optuna
 from optuna.study import StudyDirection
 
 from lwddpm.errors import ConfigError
+from lwddpm.search.ownership import MADE_BY
 from lwddpm.search.storage import open_storage, study_names
 from lwddpm.search.trials import RUN_ID
 
 DEFINITION = "lwddpm.definition"  # the study's user attribute
+NUM_SLICES = "lwddpm.n"  # the study's user attribute: objective -> how many slices it is measured on
 FORMAT = 1  # of that attribute; studies made before it had a number have the fields of format 1
 
 
@@ -36,10 +38,13 @@ def maximised(objective: str) -> bool:
     return objective.startswith("eval/ssim")
 
 
-def open_study(url: str, name: str, definition: Definition, earlier_job: str = "") -> optuna.Study:
+def open_study(
+    url: str, name: str, definition: Definition, *, made_by: str = "", earlier_job: str = ""
+) -> optuna.Study:
     """Create the study, or load it to continue.
 
     Args:
+        made_by: id of the search's folder, kept with a study that is created.
         earlier_job: what version 0.1.0 had as `job` of the same definition; such a study is continued.
 
     Raises:
@@ -54,6 +59,7 @@ def open_study(url: str, name: str, definition: Definition, earlier_job: str = "
         _refuse_changes(study, definition, earlier_job)
         return study
     study = optuna.create_study(study_name=name, storage=open_storage(url), directions=directions)
+    study.set_user_attr(MADE_BY, made_by)
     study.set_user_attr(DEFINITION, {"format": FORMAT} | asdict(definition))
     study.set_metric_names(list(definition.objectives))
     _write_note(study, definition)

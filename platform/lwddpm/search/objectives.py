@@ -14,6 +14,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
+from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.training.checkpoint import load_model
 
@@ -35,6 +36,21 @@ def check_objectives(job: SearchJob, dataset: Dataset) -> None:
         )
     if any(name.startswith("eval/") for name in named):
         num_evaluated(dataset, job.search.proxy)
+
+
+def num_slices(job: SearchJob, dataset: Dataset) -> dict[str, int]:
+    """How many slices each objective is measured on, of those that are measured on slices."""
+    counts = {}
+    for name in (*job.search.objectives, job.search.pruned_on):
+        if name == "val/loss":
+            counts[name] = min(job.training.validation_samples, dataset.num("validation"))
+        elif name == "eval/ssim_reconstruction":
+            counts[name] = min(NUM_RECONSTRUCTED, num_evaluated(dataset, job.search.proxy))
+        elif name.startswith("eval/"):
+            counts[name] = num_evaluated(dataset, job.search.proxy)
+        elif name == "sampling_seconds":
+            counts[name] = _TIMED_SAMPLES
+    return counts
 
 
 def measure(
@@ -77,6 +93,8 @@ def measure(
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
         measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
+        warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})
+        generate(model, saved.diffusion, warm_up, range(_TIMED_SAMPLES), saved.image_size, device)
         start = time.perf_counter()
         generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
         measured["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES

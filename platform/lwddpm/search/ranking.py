@@ -10,17 +10,21 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from lwddpm.search.definition import DEFINITION
+from lwddpm.search.definition import DEFINITION, NUM_SLICES
 from lwddpm.search.trials import TrialRecord, record_of, records
-from lwddpm.wording import number
+from lwddpm.wording import number, with_n
 
 _EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
 
 
 def ranking(study: optuna.Study) -> list[TrialRecord]:
-    """Trials at the full budget, which alone can be compared, by the first objective, best first."""
+    """Trials at the full budget, which alone can be compared, by the first objective, best first; none twice."""
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
-    complete = [(sign * trial.values[0], trial.number, trial) for trial in records(study) if trial.values is not None]
+    complete = [
+        (sign * trial.values[0], trial.number, trial)
+        for trial in records(study)
+        if trial.values is not None and trial.repeats is None
+    ]
     return [trial for value, _, trial in sorted(complete, key=lambda entry: entry[:2]) if math.isfinite(value)]
 
 
@@ -28,7 +32,8 @@ def pareto_front(study: optuna.Study) -> list[TrialRecord]:
     """Trials that no other beats in every objective; with one objective the best."""
     if len(study.directions) == 1:
         return ranking(study)[:1]
-    return sorted((record_of(trial) for trial in study.best_trials), key=lambda trial: trial.number)
+    best = (record_of(trial) for trial in study.best_trials)
+    return sorted((trial for trial in best if trial.repeats is None), key=lambda trial: trial.number)
 
 
 def importance(study: optuna.Study) -> dict[str, dict[str, float]]:
@@ -58,9 +63,11 @@ def describe(study: optuna.Study) -> dict[str, Any]:
     return {
         "name": study.study_name,
         "objectives": list(study.metric_names or []),
+        "n": study.user_attrs.get(NUM_SLICES, {}),
         "definition": study.user_attrs.get(DEFINITION, {}),
         "counts": dict(Counter(trial.state for trial in trials)),
-        "steps": sum(trial.step for trial in trials),
+        "steps": sum(trial.step for trial in trials if trial.repeats is None),
+        "repeats": sum(trial.repeats is not None for trial in trials),
         "seconds": sum(trial.seconds for trial in trials),
         "best": asdict(ranked[0]) if ranked else None,
         "ranking": [trial.number for trial in ranked],
@@ -74,7 +81,8 @@ def table(study: optuna.Study) -> str:
     """Markdown: all trials, the full budgets first, best first."""
     trials, ranked = records(study), ranking(study)
     names, keys = list(study.metric_names or []), sorted({key for trial in trials for key in trial.params})
-    head = ["trial", "state", "step", *names, "last", *keys, "reason"]
+    n = study.user_attrs.get(NUM_SLICES, {})
+    head = ["trial", "state", "step", *(with_n(name, n.get(name)) for name in names), "last", *keys, "reason"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     numbers = {trial.number for trial in ranked}
     rest = [trial for trial in trials if trial.number not in numbers]

@@ -23,6 +23,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, read_mapping, set_value, validate_job
 from lwddpm.models.build import count_parameters
 
+MAX_COMBINATIONS = 10_000  # of a grid: more than any study is made for
 _SECTIONS = ("model", "diffusion", "adversarial", "training")
 _NOT_SEARCHED = {
     **dict.fromkeys(("training.max_steps", "training.epochs"), "is the budget, which search.max_steps gives"),
@@ -57,8 +58,36 @@ class SearchSpace:
             for key, distribution in sorted(self.distributions.items())
         }
 
+    @property
+    def num_combinations(self) -> int | None:
+        """How many different trials there can be; None where a parameter takes any value of a range."""
+        counts = [num_values(distribution) for distribution in self.distributions.values()]
+        return math.prod(count for count in counts if count is not None) if None not in counts else None
+
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def num_values(distribution: BaseDistribution) -> int | None:
+    """How many values a parameter can take; None for any of a range."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return len(choices)
+        case IntDistribution(low=low, high=high, step=step):
+            return (high - low) // step + 1
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            return round((high - low) / step) + 1
+    return None
+
+
+def num_trials(job: SearchJob, space: SearchSpace) -> int:
+    """Trials of the whole study. A grid has one for each combination, `search.num_trials` at most."""
+    if job.search.sampler != "grid":
+        assert job.search.num_trials is not None
+        return job.search.num_trials
+    combinations = space.num_combinations
+    assert combinations is not None
+    return min(combinations, job.search.num_trials or combinations)
 
 
 def decoded(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +121,28 @@ def load_space(reference: str, job: SearchJob) -> SearchSpace:
     if errors:
         raise ConfigError("\n".join(errors))
     _refuse_incomparable_losses(job, distributions, str(path))
-    return SearchSpace(distributions)
+    space = SearchSpace(distributions)
+    if job.search.sampler == "grid":
+        _refuse_what_has_no_grid(space, str(path))
+    return space
+
+
+def _refuse_what_has_no_grid(space: SearchSpace, path: str) -> None:
+    ranges = [
+        key
+        for key, distribution in space.distributions.items()
+        if num_values(distribution) is None or getattr(distribution, "log", False)
+    ]
+    if ranges:
+        raise ConfigError(
+            f"search.sampler: grid takes every combination, and {', '.join(ranges)} in {path} is a range without "
+            "steps; give it a step (without log) or list its values as categorical, or choose another sampler"
+        )
+    if (combinations := space.num_combinations or 0) > MAX_COMBINATIONS:
+        raise ConfigError(
+            f"search.sampler: a grid must have at most {MAX_COMBINATIONS:,} combinations, {path} has {combinations:,}; "
+            "take larger steps or fewer values, or choose another sampler"
+        )
 
 
 def _refuse_incomparable_losses(job: SearchJob, keys: Mapping[str, Any], path: str) -> None:

@@ -13,7 +13,7 @@ import optuna
 
 from lwddpm.config import SearchJob
 from lwddpm.search.definition import maximised
-from lwddpm.search.trials import ENDED_AT, curve
+from lwddpm.search.trials import ENDED_AT, REPEATS, curve
 
 Curve = Mapping[int, float]
 MIN_CURVES = 3  # fewer have no median worth the name; Tune's default
@@ -88,7 +88,7 @@ class StoppingRule:
             return bool(ended_at == step)
         if step in own:
             return False
-        others = [curve(other) for other in stored if other.number != trial.number]
+        others = [curve(other) for other in stored if other.number != trial.number and REPEATS not in other.user_attrs]
         if self._decide(step, {**own, step: value}, others):
             trial.set_user_attr(ENDED_AT, step)
             return True

@@ -1,5 +1,7 @@
 """Where Optuna's studies are kept: SQLite on a local disk, or a database that several machines share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -65,8 +67,19 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
     """
     # a reader such as optuna-dashboard may hold SQLite's lock for a moment
     options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-    try:
+    with storage_errors(url):
         return optuna.storages.RDBStorage(url, engine_kwargs=options)
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Turn what connecting to a storage raises into one clear error.
+
+    Raises:
+        ConfigError: no driver for it is installed, or it does not answer.
+    """
+    try:
+        yield
     except ImportError:
         name = urlparse(url).scheme
         remedy = "pip install 'lwddpm[postgresql]'" if name == "postgresql" else "install one that SQLAlchemy knows"

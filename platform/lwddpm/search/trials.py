@@ -6,11 +6,12 @@ from typing import Any, Literal
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from lwddpm.search.space import decoded
+from lwddpm.search.space import SearchSpace, decoded
 
 # User attributes of a trial
 STEP, METRICS, SECONDS = "lwddpm.step", "lwddpm.metrics", "lwddpm.seconds"
 CURVE, REASON, RUN_ID, INFEASIBLE = "lwddpm.curve", "lwddpm.reason", "lwddpm.run_id", "lwddpm.infeasible"
+REPEATS = "lwddpm.repeats"  # number of the earlier trial with the same parameters
 ENDED_AT = "lwddpm.ended_at"  # the rung at which early stopping ended it
 
 State = Literal["complete", "pruned", "failed", "infeasible", "running"]
@@ -26,6 +27,7 @@ class TrialRecord:
         last: the last value of what early stopping compares.
         params: job values by dotted key.
         seconds: of training and measuring.
+        repeats: number of the earlier trial with the same parameters, whose outcome this one took over untrained.
     """
 
     number: int
@@ -37,6 +39,7 @@ class TrialRecord:
     reason: str
     run_id: str
     seconds: float
+    repeats: int | None = None
 
 
 def resumed_trial(study: optuna.Study, number: int) -> optuna.Trial:
@@ -82,6 +85,37 @@ def report(
     trial.set_user_attr(SECONDS, seconds)
 
 
+def earlier_equal(trial: optuna.Trial) -> FrozenTrial | None:
+    """The first trial of the study with the parameters of this one, if there is one before it."""
+    stored = trial.study.get_trials(deepcopy=False)[: trial.number]
+    return next((earlier for earlier in stored if earlier.params == trial.params), None)
+
+
+def take_over(trial: optuna.Trial, earlier: FrozenTrial) -> None:
+    """End a trial as an earlier one with the same parameters ended: seeds are the same, so it would be its copy."""
+    attrs = earlier.user_attrs
+    trial.set_user_attr(REPEATS, earlier.number)
+    trial.set_user_attr(REASON, ": ".join(filter(None, [f"repeats trial {earlier.number}", attrs.get(REASON)])))
+    for name in (RUN_ID, CURVE, STEP, METRICS):
+        if name in attrs:
+            trial.set_user_attr(name, attrs[name])
+    known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    for step, value in earlier.intermediate_values.items():
+        if step not in known:
+            trial.report(value, step)
+    values = earlier.values if earlier.state == TrialState.COMPLETE else None
+    trial.study.tell(trial.number, values, state=earlier.state)
+
+
+def exhausted(study: optuna.Study, space: SearchSpace) -> bool:
+    """Whether the study has a trial of every combination of its space, so that any other would repeat one."""
+    combinations, trials = space.num_combinations, study.get_trials(deepcopy=False)
+    if combinations is None or len(trials) < combinations:
+        return False
+    complete = (trial.params for trial in trials if len(trial.params) == len(space.distributions))
+    return len({tuple(sorted(params.items())) for params in complete}) == combinations
+
+
 def curve(trial: FrozenTrial) -> dict[int, float]:
     """Budget -> value of what early stopping compares."""
     kept = {int(step): value for step, value in trial.user_attrs.get(CURVE, {}).items()}
@@ -112,4 +146,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         reason=attrs.get(REASON, ""),
         run_id=attrs.get(RUN_ID, ""),
         seconds=attrs.get(SECONDS, 0.0),
+        repeats=attrs.get(REPEATS),
     )

@@ -33,9 +33,10 @@ def run_note(job: AnyJob) -> str:
     """What a run does, in a sentence or two of Markdown."""
     match job:
         case SearchJob():
+            trials = job.search.num_trials or "all"
             return (
                 f"Searches `{job.search.space}` for {', '.join(job.search.objectives)} with {job.search.sampler} and "
-                f"{job.search.scheduler}, {job.search.num_trials} trials: the runs beneath. Ranking: `trials.md`; "
+                f"{job.search.scheduler}, {trials} trials: the runs beneath. Ranking: `trials.md`; "
                 f"figures: `figures/`. Base: {_training(job)}"
             )
         case CompareJob():

@@ -27,6 +27,7 @@ from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
 
 CHAMPION = "champion"
+NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was measured on, as JSON
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
 _PROMOTION = "lwddpm.promotion."
@@ -35,7 +36,11 @@ _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """One version of one model, as people ask for it."""
+    """One version of one model, as people ask for it.
+
+    Attributes:
+        n: slices that each metric was measured on; empty for versions of 0.1.0.
+    """
 
     name: str
     version: int
@@ -43,6 +48,7 @@ class RegisteredVersion:
     run_id: str
     created: str
     metrics: dict[str, float]
+    n: dict[str, int]
     tags: dict[str, str]
     card: str
 
@@ -250,7 +256,8 @@ def _describe(client: MlflowClient, stored: ModelVersion) -> RegisteredVersion:
         run_id=stored.run_id or "",
         created=datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         metrics=metrics,
-        tags={key: value for key, value in stored.tags.items() if key not in metrics},
+        n=json.loads(stored.tags.get(NUM_SLICES, "{}")),
+        tags={key: value for key, value in stored.tags.items() if key not in metrics and key != NUM_SLICES},
         card=stored.description or "",
     )
 

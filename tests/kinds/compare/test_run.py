@@ -147,6 +147,8 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     )
     again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
     assert again["statements"] == result["statements"]
+    assert again["measured_on"] == result["measured_on"]
+    assert result["measured_on"]["ddim_price"] == "2 samplings of 1 training, n = 6 slices"
     for name in ("report.md", "report.html"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
     # nothing of it is read back from MLflow: without artifacts and metrics the command ends with the same report

@@ -10,13 +10,22 @@ import psutil
 import pytest
 import ray
 
+from lwddpm.cluster.exported import ExportedSeries
+from lwddpm.cluster.session import Session
 from lwddpm.config import SearchJob
+from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.kinds.search.books import Books
+from lwddpm.kinds.search.context import SearchRun
+from lwddpm.progress import TrialTable
+from lwddpm.search.ownership import lock_study
 from lwddpm.search.storage import find_study
-from lwddpm.search.trials import records
-from lwddpm.tracking.store import connect
+from lwddpm.search.trials import RUN_ID, records
+from lwddpm.tracking.rundir import search_folder
+from lwddpm.tracking.runs import tracked_run
+from lwddpm.tracking.store import connect, tracking_uri
 
 from ...processes import LWDDPM, clean_environment, flags, wait_until
 
@@ -126,6 +135,53 @@ def test_several_objectives_two_workers_and_infeasible_models(build: Build, tmp_
     assert all(trial.values is not None and len(trial.values) == 2 for trial in complete)
     states = {group["state"] for group in ray.util.placement_group_table().values()}
     assert states <= {"REMOVED"}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_fresh_leaves_the_study_of_another_folder(build: Build, tmp_path: Path) -> None:
+    """Two users with one storage and one name: --fresh of the second would delete the trials of the first."""
+    theirs = build(f"output={tmp_path / 'theirs'}", "search.num_trials=1", "search.finish=none")
+    run_job(theirs)
+    with pytest.raises(ConfigError, match="--fresh: deletes only what this job has made"):
+        run_job(build(), fresh=True)
+    assert [trial.state for trial in records(_study(theirs))] == ["complete"]
+    with lock_study(str(theirs.search.storage), theirs.name), pytest.raises(JobError, match="another process runs it"):
+        run_job(build())
+    run_job(theirs, fresh=True)
+    assert [trial.number for trial in records(_study(theirs))] == [0]
+
+
+def test_the_whole_front_is_trained_to_the_end_and_the_best_by_the_first_objective_last(
+    build: Build, tiny_dataset: Dataset
+) -> None:
+    job = build("search.objectives=[val/loss,parameters]", "search.num_trials=3", "search.finish=front")
+    folder, outcomes = search_folder(job), ((2.0, 10.0), (1.0, 20.0), (3.0, 30.0))  # the last is worse in both
+    folder.mkdir(parents=True)
+    with (
+        tracked_run(job, tracking_uri(job.tracking), None, job.digest(), folder) as run,
+        TrialTable(3, 6, "val/loss") as table,
+    ):
+        exported = ExportedSeries(job.name, "")
+        search = SearchRun.open(job, folder, tiny_dataset, run, exported, Session(job.workers))
+        with Books(search, table, {}) as books:
+            for values in outcomes:
+                trial = search.study.ask(search.space.distributions)
+                trial.set_user_attr(RUN_ID, books.begin(trial.number, trial.params))
+                search.study.tell(trial, values)
+                books.end(trial.number, "complete", "")
+    result = run_job(job)
+    assert set(result["finalists"]) == {0, 1}
+    assert result["model"] == result["finalists"][1]["model"]
+    assert result["metrics"] == result["finalists"][1]["metrics"]
+    client = connect(str(job.tracking.uri))
+    versions = client.search_model_versions("name='lw-ddpm-search-demo'")
+    assert {version.tags["lwddpm.trial"]: version.version for version in versions} == {"0": 1, "1": 2}
+    assert client.get_model_version_by_alias("lw-ddpm-search-demo", "candidate").tags["lwddpm.trial"] == "1"
+    trained = [
+        {metric.step for metric in client.get_metric_history(trial.run_id, "train/loss")}
+        for trial in records(_study(job))
+    ]
+    assert trained == [set(range(1, 9)), set(range(1, 9)), set()]
 
 
 def _start(overrides: list[str], folder: Path) -> subprocess.Popen[str]:

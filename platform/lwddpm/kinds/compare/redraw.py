@@ -8,7 +8,8 @@ from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.report import data as report_data
 from lwddpm.report.page import draw
-from lwddpm.report.statements import judge
+from lwddpm.report.published import STATEMENTS
+from lwddpm.report.statements import judge, measured_on
 from lwddpm.tracking.store import check_tracking, connect
 
 FOLDER = "report"  # within a run folder, and among a run's artifacts
@@ -23,7 +24,7 @@ def redraw(reference: str, out: str | None = None, tracking_uri: str | None = No
         tracking_uri: store to look a run up in; default as everywhere.
 
     Returns:
-        name, run_id, report (the HTML file), verdict by statement.
+        name, run_id, report (the HTML file), verdict by statement, and what each was measured on.
 
     Raises:
         ConfigError: no such comparison.
@@ -48,6 +49,7 @@ def _draw(source: Path, target: Path) -> dict[str, Any]:
         "run_id": data.report.run_id,
         "report": str(page.absolute()),
         "statements": {judgement.statement.key: judgement.verdict for judgement in judge(data.report)},
+        "measured_on": {statement.key: measured_on(data.report, statement) for statement in STATEMENTS},
     }
 
 

@@ -29,7 +29,8 @@ from lwddpm.progress import say
 from lwddpm.report import data as report_data
 from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
-from lwddpm.report.statements import judge
+from lwddpm.report.published import STATEMENTS
+from lwddpm.report.statements import judge, measured_on
 from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
 from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
@@ -163,5 +164,6 @@ def _summary(comparison: Comparison, report: ComparisonReport) -> dict[str, Any]
         "dataset": summary_of(comparison.dataset),
         "report": str(folder / "report" / "report.html"),
         "statements": {judgement.statement.key: judgement.verdict for judgement in judge(report)},
+        "measured_on": {statement.key: measured_on(report, statement) for statement in STATEMENTS},
         "model": None,
     }

@@ -79,6 +79,10 @@ class Books:
         self._series[number].set("trial_objective", value, objective=self._search.job.search.pruned_on)
         self._series[number].set("trial_step", step)
 
+    def repeated(self, number: int, values: dict[str, Any], earlier: int) -> None:
+        self._table.repeated(number, values, earlier)
+        self._count()
+
     def end(self, number: int, state: str, reason: str) -> None:
         run = self._runs.pop(number)
         tags = {"lwddpm.state": state} | ({"lwddpm.reason": reason} if reason else {})

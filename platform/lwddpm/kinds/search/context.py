@@ -13,7 +13,9 @@ from lwddpm.config import SearchJob, TrainJob
 from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset
 from lwddpm.search.budget import Budget
-from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.definition import NUM_SLICES, Definition, open_study
+from lwddpm.search.objectives import num_slices
+from lwddpm.search.ownership import folder_id
 from lwddpm.search.space import SearchSpace, load_space, numbered_trial_job
 from lwddpm.search.storage import storage_url
 from lwddpm.tracking.runs import TrackedRun
@@ -58,7 +60,10 @@ class SearchRun:
         budget, space = Budget.of(job, dataset.num("train")), load_space(job.search.space, job)
         storage = storage_url(job.search.storage)
         definition = _definition(job, space, budget, dataset)
-        study = open_study(storage, job.name, definition, _earlier_job_digest(job, dataset))
+        study = open_study(
+            storage, job.name, definition, made_by=folder_id(folder), earlier_job=_earlier_job_digest(job, dataset)
+        )
+        study.set_user_attr(NUM_SLICES, num_slices(job, dataset))
         run.tags({"lwddpm.study": job.name, "lwddpm.storage": public(storage)})
         run.dataset(dataset)
         return cls(job, folder, dataset, budget, space, study, run, exported, session)

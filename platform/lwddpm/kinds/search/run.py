@@ -1,6 +1,7 @@
 """A search job: trials on Ray Tune, proposed by Optuna, tracked in MLflow; then the winner trained to the end."""
 
 import json
+from contextlib import ExitStack
 from typing import Any
 
 from lwddpm.addresses import public
@@ -11,7 +12,7 @@ from lwddpm.cluster.trial import TrialSettings
 from lwddpm.cluster.tuning import connect, run_trials
 from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError, JobError
-from lwddpm.evaluation.features import WeightsUnavailable, read_weights
+from lwddpm.evaluation.features import WeightsNotFetched, WeightsUnavailable, read_weights
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.search.books import Books, close_trials
@@ -19,12 +20,14 @@ from lwddpm.kinds.search.context import SearchRun
 from lwddpm.kinds.train import train_evaluate_register
 from lwddpm.progress import TrialTable, say
 from lwddpm.search.budget import Budget
+from lwddpm.search.definition import NUM_SLICES
 from lwddpm.search.figures import all_figures
 from lwddpm.search.objectives import check_objectives
+from lwddpm.search.ownership import check_made_here, lock_study
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
-from lwddpm.search.space import load_space
+from lwddpm.search.space import load_space, num_trials
 from lwddpm.search.storage import check_storage, delete_study, storage_url
-from lwddpm.search.trials import TrialRecord
+from lwddpm.search.trials import TrialRecord, exhausted
 from lwddpm.tracking.rundir import (
     claim_run_folder,
     clear_folder,
@@ -35,10 +38,14 @@ from lwddpm.tracking.rundir import (
 )
 from lwddpm.tracking.runs import if_deleted, run_digest, tracked_run
 from lwddpm.tracking.store import tracking_uri
+from lwddpm.wording import with_n
 
 
-def check_search(job: SearchJob) -> None:
+def check_search(job: SearchJob, *, download: bool = True) -> None:
     """What can be known to be wrong before anything starts.
+
+    Args:
+        download: fetch Inception weights that the trials need; otherwise they count as there where they can be had.
 
     Raises:
         ConfigError: the space, the storage, a budget.
@@ -49,28 +56,34 @@ def check_search(job: SearchJob) -> None:
         Budget.of(job, job.training.batch_size * job.batches_per_step)
     if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
         try:
-            read_weights("fid", inception_weights=job.search.proxy.inception_weights)
+            read_weights("fid", inception_weights=job.search.proxy.inception_weights, download=download)
+        except WeightsNotFetched:
+            pass  # a dry run
         except WeightsUnavailable as error:
-            raise ConfigError(f"search.objectives: eval/fid: {error}; or use eval/fd_lite0") from None
+            reason = str(error).removeprefix("fid: ")
+            raise ConfigError(f"search.objectives: eval/fid: {reason}; or use eval/fd_lite0") from None
 
 
 def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
     """Run or continue a search to its end.
 
     Raises:
-        ConfigError: wrong input, or a study of this name that was made with other settings.
-        JobError: no trial reached the full budget.
+        ConfigError: wrong input, or a study of this name that was made with other settings, or somewhere else and is
+            to be started over.
+        JobError: no trial reached the full budget, or another process runs the study.
         KeyboardInterrupt: stopped by the user; the same command continues.
     """
-    folder, uri = search_folder(job), tracking_uri(job.tracking)
-    with lock_folder(folder):
+    folder, uri, storage = search_folder(job), tracking_uri(job.tracking), storage_url(job.search.storage)
+    with lock_folder(folder), ExitStack() as locks:
         done = read_json(folder / "result.json")
         if not fresh and done is not None and job.has_result(done) and done["tracking_uri"] == public(uri):
             more = f"--fresh searches again, search.num_trials extends it{if_deleted(uri, done)}"
             say(f"{job.name}: finished already, in {folder}; {more}")
             return done
+        locks.enter_context(lock_study(storage, job.name))
         if fresh:
-            delete_study(storage_url(job.search.storage), job.name)
+            check_made_here(storage, job.name, folder)
+            delete_study(storage, job.name)
             clear_folder(folder)
         run_id = read_run_id(folder, uri)
         with (
@@ -100,6 +113,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             }
             for number, finished in _finish(search).items():
                 result |= {key: finished[key] for key in ("metrics", "model", "parameters", "step")}
+                result["n"] = finished.get("n", {})  # of 0.1.0 not known
                 result.setdefault("finalists", {})[number] = finished
                 run.tags({f"lwddpm.finalist.{number}": json.dumps(finished["model"])})
             write_json(folder / "result.json", result)
@@ -107,12 +121,21 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
 
 
 def _run_trials(search: SearchRun) -> None:
-    """Bring the study to `num_trials` trials; does nothing where it has them."""
-    job, session = search.job, search.session
+    """Bring the study to `num_trials` trials, or to every combination; does nothing where it has them."""
+    job, session, total = search.job, search.session, num_trials(search.job, search.space)
     trials = search.study.get_trials(deepcopy=False)
-    if len(trials) >= job.search.num_trials and all(trial.state.is_finished() for trial in trials):
+    enough = len(trials) >= total or exhausted(search.study, search.space)
+    if enough and all(trial.state.is_finished() for trial in trials):
         return
+    combinations = search.space.num_combinations
+    if combinations is not None and combinations < total:
+        say(
+            f"{job.search.space} has {combinations} combinations, fewer than search.num_trials = {total}: a proposal "
+            "that repeats a trial takes over its outcome, and the search ends once all have been tried"
+        )
     resources = connect(job, session)
+    if job.search.timed:
+        say("one trial at a time: others would lengthen what sampling_seconds measures")
     settings = TrialSettings(
         job=job,
         folder=search.folder,
@@ -122,14 +145,14 @@ def _run_trials(search: SearchRun) -> None:
         stop_file=search.folder / "stop",
         cpus_per_worker=resources.cpus_per_worker,
     )
-    workers = job.workers
+    workers, pruned_on, n = job.workers, job.search.pruned_on, search.study.user_attrs[NUM_SLICES]
     held_by_trial = {
         "CPU": workers.max_count * resources.cpus_per_worker,
         "GPU": workers.max_count * workers.gpus_per_worker if session.use_gpu else 0,
     }
     with (
         StopRequest(settings.stop_file) as stop,
-        TrialTable(job.search.num_trials, search.budget.max_steps, job.search.pruned_on) as rows,
+        TrialTable(total, search.budget.max_steps, with_n(pruned_on, n.get(pruned_on))) as rows,
         Books(search, rows, held_by_trial) as books,
     ):
         run_trials(search.study, search.space, settings, resources, books)
