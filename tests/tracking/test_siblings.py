@@ -14,7 +14,7 @@ from lwddpm.tracking.metric_log import MetricLog
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import LOCK, run_folder, write_job, write_run_id
 from lwddpm.tracking.siblings import begin_training, missing_snapshots
-from lwddpm.training.checkpoint import latest_checkpoint
+from lwddpm.training.checkpoint import is_whole, latest_checkpoint
 from lwddpm.training.loop import train
 from lwddpm.training.schedule import Schedule
 
@@ -102,6 +102,26 @@ def test_a_checkpoint_of_another_file_system_is_copied(
     _assert_equal(run_folder(short), run_folder(long))
 
 
+def test_a_damaged_checkpoint_is_passed_over_for_an_earlier_whole_one(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    short, long = (tiny_job(*CONSTANT, "training.keep_checkpoints=9", f"training.max_steps={n}") for n in (6, 9))
+    shorter = _train(short, tiny_dataset)
+    newest = latest_checkpoint(shorter)
+    assert newest is not None
+    weights = max(newest.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1  # of the same size, and still a number
+    weights.write_bytes(content)
+    assert _begin(long, tiny_dataset) == "run-of-6-steps"
+    begun = latest_checkpoint(run_folder(long))
+    assert begun is not None
+    assert is_whole(begun)
+    assert begun.name < newest.name
+    _train(long, tiny_dataset)
+    _assert_equal(run_folder(long), _train(long, tiny_dataset, tmp_path / "whole"))
+
+
 @pytest.mark.parametrize(
     ("before", "now", "expected"),
     [
@@ -119,7 +139,7 @@ def test_a_checkpoint_of_another_file_system_is_copied(
             ["training.max_steps=9", "training.snapshot_epochs=[0.2, 0.5, 1]"],
             "it has no snapshots of the epochs 0.166667; without these",
         ),
-        ([], ["training.max_steps=2"], "it has no checkpoint from before the end of this one"),
+        ([], ["training.max_steps=2"], "it has no whole checkpoint from before the end of this one"),
     ],
 )
 def test_a_training_that_begins_anew_says_beside_what_and_why(
