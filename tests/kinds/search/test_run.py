@@ -1,6 +1,7 @@
 """Whole searches on the smallest dataset: honest states, one MLflow run a trial, killed and continued."""
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -199,14 +200,14 @@ def _wait_for(process: subprocess.Popen[str], text: str) -> list[str]:
     raise AssertionError(f"ended without saying {text!r}:\n{''.join(lines)}")
 
 
-def _kill_trial(driver: int) -> bool:
-    """Kill the process of a trial; whether there was one."""
+def _trial_processes(driver: int) -> list[psutil.Process]:
+    """Those in which trials run, one after the other."""
+    trials = []
     for process in psutil.Process(driver).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # Ray's processes come and go
             if any("Trial" in part for part in process.cmdline()):
-                process.kill()
-                return True
-    return False
+                trials.append(process)
+    return trials
 
 
 def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Build, tmp_path: Path) -> None:
@@ -217,13 +218,18 @@ def test_killed_twice_it_ends_as_if_undisturbed(overrides: list[str], build: Bui
     first = _start(settings, tmp_path)
     _wait_for(first, "trial 1: lr")
     first.kill()  # the driver
-    first.wait()
+    assert first.wait() == -signal.SIGKILL
+    job = build(*one_at_a_time, "name=killed")
+    assert [trial.state for trial in records(_study(job))][1:] == ["running"], "trial 1 has ended before the kill"
     second = _start(settings, tmp_path)
     _wait_for(second, "trial 2: lr")
-    wait_until(lambda: _kill_trial(second.pid), 60)
+    wait_until(lambda: _trial_processes(second.pid), 60, second)
+    (killed,) = _trial_processes(second.pid)
+    killed.kill()
+    assert "complete" not in [trial.state for trial in records(_study(job))][2:], "trial 2 has ended before the kill"
+    wait_until(lambda: {process.pid for process in _trial_processes(second.pid)} - {killed.pid}, 100, second)
     _, rest = second.communicate(timeout=200)
     assert second.returncode == 0, rest
-    job = build(*one_at_a_time, "name=killed")
     for a, b in zip(records(_study(undisturbed)), records(_study(job)), strict=True):
         assert (a.number, a.state, a.step, a.params) == (b.number, b.state, b.step, b.params)
         assert b.last == pytest.approx(a.last, rel=1e-4)
