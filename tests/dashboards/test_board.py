@@ -195,6 +195,12 @@ def _status(board: Board, path: str) -> int:
     return connection.getresponse().status
 
 
+def test_a_run_says_first_of_all_why_it_failed_and_what_to_beware_of(page: Page, world: World) -> None:
+    page.goto(f"/runs/{world.runs['failed']}")
+    alerts = page.locator("header .alert")
+    expect(alerts).to_have_text(["a checkpoint was damaged", "training diverged at step 4"])
+
+
 def test_a_hostile_name_is_only_text_and_a_report_is_shut_in(page: Page, board: Board, world: World) -> None:
     page.goto(f"/runs/{world.runs['hostile']}")
     expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)

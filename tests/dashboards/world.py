@@ -110,7 +110,15 @@ def _runs(client: MlflowClient, experiment: str) -> dict[str, str]:
     found = {}
     for role, name, tags in (
         ("running", "going-on", {"lwddpm.kind": "train"}),
-        ("failed", "diverged", {"lwddpm.kind": "train", "lwddpm.reason": "training diverged at step 4"}),
+        (
+            "failed",
+            "diverged",
+            {
+                "lwddpm.kind": "train",
+                "lwddpm.reason": "training diverged at step 4",
+                "lwddpm.warning": "a checkpoint was damaged",
+            },
+        ),
         (
             "hostile",
             HOSTILE,

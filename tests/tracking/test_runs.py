@@ -53,6 +53,15 @@ def test_a_run_says_what_it_was_made_of(job: TrainJob, store: str, tiny_dataset:
     assert np.asarray(Image.open(grid)).max() >= 7
 
 
+def test_warnings_stand_beside_each_other(job: TrainJob, store: str, tmp_path: Path) -> None:
+    with tracked_run(job, store, None, "digest", tmp_path) as run:
+        Outbox(tmp_path / "outbox").warning(3, "damaged checkpoint")
+        for warning in ("mode collapse", "intensities", "mode collapse"):
+            run.warn(warning)
+    tags = connect(store).get_run(run.run_id).data.tags
+    assert tags["lwddpm.warning"] == "damaged checkpoint; mode collapse; intensities"
+
+
 def test_a_run_that_the_environment_names_is_somebody_elses(
     job: TrainJob, store: str, open_run: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

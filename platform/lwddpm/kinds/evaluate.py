@@ -149,8 +149,7 @@ def evaluate_model(
         say(f"{unavailable.name} is not reported: {unavailable.reason}")
     for warning in result.warnings:
         say(f"warning: {warning}")
-    if result.warnings:
-        run.tags({"lwddpm.warning": "; ".join(result.warnings)})
+        run.warn(warning)
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
     log_images(run, samples)

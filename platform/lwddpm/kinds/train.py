@@ -186,7 +186,7 @@ def _train(
     curves = training_curves(folder, run)
     diversity = curves.get("train/diversity")
     if diversity and (warning := collapse_warning(diversity[-1][1])) is not None:
-        run.tags({"lwddpm.warning": warning})
+        run.warn(warning)
     run.figure(_loss_figure(job, curves), "loss")
 
 

@@ -22,6 +22,7 @@ from lwddpm.evaluation.figures import tile
 from lwddpm.files import remove_leftovers, write_whole
 from lwddpm.tracking.metric_log import MetricLog
 
+WARNING = "lwddpm.warning"  # tag of a run: what makes its result misleading, or what went wrong on the way
 _LAST = 10**12 - 1  # stands for the step of a run's end: it is sent after everything else
 
 
@@ -83,7 +84,7 @@ class Outbox:
         self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.checkpoint": str(path)}))
 
     def warning(self, step: int, message: str) -> None:
-        self._put(step, OutboxEntry(time_ms=_now_ms(), tags={"lwddpm.warning": message}))
+        self._put(step, OutboxEntry(time_ms=_now_ms(), tags={WARNING: message}))
 
     def end(self, status: str, tags: dict[str, str]) -> None:
         """Have the run ended, once everything else has been sent."""

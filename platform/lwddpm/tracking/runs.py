@@ -27,7 +27,7 @@ from lwddpm.jobfile import flattened
 from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
-from lwddpm.tracking.outbox import Outbox
+from lwddpm.tracking.outbox import WARNING, Outbox
 from lwddpm.tracking.provenance import environment_tags
 from lwddpm.tracking.reconcile import close_dead_runs, identity
 from lwddpm.tracking.rundir import job_yaml
@@ -96,6 +96,13 @@ class TrackedRun:
 
     def tags(self, tags: dict[str, str]) -> None:
         self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def warn(self, warning: str) -> None:
+        """Add to the tag `lwddpm.warning`, beside what it says already: a damaged checkpoint, a mode collapse."""
+        self.flush()  # reports of the training may bring one
+        before = self.client.get_run(self.run_id).data.tags.get(WARNING, "")
+        if warning not in before:
+            self.tags({WARNING: f"{before}; {warning}" if before else warning})
 
     def evaluates(self, parent: str, job: AnyJob) -> None:
         """Put the run beneath that of an attempt with other settings."""
