@@ -9,9 +9,10 @@ import torch
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.kinds.earlier_attempts import come_back
+from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import run_folder
-from lwddpm.tracking.runs import run_digest, tracked_run
+from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.loop import train
 
 Build = Callable[..., TrainJob]

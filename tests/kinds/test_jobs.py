@@ -22,10 +22,11 @@ from lwddpm.data.store import open_dataset
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.registry import fetch_model
 from lwddpm.tracking.rundir import lock_folder, run_folder, write_job, write_run_id
-from lwddpm.tracking.runs import run_digest, tracked_run
+from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import latest_checkpoint, load_model
 from lwddpm.training.loop import train

@@ -15,8 +15,9 @@ from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import flattened
+from lwddpm.tracking.earlier_runs import Place, if_deleted, place_of, run_digest
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.runs import Place, TrackedRun, if_deleted, place_of, run_digest, tracked_run
+from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect
 
 

@@ -14,7 +14,6 @@ from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.training.checkpoint import (
-    FORMAT,
     SavedModel,
     TrainingState,
     latest_checkpoint,
@@ -25,6 +24,7 @@ from lwddpm.training.checkpoint import (
     save_checkpoint,
     save_model,
 )
+from lwddpm.training.stored_files import FORMAT
 
 MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
 CPU = torch.device("cpu")

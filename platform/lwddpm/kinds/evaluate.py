@@ -30,7 +30,8 @@ from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch, fitting
 from lwddpm.progress import say
-from lwddpm.tracking.runs import TrackedRun, log_images, run_digest, tracked_run
+from lwddpm.tracking.earlier_runs import run_digest
+from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import load_model, read_saved_model
 

@@ -27,6 +27,7 @@ from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
+from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
 from lwddpm.tracking.rundir import (
     claim_run_folder,
@@ -37,7 +38,7 @@ from lwddpm.tracking.rundir import (
     write_job,
     write_run_id,
 )
-from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
+from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule

@@ -6,27 +6,23 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 from matplotlib.figure import Figure
 from mlflow.entities import Dataset as DatasetRecord
-from mlflow.entities import DatasetInput, InputTag, Param, Run, RunStatus, RunTag
-from mlflow.exceptions import MlflowException
+from mlflow.entities import DatasetInput, InputTag, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 
 from lwddpm.addresses import public
 from lwddpm.config import AnyJob, TrainJob
-from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
-from lwddpm.jobfile import flattened
 from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
+from lwddpm.tracking.earlier_runs import DIGEST, PARENT, has_settings_of, parameters_of, status_of
 from lwddpm.tracking.outbox import WARNING, Outbox
 from lwddpm.tracking.provenance import environment_tags
 from lwddpm.tracking.reconcile import close_dead_runs, identity
@@ -36,8 +32,6 @@ from lwddpm.tracking.store import check_answers, connect, open_experiment, run_u
 _SYSTEM_METRICS_EVERY_S = 30
 _REASON = "lwddpm.reason"
 _MAX_REASON = 1000  # characters; a tag takes 8000
-_MAX_PARAMETER = 6000  # characters that MLflow takes
-_PARENT, _DIGEST = "mlflow.parentRunId", "lwddpm.digest"
 
 
 class TrackedRun:
@@ -106,7 +100,7 @@ class TrackedRun:
 
     def evaluates(self, parent: str, job: AnyJob) -> None:
         """Put the run beneath that of an attempt with other settings."""
-        tags = {_PARENT: parent}
+        tags = {PARENT: parent}
         if isinstance(job, TrainJob):
             tags |= {"lwddpm.kind": "evaluate", notes.NOTE: notes.evaluation_note(job)}
         self.tags(tags)
@@ -114,7 +108,7 @@ class TrackedRun:
     def describe(self, job: AnyJob) -> None:
         """Log a job's settings: those that make numbers as parameters, which never change; all of them as `job.yaml`,
         which is that of the last attempt."""
-        parameters = [Param(key, value) for key, value in _parameters(job).items()]
+        parameters = [Param(key, value) for key, value in parameters_of(job).items()]
         self.client.log_batch(self.run_id, params=parameters)
         self.tags({notes.NOTE: notes.run_note(job)})
         self.text(job_yaml(job), "job.yaml")
@@ -136,65 +130,6 @@ class TrackedRun:
         context = InputTag("mlflow.data.context", "training")
         self.client.log_inputs(self.run_id, [DatasetInput(record, [context])])
         self.tags({"lwddpm.dataset_version": dataset.version, "lwddpm.dataset_path": dataset.path})
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the numbers of a job that comes back go.
-
-    Attributes:
-        run_id: a run that has the job's settings as its parameters; None: a new one.
-        parent: the run of an attempt with other settings, beneath which it lies; None: there is none.
-        parent_finished: whether nothing is left to do in that one.
-    """
-
-    run_id: str | None
-    parent: str | None = None
-    parent_finished: bool = False
-
-
-def place_of(job: AnyJob, uri: str, run_id: str | None) -> Place:
-    """Find where a job goes on: in its earlier run, or, where that has other parameters, in one of its own beneath it.
-
-    Every number stands beside the settings that made it: MLflow lets nobody change a parameter.
-
-    Args:
-        run_id: of the earlier attempt, if there was one.
-
-    Raises:
-        JobError: the store does not answer.
-    """
-    if run_id is None:
-        return Place(None)
-    client = connect(uri)
-    try:
-        if not _status(client, run_id):
-            return Place(None)
-        earlier = client.get_run(run_id)
-        if _records(earlier, job):
-            return Place(run_id)
-        query = f"tags.`{_PARENT}` = '{run_id}' and tags.`{_DIGEST}` = '{run_digest(job)}'"
-        own = client.search_runs([earlier.info.experiment_id], query, max_results=1)
-    except STORE_ERRORS as error:
-        raise JobError(f"tracking: {public(uri)}: {reason_of(error)}; the same command tries again") from None
-    finished = earlier.info.status == RunStatus.to_string(RunStatus.FINISHED)
-    return Place(own[0].info.run_id if own else None, run_id, finished)
-
-
-def run_digest(job: AnyJob) -> str:
-    """12 hex digits of the parameters of a job's run."""
-    return hex_digest(_parameters(job))
-
-
-def _parameters(job: AnyJob) -> dict[str, str]:
-    flat = flattened(job.model_dump(mode="json"))
-    return {key: str(value)[:_MAX_PARAMETER] for key, value in flat.items() if job.is_parameter(key)}
-
-
-def _records(run: Run, job: AnyJob) -> bool:
-    """Whether the parameters of a run are the settings of a job; version 0.1.0 recorded all settings."""
-    recorded = {key: value for key, value in run.data.params.items() if job.is_parameter(key)}
-    return not run.data.params or recorded == _parameters(job)  # without any it was killed before they were logged
 
 
 @contextmanager
@@ -230,7 +165,7 @@ def tracked_run(
     try:
         experiment_id = open_experiment(client, uri, job.tracking.experiment)
         close_dead_runs(client, experiment_id, run_id)
-        before = _status(client, run_id) if run_id is not None else ""
+        before = status_of(client, run_id) if run_id is not None else ""
         above = parent or (outer.info.run_id if nested and outer is not None else None)
         if above is not None:
             experiment_id = client.get_run(above).info.experiment_id
@@ -276,9 +211,9 @@ def _open(
     if folder is not None:
         Outbox(folder / "outbox").sweep()
     run = TrackedRun(active.info.run_id, client, folder)
-    if _records(active, job):
+    if has_settings_of(active, job):
         run.describe(job)
-        run.tags({_DIGEST: digest})
+        run.tags({DIGEST: digest})
     if _REASON in active.data.tags:  # of the attempt before
         client.delete_tag(run.run_id, _REASON)
     run.tags({"lwddpm.kind": job.kind, **identity(), **environment_tags()})
@@ -330,52 +265,27 @@ def child_run(parent: TrackedRun, job: AnyJob, run_id: str | None, digest: str, 
     Many may be open at a time, which MLflow's own nested runs cannot be.
     """
     client = parent.client
-    if run_id is not None and _status(client, run_id):
+    if run_id is not None and status_of(client, run_id):
         client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         run = TrackedRun(run_id, client, folder)
-        if _records(client.get_run(run_id), job):
+        if has_settings_of(client.get_run(run_id), job):
             run.describe(job)
         run.tags(identity())
         return run
     experiment_id = client.get_run(parent.run_id).info.experiment_id
-    tags = {_PARENT: parent.run_id, **identity()}
+    tags = {PARENT: parent.run_id, **identity()}
     created = client.create_run(experiment_id, run_name=job.name, tags=tags)
     run = TrackedRun(created.info.run_id, client, folder)
     run.describe(job)
-    run.tags({_DIGEST: digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
+    run.tags({DIGEST: digest, "lwddpm.kind": job.kind, "mlflow.user": getpass.getuser()})
     return run
 
 
 def open_children(parent: TrackedRun) -> list[str]:
     """Ids of the runs beneath this one that are still RUNNING, as a killed driver leaves them."""
     experiment_id = parent.client.get_run(parent.run_id).info.experiment_id
-    query = f"tags.`{_PARENT}` = '{parent.run_id}' and attributes.status = 'RUNNING'"
+    query = f"tags.`{PARENT}` = '{parent.run_id}' and attributes.status = 'RUNNING'"
     return [child.info.run_id for child in parent.client.search_runs([experiment_id], query, max_results=5000)]
-
-
-def _status(client: MlflowClient, run_id: str) -> str:
-    """Of an earlier attempt; empty where it has been deleted."""
-    try:
-        info = client.get_run(run_id).info
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return ""
-        raise  # a store that does not answer is no reason to begin a second run
-    return str(info.status) if info.lifecycle_stage == "active" else ""
-
-
-def if_deleted(uri: str, result: dict[str, Any]) -> str:
-    """What to add to "finished already" where the run of a result was deleted in this store; else nothing."""
-    run_id = result["run_id"]
-    try:
-        if result["tracking_uri"] != public(uri) or _status(connect(uri), run_id):
-            return ""
-    except (LwddpmError, *STORE_ERRORS):  # nothing is known, and nothing is needed from the store
-        return ""
-    return (
-        f"; its MLflow run was deleted, MLFLOW_TRACKING_URI={public(uri)} mlflow runs restore --run-id {run_id} "
-        "brings it back"
-    )
 
 
 def log_images(run: TrackedRun, images: np.ndarray) -> None:

@@ -5,9 +5,7 @@
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
 
-A folder appears under its name only when it is complete (`files`). What is read may come from anywhere: nothing
-in it is run, and nothing is allocated before the size of a file fits the network that its config describes.
-Zeros where a disk lost a block are valid weights: a checkpoint's checksums tell (`sha256sum -c SHA256SUMS` too).
+A folder appears under its name only when it is complete (`files`).
 
 Formats of both kinds of folder; each version reads the earlier ones and refuses later ones:
 
@@ -15,72 +13,31 @@ Formats of both kinds of folder; each version reads the earlier ones and refuses
     2   the JSON files name the code that wrote them
 """
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
-from lwddpm.version import code_version
+from lwddpm.training.stored_files import CHECKSUMS, Written, read_json_file, read_tensors, verify, write_checksums
 
-FORMAT = 2  # of what is written; raise it with every change that earlier versions cannot read
 _STATE = "state.json"
-_CHECKSUMS = "SHA256SUMS"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
     torch.optim.RMSprop: ("step", "square_avg"),
 }
-_MAX_CONFIG = 1_000_000  # bytes of a config or state file
-_HEADER = 512  # bytes that the header of a safetensors file may take for each tensor, and once more
 
 
-_CodeVersion = Annotated[str, Field(max_length=100)]
-
-
-class DamagedCheckpointError(CheckpointError):
-    """A checkpoint or model is not what was written: cut short, overwritten, in part missing, or of another network.
-
-    What cannot be read at the moment, or not by this version, is a CheckpointError but not damaged.
-    """
-
-
-class _Written(BaseModel):
-    """What both JSON files begin with.
-
-    Attributes:
-        format: see the module's docstring; a file without it has format 1.
-        code_version: of the code that wrote it (`version.code_version`); None: not known.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    format: int = FORMAT
-    code_version: _CodeVersion | None = None
-
-
-class _Origin(BaseModel):
-    """The same of a file that may have been written by any version."""
-
-    format: int = 1
-    code_version: _CodeVersion | None = None
-
-
-_Json = TypeVar("_Json", bound=_Written)
-
-
-class TrainingState(_Written):
+class TrainingState(Written):
     """`state.json` of a checkpoint: what it knows besides tensors.
 
     Attributes:
@@ -95,7 +52,7 @@ class TrainingState(_Written):
     initial_loss: float | None
 
 
-class SavedModel(_Written):
+class SavedModel(Written):
     """`config.json` of a model folder: all that is needed to sample, and where the model comes from.
 
     Attributes:
@@ -136,7 +93,7 @@ def save_checkpoint(
             }
             save_file(moments, folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
-        _write_checksums(folder)
+        write_checksums(folder)
     for old in checkpoints(run_dir)[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return path
@@ -158,10 +115,10 @@ def copy_checkpoint(path: Path, run_dir: Path, training_digest: str) -> None:
     state = read_state(path).model_copy(update={"training_digest": training_digest})
     with complete_folder(run_dir / "checkpoints" / path.name) as folder:
         for file in path.iterdir():
-            if file.name not in (_STATE, _CHECKSUMS):
+            if file.name not in (_STATE, CHECKSUMS):
                 link_or_copy(file, folder / file.name)
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
-        _write_checksums(folder)
+        write_checksums(folder)
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
@@ -178,7 +135,7 @@ def is_whole(path: Path) -> bool:
     """Whether every file of a checkpoint is there and is what was written, as far as that version kept checksums."""
     try:
         read_state(path)
-        _verify(path)
+        verify(path)
     except CheckpointError:
         return False
     return True
@@ -207,8 +164,8 @@ def read_state(path: Path) -> TrainingState:
         DamagedCheckpointError: it is missing, or not what was written.
         CheckpointError: it was written by a later version, or the disk does not answer.
     """
-    _verify(path, [_STATE])
-    return _read_json(path / _STATE, TrainingState)
+    verify(path, [_STATE])
+    return read_json_file(path / _STATE, TrainingState)
 
 
 def load_checkpoint(
@@ -224,7 +181,7 @@ def load_checkpoint(
         CheckpointError: it was written by a later version, or the disk does not answer.
     """
     state = read_state(path)
-    _verify(path, [f"{name}.safetensors" for name in (*modules, *optimizers)])
+    verify(path, [f"{name}.safetensors" for name in (*modules, *optimizers)])
     for name, module in modules.items():
         _restore(module, path / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
@@ -241,7 +198,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: tor
         for name in _MOMENTS[type(optimizer)]
     }
     restored: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_tensors(path, expected).items():
+    for key, value in read_tensors(path, expected).items():
         index, _, name = key.partition(".")
         if name != "step":
             # In the parameter's memory format: fused Adam walks both as raw memory and would mix up the elements.
@@ -264,7 +221,7 @@ def read_saved_model(path: Path) -> SavedModel:
     Raises:
         CheckpointError: it is missing, not JSON, written by a later version, or has keys that this one does not know.
     """
-    return _read_json(path / "config.json", SavedModel)
+    return read_json_file(path / "config.json", SavedModel)
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, SavedModel]:
@@ -281,7 +238,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}/config.json: no network can be that large ({reason})") from None
-    tensors = _read_tensors(file, expected)
+    tensors = read_tensors(file, expected)
     model = build_model(saved.model, saved.image_size)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
@@ -292,108 +249,5 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
 
 
-def _read_json(path: Path, kind: type[_Json]) -> _Json:
-    content = _read_small(path)
-    try:
-        origin = _Origin.model_validate_json(content)  # first of all: what a later version wrote may have other keys
-        if origin.format > FORMAT:
-            raise CheckpointError(
-                f"{path}: format must be at most {FORMAT}, got {origin.format}, written by lwddpm "
-                f"{origin.code_version or 'of a later version'}; upgrade lwddpm (here {code_version()}) to read it"
-            )
-        return kind.model_validate_json(content).model_copy(update={"format": origin.format})
-    except ValidationError as error:
-        raise DamagedCheckpointError(f"{path}: {' '.join(str(error).split())}") from None
-
-
-def _read_small(path: Path) -> bytes:
-    """The content of a config, state or checksum file."""
-    with _reading(path):
-        size = path.stat().st_size
-        if size > _MAX_CONFIG:
-            raise DamagedCheckpointError(f"{path}: must be at most {_MAX_CONFIG:,} bytes, has {size:,}")
-        return path.read_bytes()
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Tell a file that is not there from a disk that does not answer."""
-    try:
-        yield
-    except FileNotFoundError:
-        message = f"{path.parent}: {path.name} is missing: not a whole model or checkpoint"
-        raise DamagedCheckpointError(message) from None
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error.strerror or error}); try again when the disk answers, or move "
-            f"{path.parent} away to do without it"
-        ) from None
-
-
-def _write_checksums(folder: Path) -> None:
-    names = sorted(path.name for path in folder.iterdir())
-    with ThreadPoolExecutor() as pool:
-        digests = pool.map(_sha256, (folder / name for name in names))
-        lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
-    (folder / _CHECKSUMS).write_text("".join(lines))
-
-
-def _verify(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Compare files, by default all, with the checksums written with them; what an earlier version wrote has none.
-
-    Raises:
-        DamagedCheckpointError: a file is missing, or other than it was written.
-        CheckpointError: the disk does not answer.
-    """
-    file = folder / _CHECKSUMS
-    if not file.exists():
-        return
-    lines = _read_small(file).decode(errors="replace").splitlines()
-    expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in expected if names is None else names:
-        with _reading(folder / name):
-            digest = _sha256(folder / name)
-        if digest != expected.get(name):
-            raise DamagedCheckpointError(f"{folder / name}: is not what was written: SHA-256 differs from {_CHECKSUMS}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_tensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the names, shapes and types of `expected`, all finite; only the sizes of those are looked at.
-
-    Raises:
-        CheckpointError: anything else.
-    """
-    with _reading(path):
-        least = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
-        most = least + _HEADER * (len(expected) + 1)
-        size = path.stat().st_size
-        if not least <= size <= most:
-            raise DamagedCheckpointError(
-                f"{path}: does not fit the network of its config, which takes {least:,} to {most:,} bytes; has {size:,}"
-            )
-        try:
-            tensors: dict[str, Tensor] = load_file(path)
-        except SafetensorError as error:
-            raise DamagedCheckpointError(f"{path}: cannot be read: {error}") from None
-    for name in sorted(expected.keys() | tensors.keys()):
-        if name not in tensors or name not in expected:
-            what = "is missing" if name not in tensors else "is not part of it"
-            raise DamagedCheckpointError(f"{path}: does not fit the network of its config: {name} {what}")
-        tensor, wanted = tensors[name], expected[name]
-        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
-            raise DamagedCheckpointError(
-                f"{path}: does not fit the network of its config: {name} must be {wanted.dtype} {list(wanted.shape)}, "
-                f"is {tensor.dtype} {list(tensor.shape)}"
-            )
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise DamagedCheckpointError(f"{path}: weights must be finite, {name} is not; use an earlier checkpoint")
-    return tensors
-
-
 def _restore(module: nn.Module, path: Path) -> None:
-    module.load_state_dict(_read_tensors(path, module.state_dict()))
+    module.load_state_dict(read_tensors(path, module.state_dict()))

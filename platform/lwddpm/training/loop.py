@@ -23,7 +23,6 @@ from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
 from lwddpm.training.agreement import together
 from lwddpm.training.checkpoint import (
-    DamagedCheckpointError,
     SavedModel,
     TrainingState,
     checkpoint_path,
@@ -38,6 +37,7 @@ from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
+from lwddpm.training.stored_files import DamagedCheckpointError
 from lwddpm.training.window import Window
 from lwddpm.version import code_version
 

@@ -31,8 +31,9 @@ from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.published import STATEMENTS
 from lwddpm.report.statements import judge, measured_on
+from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.rundir import clear_folder, compare_folder, lock_folder, read_run_id, write_run_id
-from lwddpm.tracking.runs import TrackedRun, if_deleted, place_of, run_digest, tracked_run
+from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import tracking_uri
 
 

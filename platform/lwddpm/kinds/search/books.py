@@ -13,9 +13,10 @@ from lwddpm.kinds.search.context import SearchRun
 from lwddpm.progress import TrialTable
 from lwddpm.search.ranking import pareto_front
 from lwddpm.search.trials import State, records
+from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import claim_run_folder, read_run_id, write_run_id
-from lwddpm.tracking.runs import TrackedRun, child_run, open_children, run_digest
+from lwddpm.tracking.runs import TrackedRun, child_run, open_children
 
 
 class Books:

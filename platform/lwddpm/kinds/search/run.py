@@ -28,6 +28,7 @@ from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.space import load_space, num_trials
 from lwddpm.search.storage import check_storage, delete_study, storage_url
 from lwddpm.search.trials import TrialRecord, exhausted
+from lwddpm.tracking.earlier_runs import if_deleted, run_digest
 from lwddpm.tracking.rundir import (
     claim_run_folder,
     clear_folder,
@@ -36,7 +37,7 @@ from lwddpm.tracking.rundir import (
     search_folder,
     write_run_id,
 )
-from lwddpm.tracking.runs import if_deleted, run_digest, tracked_run
+from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import tracking_uri
 from lwddpm.wording import with_n
 
