@@ -47,7 +47,10 @@ def test_the_newest_checkpoint_is_damaged_after_a_kill(
     """The steps after the checkpoint before it are computed, and reported, once more: none is in MLflow twice."""
     disturbed = training(f"workers.count={workers}")
     _again(disturbed, lambda: disturbed.newest() >= 24, "the fourth checkpoint")
-    wait_until(lambda: not disturbed.workers(), timeout_s=60)  # they notice that their driver is gone
+    for worker in disturbed.workers():  # before they notice that their driver is gone they could reach the end
+        worker.kill()
+    wait_until(lambda: not disturbed.workers(), timeout_s=60)
+    assert not (disturbed.run_dir / "model").exists()
     newest = max(disturbed.run_dir.glob("checkpoints/step_*"))
     with (newest / "optimizer.safetensors").open("r+b") as file:
         file.seek(-1000, 2)
