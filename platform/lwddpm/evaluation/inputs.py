@@ -62,7 +62,7 @@ class MetricInputs:
                 self._kept[extractor] = None
                 raise
         if self._kept[extractor] is None:
-            raise WeightsUnavailable(f"the weights of {extractor}, above, are missing")
+            raise WeightsUnavailable(f"it needs the weights that {extractor} lacks")
         return self._kept[extractor]
 
     def held_out_features(self, extractor: str) -> Tensor:
