@@ -5,7 +5,7 @@ perfect generator would score. A Fréchet distance without it means nothing, bec
 most differences between models. Intervals say what other slices of the same model would give.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -101,9 +101,8 @@ def _kernel(name: str, inputs: MetricInputs, *, extractor: str) -> MetricRecord:
 
 def _neighbours(name: str, inputs: MetricInputs, *, extractor: str, figure: str) -> MetricRecord:
     generated, held_out = inputs.neighbours(extractor)
-    labels = random_subset(inputs.dataset.labels("train"), generated.num)
     hit = {"recall": generated.recalled, "coverage": generated.covered}.get(figure)
-    parts = {} if hit is None else _by_class(hit().numpy(), labels, inputs.dataset.label_names)
+    parts = {} if hit is None else _by_class(hit().numpy(), inputs.dataset)
     return _of_features(
         name,
         inputs,
@@ -113,15 +112,16 @@ def _neighbours(name: str, inputs: MetricInputs, *, extractor: str, figure: str)
         floor=getattr(held_out, figure)(),
         parts=parts,
         n=generated.num,
-        num_reference=len(labels),
-        protocol=f"{figure} with k = {K} neighbours in {NETWORKS[extractor]} features, {len(labels)} training slices "
+        num_reference=generated.num,
+        protocol=f"{figure} with k = {K} neighbours in {NETWORKS[extractor]} features, {generated.num} training slices "
         "and as many generated ones; floor: held-out slices in their place; higher is better",
     )
 
 
-def _by_class(hit: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """The share of hits among the slices of each class; nothing where there is only one."""
-    shares = {names[label]: float(hit[labels == label].mean()) for label in np.unique(labels)}
+def _by_class(hit: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    """The share of hits among the compared training slices of each class; nothing where there is only one."""
+    labels = random_subset(dataset.labels("train"), len(hit))
+    shares = {dataset.label_names[label]: float(hit[labels == label].mean()) for label in np.unique(labels)}
     return shares if len(shares) > 1 else {}
 
 
