@@ -20,7 +20,13 @@ ONE_PASS: dict[str, Any] = {"sampler": SAMPLER, "num_inference_steps": 1}  # how
 ATTENTION: dict[DiffusionFamily, Literal["se", "linear"]] = {"lw_ddpm": "se", "ddpm": "linear"}
 
 # Sampling settings that mean nothing to a GAN, and what stands there in its job.
-_SAMPLING: dict[str, Any] = {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50}
+_SAMPLING: dict[str, Any] = {
+    **ONE_PASS,
+    "eta": 0.0,
+    "start": "auto",
+    "calibrate": "auto",
+    "reconstruction_timestep": 50,
+}
 # All that only diffusion models have, by dotted key.
 _DIFFUSION_ONLY: dict[str, Any] = {
     "diffusion": None,

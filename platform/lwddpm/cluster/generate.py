@@ -13,9 +13,11 @@ import torch
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig
+from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
 from lwddpm.training.checkpoint import SavedModel, load_model
+from lwddpm.training.stored_prior import read_prior
 
 _FEATURE_CHUNK = 64
 
@@ -60,14 +62,14 @@ def feature_extraction(
 
 
 def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
-    model, saved = _load(device, model_dir, _modified(model_dir))
-    return generate(model, saved.diffusion, sampling, indices, saved.image_size, device).numpy()
+    model, saved, prior = _load(device, model_dir, _modified(model_dir))
+    return generate(model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior).numpy()
 
 
 def _reconstruct(
     device: str, model_dir: str, timestep: int, sampling: SamplingConfig, chunk: list[tuple[int, np.ndarray]]
 ) -> np.ndarray:
-    model, saved = _load(device, model_dir, _modified(model_dir))
+    model, saved, _ = _load(device, model_dir, _modified(model_dir))
     assert saved.diffusion is not None
     numbers, images = zip(*chunk, strict=True)
     return reconstruct(
@@ -88,8 +90,9 @@ def _extract(device: str, name: str, inception_weights: str | None, chunk: list[
 
 # A worker serves many chunks: it loads a model once. The time of writing tells a retrained model from the old one.
 @functools.lru_cache(maxsize=1)
-def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel]:
-    return load_model(Path(model_dir), device)
+def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel, Prior | None]:
+    model, saved = load_model(Path(model_dir), device)
+    return model, saved, read_prior(Path(model_dir), saved.image_size)
 
 
 def _modified(model_dir: str) -> int:

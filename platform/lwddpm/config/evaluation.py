@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from lwddpm import families
 from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto
 from lwddpm.families import ONE_PASS, OnePass
 
 DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
@@ -41,6 +41,18 @@ class SamplingConfig(Section):
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
     )
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
+    start: Literal["auto", "gaussian", "noise"] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="gaussian: from the prior of a diffusion model, below the noise levels that need no network; "
+        "auto: if it has one",
+    )
+    calibrate: Literal["auto"] | bool = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="correct the network by the prior where noise hides the slice; auto: after a gaussian start of an "
+        "epsilon model",
+    )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
 

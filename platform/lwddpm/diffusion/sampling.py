@@ -8,10 +8,13 @@ Three choices keep the samplers exact and bounded for every schedule and predict
 * Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891).
 * The scheduler is given the clean slices that the prediction implies, clamped to [-1, 1]. With epsilon and the cosine
   schedule they are otherwise huge at late timesteps (abar_T = 2.4e-9), and DPM-Solver++ diverges.
+
+A model with a prior (`prior`) starts where the signal is strong enough for its network to say more than the prior does.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,10 +23,15 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
 Device = torch.device | str
 RECONSTRUCTION_STEPS = 50
+# Signal sqrt(abar_t) at which a start from the prior hands over to the network; measured, see docs/sampling.md.
+START_SIGNAL = {"epsilon": 0.7, "v_prediction": 0.9}
+# Whether the network's clean slices are corrected by the prior where a job leaves it open; measured, too.
+CALIBRATED = {"epsilon": True, "v_prediction": False}
 
 
 def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
@@ -36,6 +44,12 @@ def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Ten
         raise ValueError(f"num_inference_steps must be from 1 to {num_train_timesteps}, got {num_inference_steps}")
     stride = num_train_timesteps / num_inference_steps
     return torch.from_numpy(np.round(num_train_timesteps - stride * np.arange(num_inference_steps)).astype(int) - 1)
+
+
+def start_timestep(process: DiffusionProcess) -> int:
+    """The first timestep that the network sees after a start from the prior: the last of at least START_SIGNAL."""
+    enough = process.signal >= START_SIGNAL[process.config.prediction_type]
+    return max(int(enough.sum()) - 1, 0)
 
 
 def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited: Tensor | None = None) -> Any:
@@ -90,6 +104,7 @@ def denoise(
     x: Tensor,
     streams: list[torch.Generator],
     on_step: Callable[[Tensor], None] | None = None,
+    trusted: Prior | None = None,
 ) -> Tensor:
     """Walk noisy slices from the first visited timestep to the clean ones.
 
@@ -100,6 +115,7 @@ def denoise(
         x: slices at the first visited timestep, float32 [B, 1, H, W].
         streams: one generator for each slice; read at every step of a stochastic sampler.
         on_step: called with the state after each step; the last one is the result.
+        trusted: corrects the network's clean slices by how far it is to be believed.
 
     Returns:
         Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
@@ -110,6 +126,9 @@ def denoise(
         timesteps = torch.full((len(x),), timestep, device=x.device)
         prediction = model(x, timesteps).to(x.dtype)
         x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
+        if trusted is not None:
+            expected = trusted.expected_x_0(x, float(process.signal[timestep]), float(process.noise[timestep]))
+            x_0 = expected.lerp(x_0, trusted.trust_at(timestep, len(process.signal))).clamp(-1, 1)
         x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
         if on_step is not None:
             on_step(x)
@@ -123,6 +142,53 @@ def _noise(shape: tuple[Any, ...], streams: list[torch.Generator], device: torch
     return randn_tensor(shape, streams, device)
 
 
+@dataclass(frozen=True)
+class _Path:
+    """The way of a sampler: where it starts, and which timesteps it visits.
+
+    Attributes:
+        starts_from: the prior, or None: from noise.
+        trusted: the prior where it also corrects the network.
+    """
+
+    process: DiffusionProcess
+    visited: Tensor
+    starts_from: Prior | None
+    trusted: Prior | None
+
+    @classmethod
+    def of(cls, diffusion: DiffusionConfig, sampling: SamplingConfig, prior: Prior | None, device: Device) -> "_Path":
+        if prior is None and (sampling.start == "gaussian" or sampling.calibrate is True):
+            raise ValueError("a start from the prior, and calibrating, take a model that has one")
+        process = DiffusionProcess(diffusion).to(device)
+        prior = prior.to(device) if prior is not None else None
+        open_choice = CALIBRATED[diffusion.prediction_type] and sampling.start != "noise"
+        trusted = prior if (open_choice if sampling.calibrate == "auto" else sampling.calibrate) else None
+        if prior is None or sampling.start == "noise":
+            last, starts_from = diffusion.num_train_timesteps - 1, None
+        else:
+            last, starts_from = start_timestep(process), prior
+        num_steps = min(sampling.num_inference_steps, last + 1) if starts_from else sampling.num_inference_steps
+        return cls(process, visited_timesteps(last + 1, num_steps), starts_from, trusted)
+
+    def begin(self, noise: Tensor) -> Tensor:
+        """Slices at the first visited timestep, of unit noise [B, 1, S, S]."""
+        if self.starts_from is None:
+            return noise
+        first = int(self.visited[0])
+        return self.starts_from.noisy(noise, float(self.process.signal[first]), float(self.process.noise[first]))
+
+    def walk(
+        self,
+        model: nn.Module,
+        sampling: SamplingConfig,
+        x: Tensor,
+        streams: list[torch.Generator],
+        on_step: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        return denoise(model, self.process, sampling, self.visited, x, streams, on_step, self.trusted)
+
+
 def generate(
     model: nn.Module,
     diffusion: DiffusionConfig | None,
@@ -131,6 +197,7 @@ def generate(
     image_size: int,
     device: Device,
     *,
+    prior: Prior | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Draw images; image i depends only on (model, settings, sampling.seed, i), not on its batch or shard.
@@ -143,23 +210,22 @@ def generate(
         diffusion: what the model was trained with; None for a generator.
         indices: which images of the endless sequence to draw, each at least 0.
         image_size: S, divisible by the model's down-sampling.
+        prior: of the model, on any device, if it has one; `sampling` says whether it is used.
         on_batch: called after each batch with its number of images.
 
     Returns:
         uint8 [N, S, S] on the CPU, in the order of `indices`.
     """
     images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
-    if diffusion is not None:
-        visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
-        process = DiffusionProcess(diffusion).to(device)
+    path = _Path.of(diffusion, sampling, prior, device) if diffusion is not None else None
     with _inference(model):
         for batch in _batches(indices, sampling.batch_size):
             streams = _streams(sampling.seed, batch)
-            if diffusion is None:
+            if path is None:
                 x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
             else:
-                x = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = denoise(model, process, sampling, visited, x, streams)
+                noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
+                x = path.walk(model, sampling, path.begin(noise), streams)
             images.append(to_uint8(x[:, 0]).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -174,6 +240,8 @@ def denoising_trajectory(
     image_size: int,
     device: Device,
     num_frames: int,
+    *,
+    prior: Prior | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The way from noise to the images of `generate`, in evenly spaced frames; all images are one batch.
 
@@ -186,15 +254,18 @@ def denoising_trajectory(
     """
     if not 2 <= num_frames <= sampling.num_inference_steps + 1:
         raise ValueError(f"num_frames must be from 2 to {sampling.num_inference_steps + 1}, got {num_frames}")
-    visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
-    kept = np.linspace(0, len(visited), num_frames).round().astype(int)
+    path = _Path.of(diffusion, sampling, prior, device)
     with _inference(model):
         streams = _streams(sampling.seed, indices)
-        x = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
-        states = [x]
-        denoise(model, DiffusionProcess(diffusion).to(device), sampling, visited, x, streams, on_step=states.append)
+        noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
+        states, noising_steps = [path.begin(noise)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
+        if path.starts_from is not None:
+            states.insert(0, noise)
+            noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])
+        path.walk(model, sampling, states[-1], streams, on_step=states.append)
+        kept = np.linspace(0, len(states) - 1, min(num_frames, len(states))).round().astype(int)
         frames = torch.stack([to_uint8(states[k][:, 0]).cpu() for k in kept], dim=1)
-    return frames, torch.cat([visited + 1, visited.new_zeros(1)])[kept]
+    return frames, noising_steps[kept]
 
 
 def reconstruct(

@@ -34,6 +34,7 @@ from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
 _STRIP_ROWS, _STRIP_FRAMES = 4, 8
@@ -190,6 +191,13 @@ def _log_figures(
         return
     num_frames = min(_STRIP_FRAMES, config.num_inference_steps + 1)
     frames, timesteps = denoising_trajectory(
-        model, saved.diffusion, config, range(_STRIP_ROWS), saved.image_size, device, num_frames
+        model,
+        saved.diffusion,
+        config,
+        range(_STRIP_ROWS),
+        saved.image_size,
+        device,
+        num_frames,
+        prior=read_prior(model_dir, saved.image_size),
     )
     run.figure(figures.denoising_strip(frames.numpy(), timesteps.tolist()), "denoising")

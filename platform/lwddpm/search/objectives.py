@@ -17,6 +17,7 @@ from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.training.checkpoint import load_model
+from lwddpm.training.stored_prior import read_prior
 
 LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for
 _TIMED_SAMPLES = 16
@@ -75,12 +76,13 @@ def measure(
         JobError: an `eval/...` objective cannot be computed here.
     """
     model, saved = load_model(model_dir, device)
+    prior = read_prior(model_dir, saved.image_size)
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
     if wanted:
         config = proxy.model_copy(update={"metrics": wanted})
         indices = range(num_evaluated(dataset, config))
-        images = generate(model, saved.diffusion, config, indices, saved.image_size, device)
+        images = generate(model, saved.diffusion, config, indices, saved.image_size, device, prior=prior)
         show(saved.epoch, images.numpy())
         result = evaluate(
             images,
@@ -94,9 +96,10 @@ def measure(
         measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
         warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})
-        generate(model, saved.diffusion, warm_up, range(_TIMED_SAMPLES), saved.image_size, device)
+        draw = functools.partial(generate, model, saved.diffusion)
+        draw(warm_up, range(_TIMED_SAMPLES), saved.image_size, device, prior=prior)
         start = time.perf_counter()
-        generate(model, saved.diffusion, proxy, range(_TIMED_SAMPLES), saved.image_size, device)
+        draw(proxy, range(_TIMED_SAMPLES), saved.image_size, device, prior=prior)
         measured["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
     return measured
 

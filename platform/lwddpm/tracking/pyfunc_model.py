@@ -15,6 +15,7 @@ from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate
 from lwddpm.families import SAMPLER
 from lwddpm.training.checkpoint import load_model
+from lwddpm.training.stored_prior import read_prior
 
 MAX_COUNT = 1024  # one request must not fill the server's memory
 
@@ -22,7 +23,9 @@ MAX_COUNT = 1024  # one request must not fill the server's memory
 class LwddpmModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network, self.saved = load_model(Path(context.artifacts["model"]), self.device)
+        folder = Path(context.artifacts["model"])
+        self.network, self.saved = load_model(folder, self.device)
+        self.prior = read_prior(folder, self.saved.image_size)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Draw `count` slices; image i depends on (seed, i) alone."""
@@ -38,7 +41,7 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
         sampler = "dpmsolver++" if diffusion else SAMPLER
         sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed)
         size = self.saved.image_size
-        return generate(self.network, diffusion, sampling, range(count), size, self.device).numpy()
+        return generate(self.network, diffusion, sampling, range(count), size, self.device, prior=self.prior).numpy()
 
 
 mlflow.models.set_model(LwddpmModel())

@@ -4,6 +4,8 @@
     <run>/checkpoints/damaged_step_00001200/   one that could not be read, kept for whoever wants to know why
     <run>/snapshots/epoch_70/          a model as it was then
     <run>/model/                       the final model: what is evaluated, registered and sampled
+        config.json, model.safetensors     the network
+        prior.safetensors                  where samplers may start (`diffusion.prior`); not of GANs, nor of 0.1.0
 
 A folder appears under its name only when it is complete (`files`).
 
@@ -25,10 +27,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
+from lwddpm.diffusion.prior import Prior
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
 from lwddpm.training.stored_files import CHECKSUMS, Written, read_json_file, read_tensors, verify, write_checksums
+from lwddpm.training.stored_prior import write_prior
 
 _STATE = "state.json"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
@@ -207,10 +211,12 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: tor
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save_model(path: Path, weights: nn.Module, saved: SavedModel) -> Path:
-    """Write a model folder: `model.safetensors` and `config.json`."""
+def save_model(path: Path, weights: nn.Module, saved: SavedModel, prior: Prior | None = None) -> Path:
+    """Write a model folder: `model.safetensors`, `config.json` and, where there is a prior, `prior.safetensors`."""
     with complete_folder(path) as folder:
         save_file(_tensors(weights), folder / "model.safetensors")
+        if prior is not None:
+            write_prior(folder, prior)
         (folder / "config.json").write_text(saved.model_dump_json(indent=2))
     return path
 

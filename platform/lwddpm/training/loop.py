@@ -14,10 +14,12 @@ import torch.distributed as dist
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.prior import PRIOR_SLICES, Prior, calibrate, fit_prior, num_directions
+from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.evaluation.collapse import diversity
-from lwddpm.evaluation.subset import distinct, evenly_spread
+from lwddpm.evaluation.subset import distinct, evenly_spread, random_subset
 from lwddpm.files import remove_leftovers
 from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
@@ -42,6 +44,7 @@ from lwddpm.training.window import Window
 from lwddpm.version import code_version
 
 GRID_SAMPLES = 16  # drawn at every snapshot
+_CALIBRATED_ON = 64  # slices: 16 noise levels of them take as long as ten steps of training with batches of 32
 # An untrained network predicts about zero. A loss so many times that of the start does not come down again.
 _DIVERGED = 3.0
 
@@ -193,9 +196,9 @@ class _Trainer:
         if self.step == until and not validated:
             self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
         if finished:
-            self._on_rank_0(lambda: self._save_model(self.run_dir / "model"))
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "model", self._calibrated_prior()))
         elif self.step == until:
-            self._on_rank_0(lambda: self._save_model(self.run_dir / "paused"))
+            self._on_rank_0(lambda: self._save_model(self.run_dir / "paused", self._calibrated_prior()))
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * self._images_per_step
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
@@ -268,13 +271,14 @@ class _Trainer:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
         network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
-        images = generate(network, self.job.diffusion, grid, range(GRID_SAMPLES), size, self.device)
+        indices, prior = range(GRID_SAMPLES), self._calibrated_prior()
+        images = generate(network, self.job.diffusion, grid, indices, size, self.device, prior=prior)
         self.reporter.images(self.step, epoch, images.numpy())
         value = diversity(images.numpy(), self._real_slices)
         if value is not None:
             self.reporter.metrics({self.step: {"train/diversity": value}})
         if self.step < self.schedule.num_steps:
-            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}")
+            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}", prior)
 
     @functools.cached_property
     def _real_slices(self) -> np.ndarray:
@@ -286,7 +290,27 @@ class _Trainer:
             different = distinct(evenly_spread(images, num))
         return evenly_spread(different, GRID_SAMPLES)
 
-    def _save_model(self, path: Path) -> None:
+    @functools.cached_property
+    def _prior(self) -> Prior | None:
+        """Of the training split; None for GANs, and for too few slices."""
+        if self.job.diffusion is None or num_directions(self.dataset.num("train")) == 0:
+            return None
+        return fit_prior(torch.from_numpy(random_subset(self.dataset.images("train"), PRIOR_SLICES))).to(self.device)
+
+    def _calibrated_prior(self) -> Prior | None:
+        """The prior, with what it says of the EMA network as it is now.
+
+        On validation slices, of which the network knows nothing; on training slices where there are none.
+        """
+        if self._prior is None:
+            return None
+        assert self.job.diffusion is not None
+        split = "validation" if self.dataset.num("validation") else "train"
+        images = torch.from_numpy(random_subset(self.dataset.images(split), _CALIBRATED_ON))
+        process = DiffusionProcess(self.job.diffusion).to(self.device)
+        return calibrate(self._prior, self.training.ema.model, process, images)
+
+    def _save_model(self, path: Path, prior: Prior | None) -> None:
         saved = SavedModel(
             code_version=code_version(),
             model=self.job.model,
@@ -299,7 +323,7 @@ class _Trainer:
             epoch=self.step / self.schedule.steps_per_epoch,
             parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
         )
-        save_model(path, self.training.ema.model, saved)
+        save_model(path, self.training.ema.model, saved, prior)
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
         """Let rank 0 do something while the others wait; what fails there fails on all, so that none waits for ever.

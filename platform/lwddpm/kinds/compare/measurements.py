@@ -27,6 +27,7 @@ from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, Sample
 from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.stored_prior import read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
 SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices in a picture
@@ -157,11 +158,13 @@ class Measurer:
         system = next((s for s in ("lw_ddpm", "ddpm") if s in self.plan.systems), None)
         if system is not None:
             config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
-            model, saved = load_model(model_of(self.plan.systems[system][0]), self._device)
+            model_dir = model_of(self.plan.systems[system][0])
+            model, saved = load_model(model_dir, self._device)
             assert saved.diffusion is not None
+            prior = read_prior(model_dir, saved.image_size)
             num = min(STRIP_FRAMES, config.num_inference_steps + 1)
             denoised, left = denoising_trajectory(
-                model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
+                model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num, prior=prior
             )
             self.images["reverse"], labels["reverse"] = denoised.numpy(), tuple(left.tolist())
         for index, label in enumerate(self.dataset.label_names):
