@@ -50,8 +50,7 @@ class SamplingConfig(Section):
     calibrate: Literal["auto"] | bool = Field(
         "auto",
         exclude_if=is_auto,
-        description="correct the network by the prior where noise hides the slice; auto: after a gaussian start of an "
-        "epsilon model",
+        description="correct the network by the prior where noise hides the slice; auto: after a gaussian start",
     )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")

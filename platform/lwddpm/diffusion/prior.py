@@ -73,10 +73,11 @@ class Prior:
     def expected_x_0(self, x_t: Tensor, signal: float, noise_level: float) -> Tensor:
         """Least-squares estimate of the clean slices in x_t [B, 1, S, S], of the same shape: the Gaussian's mean given
         x_t, with no variance but along the directions."""
-        directions, variances = self.directions.flatten(1), self.percentiles.var(0, correction=0)
-        along = (x_t.flatten(1) - signal * self.mean.flatten()) @ directions.T
+        mean, directions = self.mean.flatten().to(x_t.dtype), self.directions.flatten(1).to(x_t.dtype)
+        variances = self.percentiles.var(0, correction=0).to(x_t.dtype)
+        along = (x_t.flatten(1) - signal * mean) @ directions.T
         shrunk = along * (signal * variances / (signal**2 * variances + noise_level**2))
-        return (self.mean.flatten() + shrunk @ directions).reshape(x_t.shape)
+        return (mean + shrunk @ directions).reshape(x_t.shape)
 
     def trust_at(self, timestep: int, num_train_timesteps: int) -> float:
         """`trust` at any timestep: linear between the calibrated ones."""
@@ -123,7 +124,7 @@ def fit_prior(images: Tensor, directions: int | None = None) -> Prior:
         mean.reshape(size, size),
         basis.T.reshape(wanted, size, size).contiguous(),
         (percentiles * stretch).float(),
-        torch.ones(_CALIBRATED),
+        torch.ones(_CALIBRATED, dtype=torch.float32),
     )
 
 
@@ -131,10 +132,10 @@ def empty_prior(image_size: int, directions: int) -> Prior:
     """A prior's shapes and types, without content."""
     with torch.device("meta"):
         return Prior(
-            torch.empty(image_size, image_size),
-            torch.empty(directions, image_size, image_size),
-            torch.empty(NUM_PERCENTILES, directions),
-            torch.empty(_CALIBRATED),
+            torch.empty(image_size, image_size, dtype=torch.float32),
+            torch.empty(directions, image_size, image_size, dtype=torch.float32),
+            torch.empty(NUM_PERCENTILES, directions, dtype=torch.float32),
+            torch.empty(_CALIBRATED, dtype=torch.float32),
         )
 
 
@@ -154,7 +155,8 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
         images: slices that it was not trained on, uint8 [N, S, S].
         seed: of their noise.
     """
-    clean = from_uint8(images)[:, None].to(prior.mean.device)
+    dtype = torch.get_default_dtype()  # the network's
+    clean = from_uint8(images)[:, None].to(prior.mean.device, dtype)
     generator = torch.Generator().manual_seed(seed)
     trust = []
     with torch.inference_mode():
@@ -174,7 +176,8 @@ def _largest_directions(centred: Tensor, wanted: int, generator: torch.Generator
     Subspace iteration (Halko et al. 2011, arXiv:0909.4061, algorithm 4.4): the covariance of 128x128 slices would take
     a gibibyte. Their signs are such that the largest element is positive.
     """
-    sketch = torch.randn(centred.shape[1], min(wanted + 16, *centred.shape), generator=generator)
+    width = min(wanted + 16, *centred.shape)
+    sketch = torch.randn(centred.shape[1], width, generator=generator, dtype=centred.dtype)
     for _ in range(8):
         sketch = torch.linalg.qr(centred.T @ (centred @ sketch)).Q
     _, vectors = torch.linalg.eigh((centred @ sketch).double().T @ (centred @ sketch).double())

@@ -28,10 +28,9 @@ from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
 Device = torch.device | str
 RECONSTRUCTION_STEPS = 50
-# Signal sqrt(abar_t) at which a start from the prior hands over to the network; measured, see docs/sampling.md.
-START_SIGNAL = {"epsilon": 0.7, "v_prediction": 0.9}
-# Whether the network's clean slices are corrected by the prior where a job leaves it open; measured, too.
-CALIBRATED = {"epsilon": True, "v_prediction": False}
+# Signal sqrt(abar_t) at which a start from the prior hands over to the network, measured (docs/sampling.md): a sampler
+# that adds noise makes up for an early start, a deterministic one only loses steps by it.
+START_SIGNAL = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9}
 
 
 def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
@@ -46,9 +45,9 @@ def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Ten
     return torch.from_numpy(np.round(num_train_timesteps - stride * np.arange(num_inference_steps)).astype(int) - 1)
 
 
-def start_timestep(process: DiffusionProcess) -> int:
+def start_timestep(process: DiffusionProcess, sampler: str) -> int:
     """The first timestep that the network sees after a start from the prior: the last of at least START_SIGNAL."""
-    enough = process.signal >= START_SIGNAL[process.config.prediction_type]
+    enough = process.signal >= START_SIGNAL[sampler]
     return max(int(enough.sum()) - 1, 0)
 
 
@@ -162,12 +161,12 @@ class _Path:
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
         process = DiffusionProcess(diffusion).to(device)
         prior = prior.to(device) if prior is not None else None
-        open_choice = CALIBRATED[diffusion.prediction_type] and sampling.start != "noise"
-        trusted = prior if (open_choice if sampling.calibrate == "auto" else sampling.calibrate) else None
+        calibrated = sampling.start != "noise" if sampling.calibrate == "auto" else sampling.calibrate
+        trusted = prior if calibrated else None
         if prior is None or sampling.start == "noise":
             last, starts_from = diffusion.num_train_timesteps - 1, None
         else:
-            last, starts_from = start_timestep(process), prior
+            last, starts_from = start_timestep(process, sampling.sampler), prior
         num_steps = min(sampling.num_inference_steps, last + 1) if starts_from else sampling.num_inference_steps
         return cls(process, visited_timesteps(last + 1, num_steps), starts_from, trusted)
 

@@ -295,7 +295,8 @@ class _Trainer:
         """Of the training split; None for GANs, and for too few slices."""
         if self.job.diffusion is None or num_directions(self.dataset.num("train")) == 0:
             return None
-        return fit_prior(torch.from_numpy(random_subset(self.dataset.images("train"), PRIOR_SLICES))).to(self.device)
+        images = np.array(random_subset(self.dataset.images("train"), PRIOR_SLICES))
+        return fit_prior(torch.from_numpy(images)).to(self.device)
 
     def _calibrated_prior(self) -> Prior | None:
         """The prior, with what it says of the EMA network as it is now.
@@ -306,7 +307,7 @@ class _Trainer:
             return None
         assert self.job.diffusion is not None
         split = "validation" if self.dataset.num("validation") else "train"
-        images = torch.from_numpy(random_subset(self.dataset.images(split), _CALIBRATED_ON))
+        images = torch.from_numpy(np.array(random_subset(self.dataset.images(split), _CALIBRATED_ON)))
         process = DiffusionProcess(self.job.diffusion).to(self.device)
         return calibrate(self._prior, self.training.ema.model, process, images)
 

@@ -1,0 +1,252 @@
+"""The prior against exact Gaussians, SciPy's root finder and the path that a sampler walks."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from scipy.stats import norm, skew
+from torch import Tensor, nn
+
+from lwddpm.config import DiffusionConfig, SamplingConfig
+from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.prior import (
+    NUM_DIRECTIONS,
+    NUM_PERCENTILES,
+    Prior,
+    calibrate,
+    calibrated_timesteps,
+    fit_prior,
+    num_directions,
+)
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.sampling import (
+    START_SIGNAL,
+    denoise,
+    denoising_trajectory,
+    generate,
+    start_timestep,
+    visited_timesteps,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    # diffusers 0.42 wraps torch tensors by np.array; NumPy 2 finds torch's __array__ outdated.
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+SIZE, T = 8, 1000
+SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++")
+DIFFUSION = DiffusionConfig(prediction_type="v_prediction")
+
+
+def slices(num: int, *, skewed: bool = False) -> Tensor:
+    """uint8 [num, 8, 8] that vary along two directions, by 0.2 and 0.1 of the range, and a little everywhere."""
+    rng = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(rng.normal(size=(SIZE**2, 2)))
+    weights = rng.gamma(2, size=(num, 2)) - 2 if skewed else rng.normal(size=(num, 2))
+    x = -0.2 + weights * (1.6, 0.8) @ basis.T + 0.02 * rng.normal(size=(num, SIZE**2))
+    return to_uint8(torch.tensor(x).reshape(num, SIZE, SIZE))
+
+
+@pytest.fixture(scope="module")
+def prior() -> Prior:
+    return fit_prior(slices(4000), 2)
+
+
+def test_directions_are_those_of_largest_variance():
+    images = slices(500)
+    flat = from_uint8(images).flatten(1).double().numpy()
+    variances, vectors = np.linalg.eigh(np.cov(flat.T))
+    prior = fit_prior(images, 5)
+    directions = prior.directions.flatten(1).double().numpy()
+    np.testing.assert_allclose(directions @ directions.T, np.eye(5), atol=1e-5)
+    np.testing.assert_allclose(np.abs(directions[:2] @ vectors[:, [-1, -2]]), np.eye(2), atol=1e-4)
+    np.testing.assert_allclose(prior.percentiles.numpy().var(0), variances[::-1][:5], rtol=1e-2)
+    np.testing.assert_allclose(prior.mean.flatten(), flat.mean(0), atol=1e-6)
+    assert torch.equal(prior.directions, fit_prior(images, 5).directions)
+
+
+def test_noisy_slices_have_the_moments_of_noised_ones(prior):
+    noise = torch.randn(20_000, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    signal, noise_level = 0.8, 0.6
+    x = prior.noisy(noise, signal, noise_level).flatten(1).double()
+    clean = from_uint8(slices(4000)).flatten(1).double()
+    torch.testing.assert_close(x.mean(0), signal * clean.mean(0), atol=0.06, rtol=0)
+    directions = prior.directions.flatten(1).double()
+    expected = signal**2 * torch.cov((clean @ directions.T).T) + noise_level**2 * torch.eye(2)
+    torch.testing.assert_close(torch.cov((x @ directions.T).T), expected, rtol=0.06, atol=0.03)
+    across = x - x.mean(0) - ((x - x.mean(0)) @ directions.T) @ directions
+    assert float(across.square().sum() / len(x) / (SIZE**2 - 2)) == pytest.approx(noise_level**2, rel=0.02)
+
+
+def test_each_direction_keeps_the_shape_of_its_distribution():
+    """Brightness is skewed: a Gaussian of the same variance would draw too few bright slices."""
+    images = slices(4000, skewed=True)
+    prior = fit_prior(images, 2)
+    directions = prior.directions.flatten(1)
+    real = (from_uint8(images).flatten(1) @ directions.T).numpy()
+    noise = torch.randn(4000, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    drawn = (prior.noisy(noise, 0.9999, 0.0141).flatten(1) @ directions.T).numpy()
+    assert np.abs(skew(real, axis=0)).min() > 0.7
+    np.testing.assert_allclose(skew(drawn, axis=0), skew(real, axis=0), atol=0.35)
+    levels = [0.02, 0.25, 0.5, 0.75, 0.98]
+    spread = real.std(0)
+    np.testing.assert_allclose(
+        np.quantile(drawn, levels, axis=0) / spread, np.quantile(real, levels, axis=0) / spread, atol=0.15
+    )
+
+
+def test_projections_solve_the_equation_of_the_path(prior):
+    """F(y) = Phi(z), F the mixture of normals around the percentiles: SciPy finds the same y."""
+    noise = torch.randn(5, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
+    signal, noise_level = 0.7, 0.714
+    directions = prior.directions.flatten(1).double()
+    along = noise.flatten(1).double() @ directions.T
+    x = prior.noisy(noise, signal, noise_level).flatten(1).double() - signal * prior.mean.flatten().double()
+    for k in range(2):
+        centres = signal * prior.percentiles[:, k].double().numpy()
+        for z, y in zip(along[:, k].tolist(), (x @ directions.T)[:, k].tolist(), strict=True):
+            wanted = brentq(lambda v, z=z, c=centres: norm.cdf((v - c) / noise_level).mean() - norm.cdf(z), -40, 40)
+            assert y == pytest.approx(wanted, abs=1e-5)
+
+
+class BestDenoiser(nn.Module):
+    """Predicts the velocity of the best estimate, if slices vary along the prior's directions as a Gaussian does."""
+
+    def __init__(self, prior: Prior) -> None:
+        super().__init__()
+        self.prior, self.process, self.calls = prior, DiffusionProcess(DIFFUSION), []
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        t = int(timesteps[0])
+        self.calls.append(t)
+        signal, noise = float(self.process.signal[t]), float(self.process.noise[t])
+        return (signal * x - self.prior.expected_x_0(x, signal, noise)) / noise
+
+
+def test_the_start_lies_on_the_path_that_the_sampler_walks(prior):
+    """From the same noise, DDIM in all of its steps with the exact network arrives where the closed form begins."""
+    process, t = DiffusionProcess(DIFFUSION), 400
+    noise = torch.randn(16, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
+    visited = visited_timesteps(T, T)
+    states = [noise]
+    ddim = SamplingConfig(sampler="ddim", num_inference_steps=T)
+    denoise(BestDenoiser(prior), process, ddim, visited, noise, [], on_step=states.append)
+    walked = states[visited.tolist().index(t)]
+    start = prior.noisy(noise, float(process.signal[t]), float(process.noise[t]))
+    assert float((walked - start).square().mean().sqrt()) < 0.02
+    assert float((noise * process.noise[t] - start).square().mean().sqrt()) > 0.2  # which is not so by chance
+
+
+def test_expected_slices_are_the_gaussian_s_conditional_mean(prior):
+    signal, noise_level = 0.6, 0.8
+    x = torch.randn(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    u = prior.directions.flatten(1).double().numpy().T
+    covariance = u @ np.diag(prior.percentiles.numpy().astype(float).var(0)) @ u.T
+    mean = prior.mean.flatten().double().numpy()
+    gain = signal * covariance @ np.linalg.inv(signal**2 * covariance + noise_level**2 * np.eye(SIZE**2))
+    wanted = mean + (x.flatten(1).double().numpy() - signal * mean) @ gain.T
+    np.testing.assert_allclose(prior.expected_x_0(x, signal, noise_level).flatten(1), wanted, atol=1e-5)
+
+
+class Knowing(nn.Module):
+    """Predicts the velocity that leads to known slices, or to slices that have nothing to do with them."""
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.x_0, self.process = from_uint8(images)[:, None], DiffusionProcess(DIFFUSION)
+
+    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+        signal, noise = (value[timesteps][:, None, None, None] for value in (self.process.signal, self.process.noise))
+        return (signal * x - self.x_0) / noise
+
+
+def test_trust_is_what_the_network_deserves(prior):
+    images, process = slices(64), DiffusionProcess(DIFFUSION)
+    knows = calibrate(prior, Knowing(images), process, images).trust
+    torch.testing.assert_close(knows, torch.ones_like(knows), atol=0.02, rtol=0)
+    guesses = calibrate(prior, Knowing(torch.randint(0, 256, (64, SIZE, SIZE))), process, images).trust
+    assert guesses.max() < 0.05
+
+
+def test_trust_between_calibrated_timesteps_is_linear(prior):
+    knots = calibrated_timesteps(T).tolist()
+    assert (knots[0], knots[-1], len(knots)) == (0, T - 1, len(prior.trust))
+    falling = Prior(prior.mean, prior.directions, prior.percentiles, torch.linspace(1, 0, len(knots)))
+    for t in (0, 1, 300, 500, 998, 999):
+        assert falling.trust_at(t, T) == pytest.approx(1 - t / (T - 1), abs=1e-3)
+
+
+@pytest.mark.parametrize(("num", "directions"), [(31, 0), (32, 1), (100, 3), (100_000, NUM_DIRECTIONS)])
+def test_few_slices_allow_few_directions(num, directions):
+    assert num_directions(num) == directions
+
+
+def test_too_few_slices_are_refused():
+    with pytest.raises(ValueError, match="32 or more slices, got 20"):
+        fit_prior(slices(20))
+
+
+def test_slices_that_are_all_one_have_a_prior():
+    images = torch.full((40, SIZE, SIZE), 90, dtype=torch.uint8)
+    prior = fit_prior(images)
+    assert prior.percentiles.abs().max() < 1e-5
+    assert prior.percentiles.shape == (NUM_PERCENTILES, 1)
+    x = prior.noisy(torch.randn(3, 1, SIZE, SIZE), 0.9, 0.436)
+    assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("steps", [1, 3, 1000])
+def test_samplers_begin_where_the_signal_is_strong(prior, sampler, steps):
+    network, process = BestDenoiser(prior), DiffusionProcess(DIFFUSION)
+    first = start_timestep(process, sampler)
+    assert process.signal[first] >= START_SIGNAL[sampler] > process.signal[first + 1]
+    images = generate(
+        network, DIFFUSION, SamplingConfig(sampler=sampler, num_inference_steps=steps), [0], SIZE, "cpu", prior=prior
+    )
+    assert network.calls[0] == first
+    assert len(network.calls) == min(steps, first + 1)
+    assert network.calls == sorted(set(network.calls), reverse=True)
+    assert images.shape == (1, SIZE, SIZE)
+
+
+def test_an_image_depends_on_its_index_alone(prior):
+    sampling = SamplingConfig(sampler="sde-dpmsolver++", num_inference_steps=4, batch_size=4)
+    network = BestDenoiser(prior)
+    whole = generate(network, DIFFUSION, sampling, range(6), SIZE, "cpu", prior=prior)
+    part = generate(network, DIFFUSION, sampling, [5, 1], SIZE, "cpu", prior=prior)
+    assert (whole[[5, 1]].int() - part.int()).abs().max() <= 1
+
+
+def test_a_job_may_leave_the_prior_out(prior):
+    network = BestDenoiser(prior)
+    plain = SamplingConfig(sampler="ddim", num_inference_steps=4)
+    without = generate(network, DIFFUSION, plain, range(3), SIZE, "cpu")
+    from_noise = plain.model_copy(update={"start": "noise"})
+    assert torch.equal(generate(network, DIFFUSION, from_noise, range(3), SIZE, "cpu", prior=prior), without)
+    assert not torch.equal(generate(network, DIFFUSION, plain, range(3), SIZE, "cpu", prior=prior), without)
+    for setting in ({"start": "gaussian"}, {"calibrate": True}):
+        with pytest.raises(ValueError, match="take a model that has one"):
+            generate(network, DIFFUSION, plain.model_copy(update=setting), range(3), SIZE, "cpu")
+
+
+def test_distrust_pulls_towards_the_prior(prior):
+    """A network that is not believed at all leaves the prior's own estimate: less spread than unit noise would have."""
+    nowhere = Prior(prior.mean, prior.directions, prior.percentiles, torch.zeros(16))
+    guessing = Knowing(torch.randint(0, 256, (8, SIZE, SIZE), generator=torch.Generator().manual_seed(0)))
+    sampling = SamplingConfig(sampler="ddim", num_inference_steps=4)
+    drawn = from_uint8(generate(guessing, DIFFUSION, sampling, range(8), SIZE, "cpu", prior=nowhere)).flatten(1)
+    directions = prior.directions.flatten(1)
+    centred = drawn - prior.mean.flatten()
+    assert (centred - centred @ directions.T @ directions).abs().max() < 0.02
+
+
+def test_trajectory_shows_the_noise_before_the_start(prior):
+    sampling = SamplingConfig(sampler="ddim", num_inference_steps=5)
+    network = BestDenoiser(prior)
+    frames, steps = denoising_trajectory(network, DIFFUSION, sampling, [0, 3], SIZE, "cpu", 7 - 1, prior=prior)
+    first = start_timestep(DiffusionProcess(DIFFUSION), "ddim")
+    assert steps[0] == T
+    assert steps[1] in (first + 1, *visited_timesteps(first + 1, 5).add(1).tolist())
+    assert steps[-1] == 0
+    drawn = generate(network, DIFFUSION, sampling, [0, 3], SIZE, "cpu", prior=prior)
+    assert torch.equal(frames[:, -1], drawn)
