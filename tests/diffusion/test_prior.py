@@ -180,6 +180,20 @@ def test_few_slices_allow_few_directions(num, directions):
     assert num_directions(num) == directions
 
 
+def test_it_is_the_same_whatever_the_network_s_precision():
+    images = slices(200)
+    single, process = fit_prior(images), DiffusionProcess(DIFFUSION)
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = calibrate(fit_prior(images), Knowing(images), process, images)
+        drawn = double.expected_x_0(torch.randn(2, 1, SIZE, SIZE), 0.5, 0.8)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert drawn.dtype == torch.float64
+    assert all(tensor.dtype == torch.float32 for tensor in double.tensors().values())
+    assert torch.equal(single.directions, double.directions)
+
+
 def test_too_few_slices_are_refused():
     with pytest.raises(ValueError, match="32 or more slices, got 20"):
         fit_prior(slices(20))
