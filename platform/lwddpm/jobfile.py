@@ -97,16 +97,27 @@ def load_job(reference: str, overrides: Sequence[str] = ()) -> AnyJob:
     """
     path = find_file(reference, "jobs", "job file")
     values, origins = read_mapping(path, f"a job file is a mapping that starts with 'kind: {'|'.join(KINDS)}'")
-    for override in overrides:
-        key, value = _parse_override(override)
+    origins = override(values, origins, overrides)
+    values.setdefault("name", path.stem)
+    return validate_job(values, str(path), origins)
+
+
+def override(values: dict[str, Any], origins: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
+    """Put `dotted.key=value` strings into a job's values; returns the origins with those of the new ones.
+
+    Raises:
+        ConfigError: not of that form, or a part of a key is no section.
+    """
+    origins = dict(origins)
+    for text in overrides:
+        key, value = _parse_override(text)
         try:
             set_value(values, key, value)
         except ConfigError as error:
             raise ConfigError(f"--set {error}") from None
         origins = {given: place for given, place in origins.items() if not given.startswith(f"{key}.")}
         origins[key] = f"--set {key}"
-    values.setdefault("name", path.stem)
-    return validate_job(values, str(path), origins)
+    return origins
 
 
 def validate_job(values: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None) -> AnyJob:

@@ -31,7 +31,7 @@ METRICS = {"eval/fd_lite0": 20.0, "eval/fd_lite0_floor": 10.0}
 
 def _register(job: TrainJob, store: str, model_dir: Path, name: str, dataset: Dataset) -> registry.RegisteredVersion:
     with tracked_run(job, store, None, "digest") as run:
-        card = model_card(job, read_saved_model(model_dir), dataset, None)
+        card = model_card(job, read_saved_model(model_dir), dataset, None, None)
         tags = {"lwddpm.dataset_version": dataset.version}
         return registry.register(run, model_dir, RegistryConfig(name=name), tags, METRICS, 8, card)
 

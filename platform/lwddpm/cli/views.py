@@ -203,6 +203,15 @@ def promotion(record: dict[str, Any]) -> None:
     console.print(_promotion_line(record), markup=False)
 
 
+def calibration(result: dict[str, Any]) -> None:
+    """`models calibrate`."""
+    made = result.get("model")
+    where = f"{made['name']} version {made['version']}" if made else result["model_uri"]
+    aliases = f" ({', '.join(made['aliases'])})" if made and made["aliases"] else ""
+    number = f", {result['directions']} directions" if "directions" in result else ""
+    console.print(f"{where}{aliases}: {result['state']}{number}", markup=False)
+
+
 def _promotion_line(record: dict[str, Any]) -> str:
     before = f"version {record['from']}" if record["from"] else "nothing"
     why = f": {record['reason']}" if record["reason"] else ""

@@ -22,9 +22,9 @@ from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.diffusion.process import DiffusionProcess
 
 NUM_DIRECTIONS = 16  # more make no difference at 32x32; 8 cost 2 of fd_lite0
-SLICES_PER_DIRECTION = 32  # fewer say more of single slices than of all
+# With so many a training slice cannot be told from others by its distance to the directions: docs/sampling.md.
+SLICES_PER_DIRECTION = 32
 NUM_PERCENTILES = 65  # from the 0.8th to the 99.2th: extreme slices are not kept
-PRIOR_SLICES = 4096  # enough to fit one: of larger splits a random draw
 _CALIBRATED = 16  # timesteps
 _BISECTIONS = 48  # halve a range of about 30 to 1e-13
 

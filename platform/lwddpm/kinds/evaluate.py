@@ -90,7 +90,7 @@ def run_evaluation(
             f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
             f"set data.image_size={saved.image_size}"
         )
-    config = fitting(job.evaluation, saved, "evaluation")
+    config = fitting(job.evaluation, saved, model_dir, "evaluation")
     uri = tracking_uri(job.tracking)
     nested = dataset is not None
     with (

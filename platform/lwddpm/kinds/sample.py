@@ -37,7 +37,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     from lwddpm.kinds.saved_model import fetch, fitting
 
     model_dir, saved = fetch(job, session)
-    sampling = fitting(job.sampling, saved, "sampling")
+    sampling = fitting(job.sampling, saved, model_dir, "sampling")
     with ExportedSeries(job.name, "") as exported:
         images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()

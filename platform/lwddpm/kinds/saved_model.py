@@ -8,6 +8,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.stored_prior import PRIOR_FILE
 
 
 def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedModel]:
@@ -23,10 +24,11 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     return model_dir, read_saved_model(model_dir)
 
 
-def fitting(sampling: SamplingT, saved: SavedModel, section: str) -> SamplingT:
+def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: str) -> SamplingT:
     """The sampling settings as this model takes them: as they are, or one pass of a GAN's generator.
 
     Args:
+        model_dir: its folder.
         section: of the job file, for messages.
 
     Raises:
@@ -38,4 +40,10 @@ def fitting(sampling: SamplingT, saved: SavedModel, section: str) -> SamplingT:
         check_steps(sampling, saved.diffusion, section)
     except RuleBroken as broken:
         raise ConfigError(str(broken)) from None
+    for key, asked in (("start", sampling.start == "gaussian"), ("calibrate", sampling.calibrate is True)):
+        if asked and not (model_dir / PRIOR_FILE).exists():
+            raise ConfigError(
+                f"{section}.{key}: takes a model with a prior, got {model_dir} without {PRIOR_FILE}; leave it out, or "
+                "give the model one: lwddpm models calibrate MODEL --set data.source=PATH"
+            )
     return sampling

@@ -15,7 +15,8 @@ from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.errors import ConfigError
+from lwddpm.diffusion.prior import SLICES_PER_DIRECTION, num_directions
+from lwddpm.errors import ConfigError, DataError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
@@ -42,6 +43,7 @@ from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_prior import read_prior
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,12 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
+        asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate is True
+        if asked and num_directions(dataset.num("train")) == 0:
+            raise DataError(
+                f"evaluation.start: a start from the prior takes {SLICES_PER_DIRECTION} or more training slices, got "
+                f"{dataset.num('train')}; leave it out"
+            )
 
 
 def train_evaluate_register(
@@ -229,7 +237,8 @@ def _evaluate_and_register(
     if job.registry is None:
         run.values(summary["metrics"], saved.step)
     else:
-        card = model_card(job, saved, dataset, evaluation.result if evaluation else None)
+        prior = read_prior(model_dir, saved.image_size)
+        card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior)
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,

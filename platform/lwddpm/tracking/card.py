@@ -2,11 +2,14 @@
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.prior import Prior
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.training.checkpoint import SavedModel
 
 
-def model_card(job: TrainJob, saved: SavedModel, dataset: Dataset, evaluation: EvaluationResult | None) -> str:
+def model_card(
+    job: TrainJob, saved: SavedModel, dataset: Dataset, evaluation: EvaluationResult | None, prior: Prior | None
+) -> str:
     """Markdown with YAML front matter, as model hubs read it."""
     manifest = dataset.manifest
     source = "simulated phantoms (no patient data)" if saved.dataset_simulated else manifest.source
@@ -27,7 +30,7 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 
 | | |
 |---|---|
-{_method(job, saved)}
+{_method(job, saved, prior)}
 | training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, EMA {training.ema_decay:g}, \
 seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
@@ -51,14 +54,15 @@ Source: lightweight denoising diffusion for brain MRI synthesis, Peng, Chen, Sar
 """
 
 
-def _method(job: TrainJob, saved: SavedModel) -> str:
-    """Rows of the table: the network and how it learns."""
+def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
+    """Rows of the table: the network, how it learns and where it starts to draw."""
     model, diffusion, adversarial = job.model, job.diffusion, job.adversarial
     if diffusion is not None:
         return (
             f"| network | U-Net, {model.family}, attention `{model.attention}`, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
-            f"{diffusion.prediction_type}, {diffusion.loss} loss |"
+            f"{diffusion.prediction_type}, {diffusion.loss} loss |\n"
+            f"| drawing | {_start(prior)} |"
         )
     assert adversarial is not None
     bounds = {"clip": adversarial.clip, "gradient penalty": adversarial.gradient_penalty}
@@ -67,6 +71,18 @@ def _method(job: TrainJob, saved: SavedModel) -> str:
     return (
         f"| network | generator, {model.family}, {model.latent_dim} latent dimensions, {saved.parameters:,} parameters "
         f"|\n| discriminator | {', '.join(settings)} |"
+    )
+
+
+def _start(prior: Prior | None) -> str:
+    """How drawing begins, and what that keeps of the training slices."""
+    if prior is None:
+        return "from noise: no prior is stored"
+    percentiles, directions = prior.percentiles.shape
+    return (
+        f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
+        f"variance and {percentiles} percentiles along each, made from all training slices (docs/sampling.md says what "
+        "they reveal)"
     )
 
 

@@ -31,6 +31,7 @@ NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was me
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
 _PROMOTION = "lwddpm.promotion."
+_CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
 
@@ -88,6 +89,28 @@ def register(
     registered = client.get_model_version(registry.name, number)
     run.values(metrics, step, registered.model_id)
     return _describe(client, registered)
+
+
+def register_calibrated(uri: str, model_dir: Path) -> RegisteredVersion:
+    """Register a version again with the prior that it lacked: a version never changes.
+
+    The new one belongs to the same run, has the facts of the old one and the alias that `uri` names, but none of its
+    metrics: they were measured on slices that were drawn otherwise.
+
+    Args:
+        uri: of the old version.
+        model_dir: its files, and the prior.
+    """
+    client = MlflowClient()
+    old = find_version(uri)
+    with mlflow.start_run(run_id=old.run_id or None):
+        number = _new_version(model_dir, old.name, old.tags | {_CALIBRATED_FROM: str(old.version)})
+    remark = f"Version {old.version} with a prior to start from (`lwddpm models calibrate`); not evaluated since."
+    client.update_model_version(old.name, number, description=f"{old.card}\n\n{remark}\n")
+    alias = uri.partition("@")[2]
+    if alias:
+        client.set_registered_model_alias(old.name, alias, number)
+    return _describe(client, client.get_model_version(old.name, number))
 
 
 def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, str]) -> str | None:
@@ -182,7 +205,7 @@ def _download(reference: str) -> Path:
     except (MlflowException, RequestException, OSError) as error:
         reason = _gone(reference) or " ".join(str(error).split())
         raise CheckpointError(f"{reference}: its files cannot be fetched ({reason})") from None
-    for file in ("config.json", "model.safetensors"):
+    for file in ("config.json", "model.safetensors", "prior.safetensors"):
         if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
     return folder

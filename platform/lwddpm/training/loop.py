@@ -14,12 +14,11 @@ import torch.distributed as dist
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.prior import PRIOR_SLICES, Prior, calibrate, fit_prior, num_directions
-from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.evaluation.collapse import diversity
-from lwddpm.evaluation.subset import distinct, evenly_spread, random_subset
+from lwddpm.evaluation.subset import distinct, evenly_spread
 from lwddpm.files import remove_leftovers
 from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
@@ -36,6 +35,7 @@ from lwddpm.training.checkpoint import (
     set_aside,
 )
 from lwddpm.training.denoising import DenoisingStep
+from lwddpm.training.fitted_prior import calibrated_for, prior_of
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
@@ -44,7 +44,6 @@ from lwddpm.training.window import Window
 from lwddpm.version import code_version
 
 GRID_SAMPLES = 16  # drawn at every snapshot
-_CALIBRATED_ON = 64  # slices: 16 noise levels of them take as long as ten steps of training with batches of 32
 # An untrained network predicts about zero. A loss so many times that of the start does not come down again.
 _DIVERGED = 3.0
 
@@ -293,23 +292,14 @@ class _Trainer:
     @functools.cached_property
     def _prior(self) -> Prior | None:
         """Of the training split; None for GANs, and for too few slices."""
-        if self.job.diffusion is None or num_directions(self.dataset.num("train")) == 0:
-            return None
-        images = np.array(random_subset(self.dataset.images("train"), PRIOR_SLICES))
-        return fit_prior(torch.from_numpy(images)).to(self.device)
+        prior = prior_of(self.dataset) if self.job.diffusion is not None else None
+        return prior.to(self.device) if prior is not None else None
 
     def _calibrated_prior(self) -> Prior | None:
-        """The prior, with what it says of the EMA network as it is now.
-
-        On validation slices, of which the network knows nothing; on training slices where there are none.
-        """
-        if self._prior is None:
+        """The prior, with what can be said of the EMA network as it is now."""
+        if self._prior is None or self.job.diffusion is None:
             return None
-        assert self.job.diffusion is not None
-        split = "validation" if self.dataset.num("validation") else "train"
-        images = torch.from_numpy(np.array(random_subset(self.dataset.images(split), _CALIBRATED_ON)))
-        process = DiffusionProcess(self.job.diffusion).to(self.device)
-        return calibrate(self._prior, self.training.ema.model, process, images)
+        return calibrated_for(self._prior, self.training.ema.model, self.job.diffusion, self.dataset)
 
     def _save_model(self, path: Path, prior: Prior | None) -> None:
         saved = SavedModel(

@@ -6,14 +6,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lwddpm.diffusion.prior import NUM_DIRECTIONS, Prior, empty_prior
+from lwddpm.files import whole_file
 from lwddpm.training.stored_files import DamagedCheckpointError, read_tensors
 
 PRIOR_FILE = "prior.safetensors"
 
 
 def write_prior(folder: Path, prior: Prior) -> None:
-    """Put a prior into a model folder that nobody reads yet."""
-    save_file({name: tensor.contiguous().cpu() for name, tensor in prior.tensors().items()}, folder / PRIOR_FILE)
+    """Put a prior into a model folder, in place of one that is there."""
+    with whole_file(folder / PRIOR_FILE) as partial:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in prior.tensors().items()}, partial)
 
 
 def read_prior(folder: Path, image_size: int) -> Prior | None:

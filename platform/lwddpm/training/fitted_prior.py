@@ -1,0 +1,38 @@
+"""The prior of a training: from its training slices, calibrated for its network."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from lwddpm.config import DiffusionConfig
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.prior import Prior, calibrate, fit_prior, num_directions
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.evaluation.subset import random_subset
+
+_FITTED_ON = 4096  # slices
+_CALIBRATED_ON = 64  # slices: 16 noise levels of them take as long as ten steps of training with batches of 32
+
+
+def prior_of(dataset: Dataset) -> Prior | None:
+    """The prior of a dataset's training slices, or of a random draw of many; None where they are too few."""
+    if num_directions(dataset.num("train")) == 0:
+        return None
+    return fit_prior(_draw(dataset, "train", _FITTED_ON))
+
+
+def calibrated_for(prior: Prior, network: nn.Module, diffusion: DiffusionConfig, dataset: Dataset) -> Prior:
+    """The prior with what can be said of a network: on validation slices, which it has not seen, or on training slices
+    where there are none.
+
+    Args:
+        prior: of the same dataset, on the network's device.
+        network: in eval mode, or with the same output in any.
+        diffusion: what it was trained with.
+    """
+    images = _draw(dataset, "validation" if dataset.num("validation") else "train", _CALIBRATED_ON)
+    return calibrate(prior, network, DiffusionProcess(diffusion).to(prior.mean.device), images)
+
+
+def _draw(dataset: Dataset, split: str, num: int) -> torch.Tensor:
+    return torch.from_numpy(np.array(random_subset(dataset.images(split), num)))
