@@ -69,6 +69,10 @@ def sample(
         typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM only: 0 (default) deterministic, 1 as noisy as DDPM.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(help="gaussian (default where the model has a prior) or noise. None for GANs."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
@@ -91,6 +95,7 @@ def sample(
             "sampler": sampler,
             "num_inference_steps": steps,
             "eta": eta,
+            "start": start,
             "batch_size": batch_size,
             "seed": seed,
         }

@@ -110,6 +110,7 @@ def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "weights_sha256": None,
         "sampler": inputs.config.sampler,
         "num_inference_steps": inputs.config.num_inference_steps,
+        "start": None if inputs.config.start == "auto" else inputs.config.start,
     }
     return MetricRecord(name=name, **(of_generated | values))
 

@@ -20,7 +20,7 @@ class MetricRecord(Record):
         weights_sha256: of the extractor's weights; None for SSIM.
         interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
         parts: the value by class, or by side of a band; empty where there is no such thing.
-        sampler, num_inference_steps: how the measured slices were made.
+        sampler, num_inference_steps, start: how the measured slices were made; start is None where it is not known.
     """
 
     name: str
@@ -37,6 +37,7 @@ class MetricRecord(Record):
     protocol: str
     interval: tuple[float, float] | None = None
     parts: dict[str, float] = {}
+    start: str | None = None
 
 
 class Unavailable(Record):
@@ -83,9 +84,11 @@ class EvaluationResult(Record):
             reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
             network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
             interval = "-" if r.interval is None else " to ".join(map(measured, r.interval))
+            steps = f"{r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''}"
+            start = ", gaussian start" if r.start == "gaussian" else ""
             lines.append(
                 f"| {r.name} | {measured(r.value)} | {interval} | {floor} | {r.n} | {reference} | {r.image_size} px "
-                f"| {network} | {r.sampler}, {r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''} |"
+                f"| {network} | {r.sampler}, {steps}{start} |"
             )
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"

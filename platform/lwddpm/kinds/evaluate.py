@@ -28,7 +28,7 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
-from lwddpm.kinds.saved_model import fetch, fitting
+from lwddpm.kinds.saved_model import fetch, fitting, start_of
 from lwddpm.progress import say
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
@@ -135,6 +135,8 @@ def evaluate_model(
     Raises:
         DataError: the dataset has no held-out slices.
     """
+    if read_saved_model(model_dir).diffusion is not None:
+        config = config.model_copy(update={"start": start_of(config, model_dir)})  # kept with the result
     count = num_evaluated(dataset, config)
     if count < config.num_samples:
         say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")

@@ -34,7 +34,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     from lwddpm.cluster.exported import ExportedSeries
     from lwddpm.cluster.generate import generate_images
     from lwddpm.evaluation import figures
-    from lwddpm.kinds.saved_model import fetch, fitting
+    from lwddpm.kinds.saved_model import fetch, fitting, start_of
 
     model_dir, saved = fetch(job, session)
     sampling = fitting(job.sampling, saved, model_dir, "sampling")
@@ -50,6 +50,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
             "synthetic": True,
             "model_uri": job.model_uri,
             "sampling": sampling.model_dump(),
+            "start": start_of(sampling, model_dir),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }

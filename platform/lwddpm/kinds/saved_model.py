@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingT, check_steps, one_pass
+from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
 from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
@@ -22,6 +22,13 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     folder = Path(job.output) / "models" if session.address else None
     model_dir = registry.fetch_model(job.model_uri, folder)
     return model_dir, read_saved_model(model_dir)
+
+
+def start_of(sampling: SamplingConfig, model_dir: Path) -> str:
+    """Where drawing from a model starts: `gaussian` or `noise`; what `auto` comes to."""
+    if sampling.start != "auto":
+        return sampling.start
+    return "gaussian" if (model_dir / PRIOR_FILE).exists() else "noise"
 
 
 def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: str) -> SamplingT:
