@@ -49,8 +49,8 @@ class TrainingConfig(Section):
     timestep_sampling: Literal["uniform", "stratified"] = Field(
         "uniform",
         exclude_if=lambda sampling: sampling == "uniform",
-        description="how the slices of a batch get their timesteps: each at random, or one from each of batch_size equal "
-        "parts of the chain, so that the loss of a step varies less",
+        description="how the slices of a batch get their timesteps: each at random, or one from each of batch_size "
+        "equal parts of the chain, so that the loss of a step varies less",
     )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(

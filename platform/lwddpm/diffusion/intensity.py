@@ -1,7 +1,7 @@
 """Between stored intensities (uint8, 0 to 255) and those the network sees (float, -1 to 1).
 
-The network sees y = 2 (p / 255)^gamma - 1, where gamma is `DiffusionConfig.intensity_gamma`; it belongs to the model, and
-what trains, draws or reconstructs passes it here.
+The network sees y = 2 (p / 255)^gamma - 1, where gamma is `DiffusionConfig.intensity_gamma`; it belongs to the model,
+and what trains, draws or reconstructs passes it here.
 """
 
 import torch

@@ -8,10 +8,10 @@ and the first level's skip connection is unused, as in the widely used annotated
 `downsample_last: true` follows the prose: four down-samplings and four skip connections, with 16,114,481 and
 16,259,361 parameters.
 
-Two settings leave the paper's network, each for better slices at equal cost (docs/model.md has the figures): `head_skip`
-joins the first level's skip connection to the head, as every U-Net since Ronneberger et al. 2015 (arXiv:1505.04597) does;
-`patch` folds squares of pixels into channels before the stem and unfolds them after the head (space-to-depth, Shi et al.
-2016, arXiv:1609.05158; as the stem of a denoiser: Zhang et al. 2018, arXiv:1710.04026).
+Two settings leave the paper's network, for better slices at equal cost (docs/model.md has the figures): `head_skip`
+joins the first level's skip connection to the head, as U-Nets since Ronneberger et al. 2015 (arXiv:1505.04597) do;
+`patch` folds squares of pixels into channels before the stem and unfolds them after the head (space-to-depth: Shi et
+al. 2016, arXiv:1609.05158; at both ends of a denoiser: Zhang et al. 2018, arXiv:1710.04026).
 """
 
 import torch
@@ -66,7 +66,10 @@ class LightweightUNet(nn.Module):
             attention = attention_stage(str(config.attention), out_channels, config.se_reduction)
             return Stage(ResidualBlock(in_channels, out_channels, time_dim), attention, resample)
 
-        pixels, kernel = config.patch**2, 7 if config.patch == 1 else 3  # 3 x 3 patches see about as far as 7 x 7 pixels
+        pixels, kernel = (
+            config.patch**2,
+            7 if config.patch == 1 else 3,
+        )  # 3 x 3 patches see about as far as 7 x 7 pixels
         self.stem = nn.Conv2d(pixels, config.dim, kernel, padding=kernel // 2)
         self.time_embedding = TimeEmbedding(config.dim, time_dim)
         self.down = nn.ModuleList()
