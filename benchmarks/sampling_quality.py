@@ -37,9 +37,11 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(given.dataset)
     network, saved = load_model(given.model, device)
-    prior = prior_of(dataset)
-    if saved.diffusion is None or prior is None:
-        parser.error("takes a diffusion model and a dataset of 32 or more training slices")
+    if saved.diffusion is None:
+        parser.error("takes a diffusion model")
+    prior = prior_of(dataset, saved.diffusion)
+    if prior is None:
+        parser.error("takes a dataset of 32 or more training slices")
     began = time.perf_counter()
     prior = calibrated_for(prior.to(device), network, saved.diffusion, dataset)
     print(f"calibrated in {time.perf_counter() - began:.1f} s, {len(prior.directions)} directions")

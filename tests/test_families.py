@@ -16,6 +16,12 @@ def _job(*overrides: str, name: str = "demo") -> TrainJob | SearchJob:
     return job
 
 
+def _train(name: str, *overrides: str) -> TrainJob:
+    job = load_job(name, overrides)
+    assert isinstance(job, TrainJob)
+    return job
+
+
 def _error(*overrides: str, name: str = "demo") -> str:
     with pytest.raises(ConfigError) as caught:
         load_job(name, overrides)
@@ -78,6 +84,24 @@ def test_a_diffusion_job_says_nothing_of_gans_so_that_its_digests_stay(name: str
     assert isinstance(dumped["diffusion"], dict)
 
 
+BEYOND = {
+    "model.head_skip": ("false", "true"),
+    "model.patch": ("1", "2"),
+    "training.timestep_sampling": ("uniform", "stratified"),
+    "diffusion.intensity_gamma": ("1", "0.5"),
+}
+
+
+@pytest.mark.parametrize("key", BEYOND)
+def test_what_goes_beyond_the_paper_counts_in_digests_only_where_it_is_used(key: str) -> None:
+    section, _, name = key.partition(".")
+    plain, given, used = _train("demo"), *(_train("demo", f"{key}={value}") for value in BEYOND[key])
+    assert name not in plain.model_dump(mode="json")[section]
+    assert (given.training_digest(), given.digest()) == (plain.training_digest(), plain.digest())
+    assert used.training_digest() != plain.training_digest()
+    assert used.earlier_training_digest() != plain.earlier_training_digest()
+
+
 def test_digests_follow_the_adversarial_settings() -> None:
     jobs = [_bare("gan"), _bare("lsgan"), _bare("wgan"), _bare("wgan", gradient_penalty=10), _bare("wgan", n_critic=4)]
     assert len({job.training_digest() for job in jobs}) == len(jobs)
@@ -98,6 +122,8 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
         (["model.family=ddpm", "model.latent_dim=3"], "ddpm has no use for model.latent_dim"),
         (["evaluation.sampler=generator"], "evaluation.sampler: must be one of a diffusion model's"),
         (["model.family=gan", *NULLS, "model.attention=se"], "gan has no use for model.attention"),
+        (["model.family=gan", *NULLS, "model.patch=2", "model.head_skip=true"], "use for model.head_skip, model.patch"),
+        (["model.family=gan", *NULLS, "training.timestep_sampling=stratified"], "use for training.timestep_sampling"),
         (["model.family=gan", *NULLS, "training.validation_samples=9"], "no use for training.validation_samples"),
         (["model.family=gan", *NULLS, "evaluation.sampler=ddim"], "no use for evaluation.sampler"),
         (["model.family=gan", *NULLS, "data.image_size=48"], "power of two from 16 to 256 for gan, got 48"),

@@ -33,6 +33,9 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "model.attention": None,
     "model.se_reduction": 16,
     "model.downsample_last": False,
+    "model.head_skip": False,
+    "model.patch": 1,
+    "training.timestep_sampling": "uniform",
     "training.validation_samples": 0,  # for val/loss: an adversarial loss on held-out slices says nothing of samples
     **{f"evaluation.{name}": value for name, value in _SAMPLING.items()},
 }

@@ -28,7 +28,8 @@ TRAINED = [name for name in SHIPPED if isinstance(load_job(name), TrainingJob)]
 NULLS = (
     *(f"search.proxy.{name}=null" for name in ("sampler", "num_inference_steps")),
     *(f"evaluation.{name}=null" for name in ("sampler", "num_inference_steps", "reconstruction_timestep")),
-    *(f"model.{name}=null" for name in ("attention", "se_reduction")),
+    *(f"model.{name}=null" for name in ("attention", "se_reduction", "head_skip", "patch")),
+    "training.timestep_sampling=null",
     "diffusion=null",
 )
 

@@ -191,7 +191,7 @@ def test_it_is_the_same_whatever_the_network_s_precision():
         torch.set_default_dtype(torch.float32)
     assert drawn.dtype == torch.float64
     assert all(tensor.dtype == torch.float32 for tensor in double.tensors().values())
-    assert torch.equal(single.directions, double.directions)
+    torch.testing.assert_close(single.directions, double.directions)
 
 
 def test_too_few_slices_are_refused():
@@ -264,3 +264,19 @@ def test_trajectory_shows_the_noise_before_the_start(prior):
     assert steps[-1] == 0
     drawn = generate(network, DIFFUSION, sampling, [0, 3], SIZE, "cpu", prior=prior)
     assert torch.equal(frames[:, -1], drawn)
+
+
+def test_a_prior_sees_intensities_as_its_model_does():
+    """With a tone curve the prior alone draws slices as bright as the real ones, not as bright as their toned values."""
+    images = slices(500)
+    toned = DIFFUSION.model_copy(update={"intensity_gamma": 0.5})
+    prior = fit_prior(images, 2, gamma=0.5)
+    torch.testing.assert_close(prior.mean, from_uint8(images, 0.5).mean(0), atol=1e-5, rtol=0)
+    process = DiffusionProcess(toned)
+
+    class Toned(Knowing):
+        def __init__(self) -> None:
+            super().__init__(images[:64])
+            self.x_0 = from_uint8(images[:64], 0.5)[:, None]
+
+    assert calibrate(prior, Toned(), process, images[:64]).trust.min() > 0.95

@@ -250,9 +250,9 @@ def test_trajectory_ends_in_the_generated_images(model):
 class Recorder(nn.Module):
     """Predicts the velocity that leads back to known slices, and keeps what it was asked."""
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, gamma: float = 1) -> None:
         super().__init__()
-        self.x_0, self.asked = from_uint8(images)[:, None], []
+        self.x_0, self.asked = from_uint8(images, gamma)[:, None], []
         self.process = DiffusionProcess(DIFFUSION)
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
@@ -275,6 +275,23 @@ def test_reconstruction_starts_from_the_noised_slice(timestep, num_steps):
     noise = (oracle.asked[0][0] - abar**0.5 * oracle.x_0) / (1 - abar) ** 0.5
     assert noise.mean().abs() < 0.08
     assert noise.std() == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.5])
+def test_all_that_draws_turns_the_tone_of_the_model_back(gamma):
+    """A network that knows the slices in its own tone draws and restores them as they are stored."""
+    images = torch.randint(0, 256, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    oracle, diffusion = Recorder(images, gamma), DIFFUSION.model_copy(update={"intensity_gamma": gamma})
+    sampling = SamplingConfig(sampler="ddim", num_inference_steps=10)
+    drawn = generate(oracle, diffusion, sampling, range(2), 16, "cpu")
+    frames, _ = denoising_trajectory(oracle, diffusion, sampling, range(2), 16, "cpu", num_frames=3)
+    restored = reconstruct(oracle, diffusion, images, 400, seed=0, device="cpu", batch_size=2)
+    for result in (drawn, frames[:, -1], restored):
+        assert (result.int() - images.int()).abs().max() <= 1
+    noise = torch.randn(100_000, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    black, white = ((noise == edge).float().mean().item() for edge in (-1, 1))
+    assert (frames[:, 0] == 0).float().mean().item() == pytest.approx(black, abs=0.08)
+    assert (frames[:, 0] == 255).float().mean().item() == pytest.approx(white, abs=0.08)
 
 
 def test_reconstruction_of_a_shard_equals_that_of_the_whole(model):

@@ -35,6 +35,14 @@ def test_a_model_that_knows_the_noise_has_its_histogram(prediction_type):
     assert wasserstein(wrong.edges, wrong.true.sum(0), wrong.predicted.sum(0)) > 0.1
 
 
+def test_the_model_is_asked_about_slices_in_its_own_tone():
+    process = DiffusionProcess(DiffusionConfig(num_train_timesteps=50, intensity_gamma=0.5))
+    images = np.full((4, 16, 16), 64, np.uint8)  # (64 / 255)^0.5 is 0.501: about the middle
+    knowing = Knowing(process, torch.full((1, 1, 16, 16), 2 * (64 / 255) ** 0.5 - 1), 1.0)
+    histograms = noise_histograms(knowing, process, images, range(8, 0, -4))
+    assert wasserstein(histograms.edges, histograms.true.sum(0), histograms.predicted.sum(0)) < 0.01
+
+
 def test_the_distance_is_scipys():
     draws = np.random.default_rng(0)
     first, second = (np.histogram(draws.normal(mean, 1, 500), EDGES)[0] for mean in (0, 0.4))

@@ -8,6 +8,7 @@ from lwddpm.config import ModelConfig
 from lwddpm.models.build import build_model, count_parameters
 
 VARIANTS = [(attention, last) for attention in ("se", "linear", "none") for last in (False, True)]
+BEYOND = ({"head_skip": True}, {"patch": 2}, {"patch": 4, "head_skip": True, "dim_mults": (1, 2)})
 
 
 def small_model(**settings) -> nn.Module:
@@ -61,6 +62,50 @@ def test_every_parameter_gets_a_gradient(attention, downsample_last):
     assert dead == []
 
 
+@pytest.mark.parametrize("settings", BEYOND)
+def test_every_parameter_gets_a_gradient_beyond_the_paper(settings):
+    model = small_model(**settings, se_reduction=1)
+    model(torch.randn(2, 1, 32, 32), torch.tensor([0, 999])).square().mean().backward()
+    assert [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum() > 0] == []
+
+
+def test_the_head_skip_is_a_way_around_all_other_levels():
+    """With the way up cut off, the head still sees the image; in the paper's network it does not."""
+    for head_skip in (False, True):
+        model = small_model(head_skip=head_skip)
+        model.up[-1].register_forward_hook(lambda module, inputs, output: (output[0], torch.zeros_like(output[1])))
+        one, other = (model(torch.randn(1, 1, 16, 16), torch.tensor([7])) for _ in range(2))
+        assert torch.allclose(one, other) != head_skip
+
+
+def test_the_head_skip_costs_one_wider_block():
+    """Its norm, first convolution and shortcut take twice the channels: 2 C + 9 C^2, and a shortcut of 2 C^2 + C."""
+    sizes = [count_parameters(ModelConfig(dim=32, dim_mults=(1, 3), head_skip=skip)) for skip in (False, True)]
+    assert sizes[1] - sizes[0] == 2 * 32 + 9 * 32**2 + 2 * 32**2 + 32
+    with pytest.raises(ValueError, match="leave one of the two out"):
+        ModelConfig(head_skip=True, downsample_last=True)
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_folded_and_unfolded_in_place(patch):
+    """With the network between cut down to its stem and last convolution, a pixel comes back where it was."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(dim=16, dim_mults=(1, 2), patch=patch))
+    with torch.no_grad():
+        for layer in (model.stem, model.to_out):
+            layer.weight.zero_()
+            layer.bias.zero_()
+            for channel in range(patch**2):
+                layer.weight[channel, channel, layer.kernel_size[0] // 2, layer.kernel_size[0] // 2] = 1
+    model.head.forward = lambda x, time: model.stem_output
+    model.stem.register_forward_hook(lambda module, inputs, output: setattr(model, "stem_output", output))
+    x = torch.randn(2, 1, 16, 24)
+    assert torch.equal(model(x, torch.tensor([1, 2])), x)
+    assert model.stem_output.shape == (2, 16, 16 // patch, 24 // patch)
+    with pytest.raises(ValueError, match=f"divisible by {2 * patch} for 2 levels"):
+        model(torch.randn(1, 1, patch * 3, 16), torch.tensor([1]))
+
+
 @pytest.mark.parametrize("attention", ["se", "linear"])
 def test_images_of_a_batch_do_not_mix(attention):
     model = small_model(attention=attention)
@@ -93,6 +138,15 @@ def test_channels_last_changes_nothing_and_is_kept(attention, downsample_last):
     out = model(x.contiguous(memory_format=torch.channels_last), timesteps)
     torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
     assert strayed == []
+
+
+@pytest.mark.parametrize("settings", BEYOND)
+def test_channels_last_changes_nothing_beyond_the_paper(settings):
+    model = small_model(**settings)
+    x, timesteps = torch.randn(2, 1, 32, 32), torch.tensor([5, 700])
+    expected = model(x, timesteps)
+    out = model.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last), timesteps)
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("attention", ["se", "linear"])

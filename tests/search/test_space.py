@@ -13,7 +13,7 @@ from lwddpm.search.space import decoded, infeasible, load_space, num_trials, tri
 Build = Callable[..., SearchJob]
 
 
-@pytest.mark.parametrize("name", ["paper", "loss", "architecture"])
+@pytest.mark.parametrize("name", ["paper", "loss", "architecture", "recipe"])
 @pytest.mark.parametrize("job", ["search_demo", "search_paper"])
 def test_every_shipped_space_fits_every_shipped_search(name: str, job: str) -> None:
     loaded = load_job(job, ["data.source=phantom"])
@@ -60,7 +60,7 @@ def test_a_bad_space_is_refused_with_line_and_rule(text: str, rule: str, tmp_pat
 
 
 def test_an_unknown_space_lists_the_shipped_ones(search_job: Build) -> None:
-    with pytest.raises(ConfigError, match="shipped: architecture, loss, paper"):
+    with pytest.raises(ConfigError, match="shipped: architecture, loss, paper, recipe"):
         load_space("papers", search_job())
 
 

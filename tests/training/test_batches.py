@@ -37,6 +37,33 @@ def test_timesteps_are_uniform_and_half_the_slices_are_flipped() -> None:
     assert not training_draw(0, 0, 64, 64, 10, False).flips.any()
 
 
+def test_stratified_timesteps_are_one_from_each_part_of_the_chain_and_uniform() -> None:
+    def timesteps(step: int, batch: int = 16, num_timesteps: int = 1000) -> np.ndarray:
+        return training_draw(3, step, batch, 64, num_timesteps, True, "stratified").timesteps
+
+    draws = [timesteps(step) for step in range(500)]
+    for drawn in draws:
+        ordered = np.sort(drawn)
+        gaps = np.diff(
+            [*ordered, ordered[0] + 1000]
+        )  # the parts lie on a circle: the last one ends where the first begins
+        assert set(gaps) == {62, 63}
+    for values in (np.concatenate(draws), np.array([drawn[5] for drawn in draws])):  # of all, and of one position alone
+        counts = np.histogram(values, np.arange(0, 1001, 100))[0]
+        expected = len(values) / 10
+        assert ((counts - expected) ** 2 / expected).sum() < 27.9  # as above
+    assert sorted(np.bincount(timesteps(0, batch=64, num_timesteps=10))) == [6] * 6 + [7] * 4
+    assert all(drawn.min() >= 0 and drawn.max() < 1000 for drawn in draws)
+    assert np.array_equal(timesteps(7), draws[7]), "of seed and step alone"
+    assert not np.array_equal(timesteps(7), timesteps(8))
+
+
+def test_stratified_timesteps_leave_all_other_draws_as_they_are() -> None:
+    uniform, stratified = (training_draw(0, 4, 8, 64, 100, True, kind) for kind in ("uniform", "stratified"))
+    for name in ("indices", "flips", "noise_seeds"):
+        assert np.array_equal(getattr(uniform, name), getattr(stratified, name))
+
+
 def test_a_share_of_a_batch_has_the_noise_of_the_whole() -> None:
     images = np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8)
     draw = training_draw(3, 5, 6, 20, 100, True)
@@ -57,6 +84,13 @@ def test_loaded_slices_are_the_images_in_the_range_of_the_model() -> None:
     for loaded, index, flipped in zip(x_0[:, 0].numpy(), draw.indices, draw.flips, strict=True):
         expected = images[index, :, ::-1] if flipped else images[index]
         np.testing.assert_allclose((loaded + 1) * 127.5, expected, atol=1e-4)
+
+
+def test_loaded_slices_have_the_tone_of_the_model() -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    loader = BatchLoader(images, torch.device("cpu"), gamma=0.5)
+    x_0 = loader.slices(training_draw(0, 0, 1, 1, 20, False))
+    np.testing.assert_allclose(x_0[0, 0], 2 * np.sqrt(images[0] / 255) - 1, atol=1e-6)
 
 
 def test_noise_is_standard_normal_and_never_repeats() -> None:

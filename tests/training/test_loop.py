@@ -1,5 +1,6 @@
 """The loop as the platform runs it, without Ray: what it learns, how it stops, continues and shares a batch."""
 
+import functools
 import json
 import signal
 import subprocess
@@ -206,6 +207,29 @@ def test_several_processes_follow_the_loss_curve_of_one(
     if kind == "lw_ddpm":  # 8 images over 3 workers and 2 chunks: shares of 2, 3 and 3, chunks of 1 and 2
         elastic = build("workers.count={max: 3}", "training.grad_accumulation_steps=2")
         _assert_same_curve(one, _train_on(3, elastic, tiny_dataset, tmp_path / "three"), rel=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_parts_beyond_the_paper_keep_every_parity(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    """Strata are of the global batch; tone, skip and patches are nothing that a worker or a stop could change."""
+    beyond = ("training.timestep_sampling=stratified", "diffusion.intensity_gamma=0.5", "model.head_skip=true")
+    build = functools.partial(tiny_job, *beyond, "model.patch=2")
+    one = _train(build(), tiny_dataset, tmp_path / "one").values
+    two = _train_on(2, build("workers.count=2"), tiny_dataset, tmp_path / "two")
+    accumulated = _train(build("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated").values
+    calls = iter([False] * 4 + [True] * 2)
+    parts = _train(build(), tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls)).values
+    rest = _train(build(), tiny_dataset, tmp_path / "parts").values
+    assert 1 < min(step for step, values in rest.items() if "train/loss" in values) < 8
+    for other in (two, accumulated):
+        _assert_same_curve(one, other, rel=1e-9)
+    for part in (parts, rest):
+        _assert_same_curve({step: one[step] for step in part}, part, rel=1e-9)
+    saved = load_model(tmp_path / "one" / "model", CPU)[1]  # it takes the weights, so it is the same network
+    assert saved.diffusion is not None
+    assert (saved.diffusion.intensity_gamma, saved.model.patch, saved.model.head_skip) == (0.5, 2, True)
+    plain = _train(tiny_job(), tiny_dataset, tmp_path / "plain").values
+    assert plain[1]["train/loss"] != one[1]["train/loss"]
 
 
 @pytest.mark.usefixtures("float64")

@@ -124,7 +124,7 @@ class TrainingJob(Job):
         return self
 
     def _check_image_size(self) -> None:
-        size, factor = self.data.image_size, self.model.downsampling
+        size, factor, patch = self.data.image_size, self.model.downsampling, self.model.patch
         if self.adversarial is not None:
             if size not in GAN_SIZES:
                 limits = f"{GAN_SIZES[0]} to {GAN_SIZES[-1]}"
@@ -135,7 +135,8 @@ class TrainingJob(Job):
             near = max(16, round(size / factor) * factor)
             raise RuleBroken(
                 "data.image_size",
-                f"must be divisible by {factor} for {len(self.model.dim_mults)} levels in model.dim_mults",
+                f"must be divisible by {factor} for {len(self.model.dim_mults)} levels in model.dim_mults"
+                + (f" of patches of {patch} x {patch}" if patch > 1 else ""),
                 size,
                 f"try {near} or fewer levels",
             )

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from lwddpm import families
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_none
+from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_false, is_none, is_one
 from lwddpm.families import Family
 
 GAN_SIZES = (16, 32, 64, 128, 256)
@@ -34,6 +34,17 @@ class ModelConfig(Section):
     downsample_last: bool = Field(
         False, description="as the paper's prose has it: the last level is downsampled too; its Table 1 fits without"
     )
+    head_skip: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="join the first level's features to the head, as U-Nets do; in the paper's network they are unused",
+    )
+    patch: Literal[1, 2, 4] = Field(
+        1,
+        exclude_if=is_one,
+        description="pixels a side that the stem folds into channels, and the head unfolds (space-to-depth): the first "
+        "level works at image_size / patch, at 1 / patch^2 of the cost",
+    )
     latent_dim: PositiveInt | None = Field(
         None, exclude_if=is_none, description="GANs: length of the latent vector; default 100"
     )
@@ -46,6 +57,13 @@ class ModelConfig(Section):
         given = {key: value for key, value in values.items() if value is not None}
         return families.model_defaults(values.get("family")) | given
 
+    @model_validator(mode="after")
+    def _the_first_skip_is_free(self) -> "ModelConfig":
+        if self.head_skip and self.downsample_last:
+            rule = "is for networks that leave the first skip connection unused; with downsample_last all are used"
+            raise RuleBroken("head_skip", rule, True, "leave one of the two out")
+        return self
+
     @property
     def widest(self) -> int:
         """Channels of the widest level."""
@@ -54,7 +72,7 @@ class ModelConfig(Section):
     @property
     def downsampling(self) -> int:
         """Factor between the input's and the bottleneck's height and width."""
-        return int(2 ** (len(self.dim_mults) - (0 if self.downsample_last else 1)))
+        return self.patch * int(2 ** (len(self.dim_mults) - (0 if self.downsample_last else 1)))
 
 
 class DiffusionConfig(Section):
@@ -66,6 +84,12 @@ class DiffusionConfig(Section):
     num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = Field(1000, description="T, the length of the chain")
     prediction_type: Literal["epsilon", "v_prediction"] = Field(
         "epsilon", description="the network's target: the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0"
+    )
+    intensity_gamma: Annotated[float, Field(ge=0.25, le=2)] = Field(
+        1,
+        exclude_if=is_one,
+        description="tone curve: the network sees 2 (p / 255)^gamma - 1 of an intensity p, and what it draws is turned "
+        "back; below 1 spreads the dark end, 0.5 is usual",
     )
     loss: Literal["smooth_l1", "l1", "l2"] = Field("smooth_l1", description="between prediction and target")
     min_snr_gamma: PositiveFloat | None = Field(

@@ -46,6 +46,12 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="of the moving average of the weights, which is what is sampled; 0: the weights themselves"
     )
+    timestep_sampling: Literal["uniform", "stratified"] = Field(
+        "uniform",
+        exclude_if=lambda sampling: sampling == "uniform",
+        description="how the slices of a batch get their timesteps: each at random, or one from each of batch_size "
+        "equal parts of the chain, so that the loss of a step varies less",
+    )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device multiplies it fast"

@@ -94,12 +94,13 @@ def num_directions(num_slices: int) -> int:
     return min(NUM_DIRECTIONS, num_slices // SLICES_PER_DIRECTION)
 
 
-def fit_prior(images: Tensor, directions: int | None = None) -> Prior:
+def fit_prior(images: Tensor, directions: int | None = None, *, gamma: float = 1) -> Prior:
     """The prior of training slices.
 
     Args:
         images: uint8 [N, S, S].
         directions: how many; default: `num_directions` of N.
+        gamma: of the model's intensities, see `intensity`.
 
     Raises:
         ValueError: too few slices.
@@ -108,7 +109,7 @@ def fit_prior(images: Tensor, directions: int | None = None) -> Prior:
     if not 1 <= wanted < len(images):
         raise ValueError(f"a prior needs {SLICES_PER_DIRECTION} or more slices, got {len(images)}")
     generator = torch.Generator().manual_seed(0)
-    flat = from_uint8(images).flatten(1)
+    flat = from_uint8(images, gamma).float().flatten(1)
     mean = flat.mean(0)
     centred = flat - mean
     basis = _largest_directions(centred, wanted, generator)
@@ -154,8 +155,7 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
         images: slices that it was not trained on, uint8 [N, S, S].
         seed: of their noise.
     """
-    dtype = torch.get_default_dtype()  # the network's
-    clean = from_uint8(images)[:, None].to(prior.mean.device, dtype)
+    clean = from_uint8(images, process.config.intensity_gamma)[:, None].to(prior.mean.device)
     generator = torch.Generator().manual_seed(seed)
     trust = []
     with torch.inference_mode():

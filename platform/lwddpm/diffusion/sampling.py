@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
-from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.intensity import from_uint8, gamma_of, to_uint8
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
@@ -225,7 +225,7 @@ def generate(
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
                 x = path.walk(model, sampling, path.begin(noise), streams)
-            images.append(to_uint8(x[:, 0]).cpu())
+            images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
     return torch.cat(images)
@@ -263,7 +263,7 @@ def denoising_trajectory(
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])
         path.walk(model, sampling, states[-1], streams, on_step=states.append)
         kept = np.linspace(0, len(states) - 1, min(num_frames, len(states))).round().astype(int)
-        frames = torch.stack([to_uint8(states[k][:, 0]).cpu() for k in kept], dim=1)
+        frames = torch.stack([to_uint8(states[k][:, 0], diffusion.intensity_gamma).cpu() for k in kept], dim=1)
     return frames, noising_steps[kept]
 
 
@@ -302,11 +302,11 @@ def reconstruct(
     with _inference(model):
         for batch, numbers_of_batch in zip(images.split(batch_size), _batches(numbers, batch_size), strict=False):
             streams = _streams(seed, numbers_of_batch)
-            x_0 = from_uint8(batch[:, None]).to(device)
+            x_0 = from_uint8(batch[:, None], diffusion.intensity_gamma).to(device)
             noise = _noise(x_0.shape, streams, x_0.device)
             x = process.q_sample(x_0, torch.full((len(batch),), timestep, device=device), noise)
             x = denoise(model, process, ddim, visited, x, streams)
-            restored.append(to_uint8(x[:, 0]).cpu())
+            restored.append(to_uint8(x[:, 0], diffusion.intensity_gamma).cpu())
     return torch.cat(restored)
 
 

@@ -47,7 +47,7 @@ def noise_histograms(
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         t = torch.from_numpy(visited[np.arange(start, start + len(batch)) % len(visited)]).to(device)
-        x_0 = from_uint8(torch.from_numpy(batch)[:, None]).to(device)
+        x_0 = from_uint8(torch.from_numpy(batch)[:, None], process.config.intensity_gamma).to(device)
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         x_t = process.q_sample(x_0, t, noise)
         true.append(_counts(noise))

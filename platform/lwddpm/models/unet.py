@@ -7,9 +7,15 @@ the table's sizes. The default follows the table: three down-samplings for four 
 and the first level's skip connection is unused, as in the widely used annotated implementation of DDPM.
 `downsample_last: true` follows the prose: four down-samplings and four skip connections, with 16,114,481 and
 16,259,361 parameters.
+
+Two settings leave the paper's network, for better slices at equal cost (docs/model.md has the figures): `head_skip`
+joins the first level's skip connection to the head, as U-Nets since Ronneberger et al. 2015 (arXiv:1505.04597) do;
+`patch` folds squares of pixels into channels before the stem and unfolds them after the head (space-to-depth: Shi et
+al. 2016, arXiv:1609.05158; at both ends of a denoiser: Zhang et al. 2018, arXiv:1710.04026).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lwddpm.config import ModelConfig
@@ -60,7 +66,11 @@ class LightweightUNet(nn.Module):
             attention = attention_stage(str(config.attention), out_channels, config.se_reduction)
             return Stage(ResidualBlock(in_channels, out_channels, time_dim), attention, resample)
 
-        self.stem = nn.Conv2d(1, config.dim, 7, padding=3)
+        pixels, kernel = (
+            config.patch**2,
+            7 if config.patch == 1 else 3,
+        )  # 3 x 3 patches see about as far as 7 x 7 pixels
+        self.stem = nn.Conv2d(pixels, config.dim, kernel, padding=kernel // 2)
         self.time_embedding = TimeEmbedding(config.dim, time_dim)
         self.down = nn.ModuleList()
         for level, (narrow, wide) in enumerate(zip([config.dim, *widths], widths, strict=False)):
@@ -76,8 +86,8 @@ class LightweightUNet(nn.Module):
         for level in range(last, -1 if config.downsample_last else 0, -1):
             narrow = widths[max(level - 1, 0)]
             self.up.append(stage(2 * widths[level], narrow, upsample(narrow) if level > 0 else nn.Identity()))
-        self.head = ResidualBlock(widths[0], config.dim, time_dim)
-        self.to_out = zeroed(nn.Conv2d(config.dim, 1, 1))
+        self.head = ResidualBlock(2 * widths[0] if config.head_skip else widths[0], config.dim, time_dim)
+        self.to_out = zeroed(nn.Conv2d(config.dim, pixels, 1))
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         """Predict from noisy slices.
@@ -98,7 +108,8 @@ class LightweightUNet(nn.Module):
                 f"{len(self.config.dim_mults)} levels, got {tuple(x.shape[2:])}"
             )
         time = self.time_embedding(timesteps)
-        x = self.stem(x)
+        patch = self.config.patch
+        x = self.stem(F.pixel_unshuffle(x, patch) if patch > 1 else x)
         skips = []
         for stage in self.down:
             skip, x = stage(x, time)
@@ -107,4 +118,7 @@ class LightweightUNet(nn.Module):
         x = self.bottleneck_resample(self.bottleneck_out(x, time))
         for stage in self.up:
             _, x = stage(torch.cat([x, skips.pop()], dim=1), time)
-        return self.to_out(self.head(x, time))
+        if self.config.head_skip:
+            x = torch.cat([x, skips.pop()], dim=1)
+        out = self.to_out(self.head(x, time))
+        return F.pixel_shuffle(out, patch) if patch > 1 else out

@@ -58,10 +58,14 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
     """Rows of the table: the network, how it learns and where it starts to draw."""
     model, diffusion, adversarial = job.model, job.diffusion, job.adversarial
     if diffusion is not None:
+        layout = f", patches of {model.patch} x {model.patch}" if model.patch > 1 else ""
+        layout += ", first skip joined to the head" if model.head_skip else ""
+        tone = f", intensities to the power of {diffusion.intensity_gamma:g}" if diffusion.intensity_gamma != 1 else ""
+        network = f"U-Net, {model.family}, attention `{model.attention}`{layout}"
         return (
-            f"| network | U-Net, {model.family}, attention `{model.attention}`, {saved.parameters:,} parameters |\n"
+            f"| network | {network}, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
-            f"{diffusion.prediction_type}, {diffusion.loss} loss |\n"
+            f"{diffusion.prediction_type}, {diffusion.loss} loss{tone} |\n"
             f"| drawing | {_start(prior)} |"
         )
     assert adversarial is not None

@@ -4,6 +4,7 @@ Everything is a function of (seed, step, position in the global batch). So the l
 many workers share the batch, and a resumed run needs no saved random state.
 """
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -11,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.training.schedule import batches_per_epoch
 
-_ORDER, _DRAW, _VALIDATION, _LATENT, _MIXING = 1, 2, 3, 4, 5  # separate random streams of one seed
+_ORDER, _DRAW, _VALIDATION, _LATENT, _MIXING, _STRATA = 1, 2, 3, 4, 5, 6  # separate random streams of one seed
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,28 @@ class Draw:
         return Draw(*(values[start:stop] for values in vars(self).values()))
 
 
-def training_draw(seed: int, step: int, batch_size: int, num_images: int, num_timesteps: int, flip: bool) -> Draw:
+def training_draw(
+    seed: int,
+    step: int,
+    batch_size: int,
+    num_images: int,
+    num_timesteps: int,
+    flip: bool,
+    timestep_sampling: str = "uniform",
+) -> Draw:
     """The global batch of a step (counted from 0).
 
     An epoch is as many whole batches of a fresh permutation as there are; the remainder is left to later epochs.
+
+    Args:
+        timestep_sampling: as in `TrainingConfig`; the strata of "stratified" are those of the global batch.
     """
     epoch, position = divmod(step, batches_per_epoch(num_images, batch_size))
     indices = _permutation(seed, epoch, num_images)[position * batch_size : (position + 1) * batch_size]
-    return _draw(np.random.default_rng([_DRAW, seed, step]), indices, num_timesteps, flip)
+    draw = _draw(np.random.default_rng([_DRAW, seed, step]), indices, num_timesteps, flip)
+    if timestep_sampling == "uniform":
+        return draw
+    return dataclasses.replace(draw, timesteps=_stratified(seed, step, batch_size, num_timesteps))
 
 
 def validation_draw(seed: int, num_samples: int, num_images: int, num_timesteps: int) -> Draw:
@@ -65,6 +81,17 @@ def mixing_draw(seed: int, update: int, batch_size: int) -> np.ndarray:
     return np.random.default_rng([_MIXING, seed, update]).random(batch_size, dtype=np.float32)
 
 
+def _stratified(seed: int, step: int, batch_size: int, num_timesteps: int) -> np.ndarray:
+    """Timesteps floor(T frac(u + i / B)), one u a step, in random order, int64 [B]; each alone is uniform.
+
+    The low-discrepancy sampler of Kingma et al. 2021 (arXiv:2107.00630), appendix I.1. The order is random so that the
+    share of a worker, or a part of an accumulated batch, has timesteps from the whole chain too.
+    """
+    rng = np.random.default_rng([_STRATA, seed, step])
+    places = (rng.random() + np.arange(batch_size) / batch_size) % 1
+    return rng.permutation((num_timesteps * places).astype(np.int64))
+
+
 def _draw(rng: np.random.Generator, indices: np.ndarray, num_timesteps: int, flip: bool) -> Draw:
     n = len(indices)
     timesteps = rng.integers(num_timesteps, size=n)
@@ -80,9 +107,9 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray:
 class BatchLoader:
     """Turns draws into tensors on a device, in torch's default number format: float32 unless a caller changes it."""
 
-    def __init__(self, images: np.ndarray, device: torch.device) -> None:
-        """`images`: uint8 [N, H, W], usually a read-only memory map."""
-        self.images, self.device = images, device
+    def __init__(self, images: np.ndarray, device: torch.device, gamma: float = 1) -> None:
+        """`images`: uint8 [N, H, W], usually a read-only memory map; `gamma`: see `diffusion.intensity`."""
+        self.images, self.device, self.gamma = images, device, gamma
         self._generator = torch.Generator(device)
 
     def load(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
@@ -93,7 +120,7 @@ class BatchLoader:
     def slices(self, draw: Draw) -> Tensor:
         """Slices, flipped where the draw says so, float [B, 1, H, W] in [-1, 1]."""
         pixels, flips = self.move(np.ascontiguousarray(self.images[draw.indices])), self.move(draw.flips)
-        x_0 = pixels.unsqueeze(1).to(torch.get_default_dtype()).div_(127.5).sub_(1)
+        x_0 = from_uint8(pixels.unsqueeze(1), self.gamma)
         return torch.where(flips[:, None, None, None], x_0.flip(-1), x_0)
 
     def gaussian(self, seeds: np.ndarray, *shape: int) -> Tensor:

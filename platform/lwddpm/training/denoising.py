@@ -41,7 +41,8 @@ class DenoisingStep(TrainingStep):
     def take(self, step: int) -> dict[str, Tensor]:
         config, seed = self.job.training, self.job.seed
         num_images = len(self.loader.images)
-        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, config.horizontal_flip)
+        flip, sampling = config.horizontal_flip, config.timestep_sampling
+        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling)
 
         def loss(begin: int, end: int) -> Tensor:
             return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
@@ -57,7 +58,7 @@ class DenoisingStep(TrainingStep):
             return {}
         images = self.dataset.images("validation")
         draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps)
-        loader = BatchLoader(images, self.device)
+        loader = BatchLoader(images, self.device, self.loader.gamma)
         share = max(1, self.job.training.batch_size // self.world)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for begin in range(self.rank * share, count, self.world * share):

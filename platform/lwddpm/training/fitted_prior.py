@@ -14,11 +14,11 @@ _FITTED_ON = 4096  # slices
 _CALIBRATED_ON = 64  # slices: 16 noise levels of them take as long as ten steps of training with batches of 32
 
 
-def prior_of(dataset: Dataset) -> Prior | None:
-    """The prior of a dataset's training slices, or of a random draw of many; None where they are too few."""
+def prior_of(dataset: Dataset, diffusion: DiffusionConfig) -> Prior | None:
+    """The prior of training slices as a model sees them, or of a random draw of many; None where they are too few."""
     if num_directions(dataset.num("train")) == 0:
         return None
-    return fit_prior(_draw(dataset, "train", _FITTED_ON))
+    return fit_prior(_draw(dataset, "train", _FITTED_ON), gamma=diffusion.intensity_gamma)
 
 
 def calibrated_for(prior: Prior, network: nn.Module, diffusion: DiffusionConfig, dataset: Dataset) -> Prior:

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.intensity import gamma_of
 from lwddpm.models.build import build_model
 from lwddpm.training.batches import BatchLoader
 from lwddpm.training.ema import ExponentialMovingAverage
@@ -56,7 +57,7 @@ class TrainingStep(ABC):
         network = build_model(job.model, dataset.manifest.image_size)
         self.model = self.precision.place(network.to(device)).train()
         self.ema = ExponentialMovingAverage(self.model, job.training.ema_decay)
-        self.loader = BatchLoader(dataset.images("train"), device)
+        self.loader = BatchLoader(dataset.images("train"), device, gamma_of(job.diffusion))
 
     @abstractmethod
     def distribute(self) -> None:

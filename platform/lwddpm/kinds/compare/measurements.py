@@ -256,12 +256,13 @@ def noising_frames(images: np.ndarray, diffusion: DiffusionConfig) -> tuple[np.n
     """
     process = DiffusionProcess(diffusion)
     counts = np.linspace(0, diffusion.num_train_timesteps, STRIP_FRAMES).round().astype(int)
-    x_0 = from_uint8(torch.from_numpy(np.ascontiguousarray(images))[:, None])
+    x_0 = from_uint8(torch.from_numpy(np.ascontiguousarray(images))[:, None], diffusion.intensity_gamma)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0))
     frames = [
         x_0 if count == 0 else process.q_sample(x_0, torch.full((len(x_0),), int(count) - 1), noise) for count in counts
     ]
-    return torch.stack([to_uint8(frame[:, 0]) for frame in frames], dim=1).numpy(), tuple(counts.tolist())
+    shown = [to_uint8(frame[:, 0], diffusion.intensity_gamma) for frame in frames]
+    return torch.stack(shown, dim=1).numpy(), tuple(counts.tolist())
 
 
 def snr_curves(diffusion: DiffusionConfig) -> dict[str, tuple[float, ...]]:
