@@ -1,9 +1,10 @@
 """Pages from templates: every value is escaped, and numbers and times are written in one way."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, get_args
+from operator import attrgetter
+from typing import Any, TypeVar, get_args
 
 import jinja2
 from fastapi import Request
@@ -15,6 +16,7 @@ from markupsafe import Markup
 from lwddpm import wording
 from lwddpm.config import Metric
 
+T = TypeVar("T")
 VIEWS = {  # path -> name, in the order of the navigation
     "runs": "Runs",
     "searches": "Search",
@@ -23,6 +25,14 @@ VIEWS = {  # path -> name, in the order of the navigation
     "datasets": "Dataset",
     "readers": "Readers",
 }
+METRIC_GROUPS = {  # heading -> metrics that answer one question
+    "How far from real slices": ("fid", "fd_lite0", "fid_infinity", "fd_lite0_infinity", "kid", "kd_lite0"),
+    "Do they look real": ("precision_lite0", "density_lite0"),
+    "Are all kinds drawn": ("recall_lite0", "coverage_lite0"),
+    "Brightness and contrast": ("out_of_band",),
+    "Structural similarity": ("ssim_nearest", "ssim_pairs", "ssim_reconstruction"),
+}
+_OTHERS = "Others"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
@@ -71,6 +81,30 @@ def quality(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None
     return [(name, metrics[f"eval/{name}"], metrics.get(f"eval/{name}_floor")) for name in names]
 
 
+def headline(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """Of `quality` the first of each group."""
+    shown = quality(metrics)
+    return [scores[0] for _, scores in grouped(shown, of=lambda score: score[0])]
+
+
+def grouped(scores: Iterable[T], of: Callable[[T], str] = attrgetter("name")) -> list[tuple[str, list[T]]]:
+    """(heading, scores) of the groups that have any, in the order of METRIC_GROUPS.
+
+    Args:
+        of: the name of a score's metric; a name of another version of the platform stands under "Others".
+    """
+    heading_of = {name: heading for heading, names in METRIC_GROUPS.items() for name in names}
+    groups: dict[str, list[T]] = {heading: [] for heading in (*METRIC_GROUPS, _OTHERS)}
+    for score in scores:
+        groups[heading_of.get(of(score), _OTHERS)].append(score)
+    return [(heading, members) for heading, members in groups.items() if members]
+
+
+def breakable(name: Any) -> Markup:
+    """A name or key that a narrow page may break after its `_`, `.` and `/`, and nowhere else."""
+    return Markup("<wbr>").join(Markup.escape(part) for part in re.split(r"(?<=[_./])", str(name)))
+
+
 def markdown(text: str) -> Markup:
     """Markdown as HTML; HTML within it is shown, not obeyed, and nothing is loaded from elsewhere."""
     tokens = _MARKDOWN.parse(_FRONT_MATTER.sub("", text))
@@ -97,6 +131,9 @@ _environment.filters |= {
     "duration": duration,
     "size": size,
     "quality": quality,
+    "headline": headline,
+    "grouped": grouped,
+    "breakable": breakable,
     "markdown": markdown,
 }
 _templates = Jinja2Templates(env=_environment, context_processors=[_here])

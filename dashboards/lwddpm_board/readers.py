@@ -14,8 +14,8 @@ from lwddpm_board.dataset import open_known
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
 from lwddpm_board.reader_study import FEWEST, MOST
-from lwddpm_board.registry import all_versions, evaluation, find
-from lwddpm_board.runs import RunId, Store
+from lwddpm_board.registry import all_versions, find
+from lwddpm_board.runs import RunId, Store, evaluation
 from lwddpm_board.stores import Missing
 
 router = APIRouter()
@@ -73,7 +73,7 @@ def create(request: Request, stores: Store, wanted: NewStudy) -> JSONResponse:
             raise ConfigError(
                 f"{wanted.model} was not evaluated, so none of its slices are kept; draw some on the page Generate"
             ) from None
-        result = evaluation(stores, version)
+        result = evaluation(stores, version.run_id)
         config = result.config if result else None
         how = f"{config.sampler}, {config.num_inference_steps} steps, seed {config.seed}" if config else "evaluation"
         how += ", kept by the evaluation"

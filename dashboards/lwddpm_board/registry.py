@@ -1,21 +1,22 @@
 """The registry: every version with what it scored and where it comes from; comparing, promoting, downloading."""
 
 import getpass
+from collections.abc import Iterable
 from pathlib import Path as FilePath
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from mlflow.exceptions import MlflowException
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.tracking import registry
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm_board.pages import quality, render
+from lwddpm_board.pages import grouped, quality, render
 from lwddpm_board.reader_study import judged
-from lwddpm_board.runs import Store, Summary, differences
+from lwddpm_board.runs import Store, Summary, differences, evaluation
 from lwddpm_board.stores import Missing, NothingYet, Stores
 
 router = APIRouter()
@@ -50,21 +51,38 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
     if len(references) != 2:
         raise Missing("two different versions can be compared: choose two in the registry")
     first, second = (find(stores, reference) for reference in references)
+    results = [evaluation(stores, one.run_id) for one in (first, second)]
     return render(
         request, "versions.html", both=(first, second), count=_COMPARED,
-        results=[evaluation(stores, one) for one in (first, second)],
-        scored=_scored(first, second),
+        results=results, scored=_scored((first, second), results),
         settings=differences(*(stores.client.get_run(one.run_id).data.params for one in (first, second))),
     )  # fmt: skip
 
 
-def _scored(*versions: RegisteredVersion) -> dict[str, list[tuple[float | None, float | None]]]:
-    """For each metric that a version has, (value, floor) of every version."""
-    scores = [{name: (value, floor) for name, value, floor in quality(version.metrics)} for version in versions]
-    return {
-        name: [of_version.get(name, (None, None)) for of_version in scores]
-        for name in dict.fromkeys(name for of_version in scores for name in of_version)
-    }
+class Score(NamedTuple):
+    """One figure of a version; None where it is not known."""
+
+    value: float
+    floor: float | None
+    interval: tuple[float, float] | None
+    n: int | None
+
+
+def _scored(
+    versions: Iterable[RegisteredVersion], results: Iterable[EvaluationResult | None]
+) -> list[tuple[str, list[tuple[str, list[Score | None]]]]]:
+    """(heading, metrics) in groups; a metric is its name with the figures of all versions that have it."""
+    scores = []
+    for version, result in zip(versions, results, strict=True):
+        logged = {
+            name: Score(value, floor, None, version.n.get(f"eval/{name}"))
+            for name, value, floor in quality(version.metrics)
+        }
+        records = result.records if result else ()
+        scores.append(logged | {one.name: Score(one.value, one.floor, one.interval, one.n) for one in records})
+    names = dict.fromkeys(name for of_version in scores for name in of_version)
+    rows = [(name, [of_version.get(name) for of_version in scores]) for name in names]
+    return grouped(rows, of=lambda row: row[0])
 
 
 @router.post("/api/registry/promote")
@@ -78,7 +96,8 @@ def version_page(request: Request, stores: Store, name: ModelName, number: Numbe
     version = find(stores, f"{name}/{number}")
     others = [other for other in all_versions(stores) if other.name == name and other.version != number]
     return render(
-        request, "version.html", version=version, result=evaluation(stores, version), run=_run_of(stores, version),
+        request, "version.html", version=version, run=_run_of(stores, version),
+        result=evaluation(stores, version.run_id),
         history=registry.promotions(name)[::-1], others=others, studies=judged(stores, name, number),
         user=getpass.getuser(), champion=registry.CHAMPION,
     )  # fmt: skip
@@ -124,15 +143,6 @@ def find(stores: Stores, reference: str) -> RegisteredVersion:
         return registry.find_version(reference)
     except ConfigError:
         raise Missing(f"the registry has no {reference}") from None
-
-
-def evaluation(stores: Stores, version: RegisteredVersion) -> EvaluationResult | None:
-    """What the run of a version measured, with n, extractor and floor; None where it was not evaluated."""
-    text = stores.text(version.run_id, "evaluation/metrics.json") if version.run_id else None
-    try:
-        return EvaluationResult.model_validate_json(text) if text else None
-    except ValidationError:  # of another version of the platform
-        return None
 
 
 def _run_of(stores: Stores, version: RegisteredVersion) -> Summary | None:

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+from pydantic import ValidationError
 
+from lwddpm.evaluation.result import EvaluationResult
 from lwddpm_board.curves import curve_names, read_curves
 from lwddpm_board.pages import render
 from lwddpm_board.stores import Missing, Stores
@@ -133,12 +135,23 @@ def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     reports = [path for path in files if path.endswith("report.html")]
     figures = [file.path for file in stores.listing(run_id, "figures") if file.path.endswith(".png")]
     table = stores.text(run_id, "evaluation/metrics.md")
+    result = evaluation(stores, run_id)
     beneath = stores.client.search_runs([run.info.experiment_id], run_query("", "", "", run_id, True), max_results=1)
     return render(
         request, "run.html", run=Summary.of(run), files=files, reports=reports, figures=figures, table=table,
+        result=result,
         beneath=bool(beneath),
         live=_live(stores, run), description=run.data.tags.get("mlflow.note.content", ""),
     )  # fmt: skip
+
+
+def evaluation(stores: Stores, run_id: str) -> EvaluationResult | None:
+    """What a run measured, with n, interval, extractor and floor; None where it evaluated nothing."""
+    text = stores.text(run_id, "evaluation/metrics.json") if run_id else None
+    try:
+        return EvaluationResult.model_validate_json(text) if text else None
+    except ValidationError:  # of another version of the platform
+        return None
 
 
 @router.get("/api/runs/{run_id}")

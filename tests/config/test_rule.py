@@ -67,3 +67,32 @@ def test_the_members_of_a_union_ask_for_one_thing_or_the_other() -> None:
     (broken,) = broken_rules(refused.value, TrainJob)
     assert "boolean" in broken.rule
     assert "; or input should be 'auto'" in broken.rule
+
+
+@pytest.mark.parametrize("given", ["percentile", 7, None, {"low": 1}, [1], [1, 2, 3], ["a", 1], [float("nan"), 1]])
+def test_an_intensity_that_is_none_is_told_as_one_rule_with_value_and_remedy(given: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        TrainJob.model_validate({"kind": "train", "name": "a", "data": {"source": "phantom", "intensity": given}})
+    (broken,) = broken_rules(refused.value, TrainJob)
+    assert (broken.key, broken.rule) == (
+        "data.intensity",
+        "must be percentiles, full or a window [low, high] of two finite numbers",
+    )
+    assert f"got {shown(given)}; write percentiles, full, or a window" in str(broken)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"model": {"dim_mults": 4}}, "model.dim_mults: must be a list, got 4; write a list, such as [1, 2]"),
+        ({"model": {"dim_mults": [1]}}, "model.dim_mults: must have at least 2 values, got [1]; add some"),
+        ({"data": {"splits": [1.0]}}, "data.splits: must have more values, got [1.0]; add them"),
+        ({"data": {"splits": [1, 0, 0, 0]}}, "data.splits: must have at most 3 values, got [1, 0, 0, 0]; remove some"),
+        ({"workers": 3}, "workers: must be a mapping, got 3; write keys with values, such as {key: value}"),
+    ],
+)  # fmt: skip
+def test_lists_and_mappings_are_asked_for_as_a_job_file_has_them(values: dict, expected: str) -> None:
+    data = {"source": "phantom"} | values.get("data", {})
+    with pytest.raises(ValidationError) as refused:
+        TrainJob.model_validate({"kind": "train", "name": "a"} | values | {"data": data})
+    assert [str(rule) for rule in broken_rules(refused.value, TrainJob)] == [expected]

@@ -9,11 +9,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from playwright.sync_api import Request as PageRequest
 
+from lwddpm.config import Metric
 from lwddpm.data.manifest import read_manifest
 from lwddpm.data.remarks import remarks
 from lwddpm.search.ranking import importance, pareto_front, ranking
@@ -21,6 +23,7 @@ from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
+from lwddpm_board.pages import METRIC_GROUPS
 
 from ..processes import free_port
 from .conftest import Board, running, start_board, stop
@@ -145,7 +148,7 @@ def test_a_run_shows_what_was_logged(page: Page, world: World) -> None:
     page.keyboard.press("Home")
     expect(page.locator("[data-frame]")).to_have_attribute("src", f"/runs/{run.info.run_id}/files/{grids[0]}")
     page.get_by_text("Settings", exact=True).click()
-    assert page.locator("details dl").first.locator("div").count() == len(run.data.params)
+    assert page.locator("details.card dl").first.locator("div").count() == len(run.data.params)
     _photograph(page, "run")
 
 
@@ -490,6 +493,79 @@ def test_long_values_are_shown_whole(page: Page, world: World) -> None:
         page.set_viewport_size({"width": width, "height": height})
         heights = page.locator(".shares li span:first-child").evaluate_all("all => all.map(one => one.clientHeight)")
         assert all(height < 30 for height in heights), f"a label breaks at {width} px"
+
+
+# words that stand in two lines; a name may break after its _, . and /
+BROKEN = """() => [...document.querySelectorAll("th, dt")].flatMap(place => {
+    if (getComputedStyle(place.closest("thead") ?? place).clipPath !== "none") return [];  // for screen readers alone
+    const texts = document.createTreeWalker(place, NodeFilter.SHOW_TEXT), broken = [];
+    for (let text; (text = texts.nextNode());) for (const word of text.data.matchAll(/[^\\s_./-]+/g)) {
+        const range = document.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        if (new Set([...range.getClientRects()].map(line => Math.round(line.top))).size > 1) broken.push(word[0]);
+    }
+    return broken;
+})"""
+
+
+def test_an_evaluation_is_told_in_groups_with_its_warnings_and_by_class(page: Page, world: World) -> None:
+    client, first = world.client, registry.find_version(f"{MODEL}/1")
+    tags = {"lwddpm.warning": "intensities: 30% of the generated slices lie outside the band"}
+    run = client.create_run(client.get_run(first.run_id).info.experiment_id, run_name="drifting", tags=tags).info
+    result = json.loads(Path(client.download_artifacts(first.run_id, "evaluation/metrics.json")).read_text())
+    by_name = {record["name"]: record for record in result["records"]}
+    by_name["out_of_band"] |= {"value": 0.3125, "interval": [0.2345, 0.4041], "floor": 0.0321, "n": 128}
+    by_name["recall_lite0"]["parts"] = {"glioma_tumor": 0.125, "a-class-<b>name</b>": 0.8765}
+    by_name["coverage_lite0"]["parts"] = {"glioma_tumor": 0.25, "a-class-<b>name</b>": 0.7654}
+    result["warnings"] = list(tags.values())
+    client.log_dict(run.run_id, result, "evaluation/metrics.json")
+    for record in result["records"]:
+        client.log_metric(run.run_id, f"eval/{record['name']}", record["value"])
+        client.log_metric(run.run_id, f"eval/{record['name']}_floor", record["floor"])
+    client.set_terminated(run.run_id)
+    client.create_registered_model("drifting")
+    client.create_model_version("drifting", f"runs:/{run.run_id}/model", run.run_id, tags=first.tags)
+
+    evaluated = ["fd_lite0", "kd_lite0", "precision_lite0", "density_lite0", "recall_lite0", "coverage_lite0"]
+    evaluated += ["out_of_band", "ssim_nearest", "ssim_pairs"]
+    for address in (f"/runs/{run.run_id}", "/registry/drifting/1"):
+        page.goto(address)
+        expect(page.locator(".alert", has_text="30% of the generated slices").first).to_be_visible()
+        table = page.locator("table.metrics")
+        names = [name.split()[0] for name in table.locator("th[scope=row]").all_inner_texts()]
+        assert names == evaluated
+        assert table.locator("th[scope=rowgroup]").all_inner_texts() == list(METRIC_GROUPS)
+        row = table.locator("tr", has_text="out_of_band").locator("td")
+        assert row.all_inner_texts() == ["0.3125", "0.2345 to 0.4041", "0.0321", "128"]
+        parts = page.locator("table.by-part", has_text="recall_lite0").locator("tbody tr")
+        assert [one.locator("th, td").all_inner_texts() for one in parts.all()] == [
+            ["glioma_tumor", "0.125", "0.25"],
+            ["a-class-<b>name</b>", "0.8765", "0.7654"],
+        ]
+    page.goto(f"/runs/{run.run_id}")
+    assert page.locator(".tiles dt").count() == 4 + len(METRIC_GROUPS)
+    assert _tile(page, "out_of_band").split() == ["0.3125", "floor", "0.0321"]
+    _photograph(page, "drifting-run")
+    page.goto("/runs")
+    expect(page.get_by_role("row", name="drifting").get_by_text("warning")).to_be_visible()
+    page.goto(f"/registry/compare?version={MODEL}/1&version=drifting/1")
+    expect(page.locator(".alert")).to_contain_text(["version 1 of drifting: intensities: 30%"])
+    scored = page.locator("section", has=page.get_by_role("heading", name="What they scored"))
+    shown = scored.locator("tr", has_text="out_of_band").locator("td").last.inner_text()
+    assert " ".join(shown.split()) == "0.3125 (0.2345 to 0.4041) floor 0.0321, n = 128"
+    _photograph(page, "drifting-versions")
+    for address in (f"/registry/compare?version={MODEL}/1&version=drifting/1", f"/runs/{run.run_id}"):
+        page.goto(address)
+        for width, height in WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": height})
+            page.wait_for_timeout(60)  # the layout follows in the next frame
+            assert page.evaluate(BROKEN) == [], f"{address} at {width} px"
+
+
+def test_every_metric_stands_in_one_group() -> None:
+    names = [name for names in METRIC_GROUPS.values() for name in names]
+    assert sorted(names) == sorted(get_args(Metric))
 
 
 def _keep(page: Page, name: str) -> None:

@@ -90,11 +90,24 @@ def test_the_interval_surrounds_torchmetrics_own_distance():
     reference = ReferenceStatistics.of(correlated(300, 50, 0))
     for m in (45, 120):  # fewer and more slices than features
         other = correlated(m, 50, 1)
-        low, high = reference.interval(other)
+        value, (low, high) = reference.with_interval(other)
+        assert value == reference.distance(other)
         assert (low + high) / 2 == pytest.approx(reference.distance(other), rel=1e-9)
-        subsets = _Subsets(other, *reference._moments())
+        subsets = _Subsets(other, reference._spectrum)
         assert subsets.distance(np.arange(m)) == pytest.approx(reference.distance(other), rel=1e-6)
-    assert reference.interval(correlated(39, 50, 1)) is None
+    assert reference.with_interval(correlated(39, 50, 1))[1] is None
+
+
+def test_a_reference_is_decomposed_once_whatever_is_measured_from_it(monkeypatch):
+    decompose, calls = torch.linalg.eigh, []
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: calls.append(matrix.shape) or decompose(matrix))
+    reference = ReferenceStatistics.of(correlated(300, 50, 0))
+    reference.with_interval(correlated(39, 50, 1))  # has no interval, and needs none of it
+    assert calls == []
+    for seed in (1, 2):
+        reference.with_interval(correlated(80, 50, seed))
+        reference.at_infinity(correlated(80, 50, seed))
+    assert calls == [(50, 50)]
 
 
 def test_the_distance_at_infinity_is_that_of_the_distributions():

@@ -201,6 +201,26 @@ def test_result_survives_json_and_its_table_names_what_a_reader_needs(dataset):
     assert dataset.version[:12] in result.table()
 
 
+def test_figures_by_class_and_by_side_are_tables_of_their_own(dataset):
+    result = evaluate(blobs(30, 1), dataset, EvaluationConfig(metrics=("fd_lite0", "out_of_band")), extract=Pixels())
+    record, band = result.records
+    recall, coverage = (
+        record.model_copy(update={"name": name, "parts": {"a|b*": low, "c_d": 0.5}})
+        for name, low in (("recall_lite0", 0.25), ("coverage_lite0", 0.75))
+    )
+    result = result.model_copy(update={"records": (recall, band, coverage)})
+    of_class, of_side = result.by_part()
+    assert of_class == ("class", ("recall_lite0", "coverage_lite0"), {"a|b*": (0.25, 0.75), "c_d": (0.5, 0.5)})
+    assert (of_side.what, of_side.metrics) == ("side", ("out_of_band",))
+    assert {side: values[0] for side, values in of_side.rows.items()} == band.parts
+    lines = result.table().splitlines()
+    start = lines.index("| class | recall_lite0 | coverage_lite0 |")
+    assert lines[start + 1 : start + 5] == [
+        "|---|---:|---:|", "| a\\|b\\* | 0.250 | 0.750 |", "| c\\_d | 0.500 | 0.500 |", "",
+    ]  # fmt: skip
+    assert "| side | out_of_band |" in lines
+
+
 def test_one_held_out_split_gives_no_floor_for_the_nearest_match(tmp_path):
     dataset = prepared(tmp_path, (0.7, 0.3, 0.0))
     (record,) = evaluate(blobs(20, 1), dataset, EvaluationConfig(metrics=("ssim_nearest",))).records

@@ -10,6 +10,7 @@ from PIL import Image
 
 from lwddpm.errors import DataError
 from lwddpm.report import data as report_data
+from lwddpm.report import tables
 from lwddpm.report.data import Curves, Images
 from lwddpm.report.drawings import drawings
 from lwddpm.report.page import draw
@@ -22,11 +23,26 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("report")
 
 
+def with_a_drift(data):
+    """DDPM's slices were looked at for brightness and contrast, and a training is warned of."""
+    drift = {"values": {"out_of_band": 0.3}, "floors": {"out_of_band": 0.04}}
+    measurements = [
+        m.model_copy(update={field: getattr(m, field) | more for field, more in drift.items()})
+        if (m.group, m.label) == ("system", "ddpm")
+        else m
+        for m in data.report.measurements
+    ]
+    first, *rest = data.report.trainings
+    first = first.model_copy(update={"warnings": ("intensities: 30% of the generated slices lie outside",)})
+    changes = {"measurements": tuple(measurements), "trainings": (first, *rest)}
+    return data.model_copy(update={"report": data.report.model_copy(update=changes)})
+
+
 @pytest.fixture
 def drawn(build, folder):
     """Drawn once for all tests of this file."""
     if not (folder / "report.html").exists():
-        data = build()
+        data = with_a_drift(build())
         report_data.save(data, folder)
         draw(report_data.load(folder), folder)
     return folder
@@ -128,6 +144,16 @@ def test_its_contents_lead_somewhere(drawn):
     page = Page((drawn / "report.html").read_text())
     assert len(page.links) >= 8
     assert {link.removeprefix("#") for link in page.links} <= page.ids
+
+
+def test_slices_outside_the_real_band_have_a_table_where_they_were_measured(build, drawn):
+    assert tables.out_of_band(build().report) is None
+    text, page = (drawn / "report.md").read_text(), (drawn / "report.html").read_text()
+    rows = [line for line in text.split("### Brightness and contrast")[1].splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in rows[1].split("|")[1:4]] == ["DDPM", "0.300 ± 0.000", "100"]
+    assert [cell.strip() for cell in rows[2].split("|")[1:3]] == ["real held-out slices", "0.040"]
+    assert "Share of slices whose mean" in page
+    assert all("30% of the generated slices lie outside" in each for each in (text, page))
 
 
 def test_names_from_outside_are_text_and_never_markup(build, tmp_path):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto, is_empty, is_false
@@ -93,11 +93,17 @@ class DataConfig(Section):
             raise RuleBroken("", "train, validation, test must sum to 1 with train > 0", splits)
         return splits
 
-    @field_validator("intensity")
+    @field_validator("intensity", mode="wrap")
     @classmethod
-    def _window_is_not_empty(cls, intensity: str | tuple[float, float]) -> str | tuple[float, float]:
+    def _range_or_window(cls, given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        remedy = "write percentiles, full, or a window in the file's units, such as [0, 4095]"
+        try:
+            intensity = read(given)
+        except ValidationError:
+            rule = "must be percentiles, full or a window [low, high] of two finite numbers"
+            raise RuleBroken("", rule, given, remedy) from None
         if isinstance(intensity, tuple) and not intensity[0] < intensity[1]:
-            raise RuleBroken("", "of a window [low, high], low must be below high", list(intensity))
+            raise RuleBroken("", "of a window [low, high], low must be below high", list(intensity), remedy)
         return intensity
 
     @field_validator("subject_pattern")

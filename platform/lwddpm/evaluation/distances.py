@@ -5,13 +5,14 @@ customary the square is what is reported. torchmetrics computes it, here always 
 ones are off by more than a percent when there are fewer images than features.
 """
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.evaluation.intervals import Interval, jackknife
+from lwddpm.evaluation.intervals import FEWEST_FOR_INTERVAL, Interval, jackknife
 
 FEWEST_TO_EXTRAPOLATE = 500  # slices
 _SIZES = 4  # of the subsets that a line is laid through
@@ -56,10 +57,12 @@ class ReferenceStatistics:
         self._metric.update(features.double(), real=False)
         return float(self._metric.compute())
 
-    def interval(self, features: Tensor) -> Interval | None:
-        """The 95 % interval of `distance(features)`, at the same M and with the same reference; None for M < 40."""
-        subsets = _Subsets(features, *self._moments())
-        return jackknife(self.distance(features), subsets.distance, len(features))
+    def with_interval(self, features: Tensor) -> tuple[float, Interval | None]:
+        """`distance(features)` and its 95 % interval, at the same M and with the same reference; None for M < 40."""
+        value = self.distance(features)
+        if len(features) < FEWEST_FOR_INTERVAL:
+            return value, None
+        return value, jackknife(value, _Subsets(features, self._spectrum).distance, len(features))
 
     def at_infinity(self, features: Tensor) -> tuple[float, Interval | None]:
         """The distance that infinitely many slices of the same model would have, and its 95 % interval.
@@ -72,15 +75,18 @@ class ReferenceStatistics:
             features: [M, D] with M from FEWEST_TO_EXTRAPOLATE. With EfficientNet-Lite0 features of real slices and a
                 true distance of 4.4, M = 650 and 1000 gave 3.9, M = 300 gave 7.5; distances were 10.7, 8.4 and 18.5.
         """
-        subsets = _Subsets(features, *self._moments())
+        subsets = _Subsets(features, self._spectrum)
         value = subsets.extrapolated(np.arange(len(features)))
         return value, jackknife(value, subsets.extrapolated, len(features))
 
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean [D] and unbiased covariance [D, D] of the reference, float64, from the metric's sums."""
+    @cached_property
+    def _spectrum(self) -> "_Spectrum":
+        """Of the reference, from the metric's sums."""
         state = self._metric.state_dict()
         mean = state["real_features_sum"] / self.num
-        return mean, (state["real_features_cov_sum"] - self.num * torch.outer(mean, mean)) / (self.num - 1)
+        covariance = (state["real_features_cov_sum"] - self.num * torch.outer(mean, mean)) / (self.num - 1)
+        eigenvalues, directions = torch.linalg.eigh(covariance)
+        return _Spectrum(mean, eigenvalues, directions, covariance.trace())
 
     def to_tensors(self) -> dict[str, Tensor]:
         """What `from_tensors` restores the statistics from; the metric's own state, under torchmetrics' names."""
@@ -104,6 +110,15 @@ class ReferenceStatistics:
         return cls(metric, num, num_features)
 
 
+class _Spectrum(NamedTuple):
+    """Mean [D], and the unbiased covariance's eigenvalues [D], eigenvectors [D, D] in columns and trace; float64."""
+
+    mean: Tensor
+    eigenvalues: Tensor
+    directions: Tensor
+    trace: Tensor
+
+
 class _Subsets:
     """Distances of many subsets of the same features from one reference.
 
@@ -111,11 +126,10 @@ class _Subsets:
     singular values of Y S^(1/2) / (m - 1)^(1/2): of its smaller Gram matrix the eigenvalues' roots.
     """
 
-    def __init__(self, features: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        eigenvalues, directions = torch.linalg.eigh(covariance)
-        self._centred = features.double() - mean
-        self._weighted = self._centred @ directions * eigenvalues.clamp(min=0).sqrt()
-        self._trace = covariance.trace()
+    def __init__(self, features: Tensor, reference: _Spectrum) -> None:
+        self._centred = features.double() - reference.mean
+        self._weighted = self._centred @ reference.directions * reference.eigenvalues.clamp(min=0).sqrt()
+        self._trace = reference.trace
 
     def distance(self, rows: np.ndarray) -> float:
         """The squared Fréchet distance of the features at `rows`, int64 [m]."""

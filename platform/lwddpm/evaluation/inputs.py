@@ -10,6 +10,7 @@ from torch import Tensor
 from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.cache import cache_file, cached
+from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import WeightsUnavailable
 from lwddpm.evaluation.neighbours import K, Neighbours
 from lwddpm.evaluation.result import MetricRecord
@@ -92,6 +93,13 @@ class MetricInputs:
             self._kept[key] = (Neighbours(train, generated), Neighbours(train, held_out))
         return self._kept[key]
 
+    def reference(self, extractor: str) -> ReferenceStatistics:
+        """Statistics of the training slices' features, made or read once."""
+        key = f"reference {extractor}"
+        if key not in self._kept:
+            self._kept[key] = reference_statistics(extractor, self.dataset, self.config, self.extract)
+        return self._kept[key]
+
     def _real(self, extractor: str, split: str, images: np.ndarray) -> Tensor:
         return cached(
             cache_file(self.dataset, extractor, f"features-{split}-{len(images)}"),
@@ -99,6 +107,19 @@ class MetricInputs:
             dump=lambda features: {"features": features.contiguous()},
             load=lambda tensors: tensors["features"],
         )
+
+
+def reference_statistics(
+    name: str, dataset: Dataset, config: EvaluationConfig, extract: Extract
+) -> ReferenceStatistics:
+    """Statistics of the training slices' features, the reference of the Fréchet distance `name`; cached."""
+    train = random_subset(dataset.images("train"), config.num_reference)
+    return cached(
+        cache_file(dataset, name, f"train-{len(train)}"),
+        lambda: ReferenceStatistics.of(extract(name, train)),
+        dump=ReferenceStatistics.to_tensors,
+        load=ReferenceStatistics.from_tensors,
+    )
 
 
 def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:

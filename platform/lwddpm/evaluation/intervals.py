@@ -12,6 +12,7 @@ import numpy as np
 LEVEL = 0.95
 _Z = 1.959964  # of a normal distribution, two-sided at LEVEL
 _GROUPS = 20
+FEWEST_FOR_INTERVAL = 2 * _GROUPS  # slices
 _SEED = 0
 
 Interval = tuple[float, float]
@@ -30,7 +31,7 @@ def jackknife(value: float, statistic: Callable[[np.ndarray], float], n: int) ->
     Returns:
         Low and high end at LEVEL; None for fewer slices than two a group, which allow no such statement.
     """
-    if n < 2 * _GROUPS:
+    if n < FEWEST_FOR_INTERVAL:
         return None
     groups = np.array_split(np.random.default_rng(_SEED).permutation(n), _GROUPS)
     without = np.array([statistic(np.delete(np.arange(n), group)) for group in groups])

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.cache import cache_file, cached
-from lwddpm.evaluation.distances import FEWEST_TO_EXTRAPOLATE, ReferenceStatistics
+from lwddpm.evaluation.distances import FEWEST_TO_EXTRAPOLATE
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
-from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, count_up, record_of
+from lwddpm.evaluation.inputs import MetricInputs, MissingInput, count_up, record_of
 from lwddpm.evaluation.intensities import Band
 from lwddpm.evaluation.intervals import of_share
 from lwddpm.evaluation.neighbours import K, kernel_distance, kernel_interval
@@ -29,34 +28,22 @@ NUM_PAIRS = 1000
 NUM_RECONSTRUCTED = 64
 
 
-def reference_statistics(
-    name: str, dataset: Dataset, config: EvaluationConfig, extract: Extract
-) -> ReferenceStatistics:
-    """Statistics of the training slices' features, the reference of the Fréchet distance `name`; cached."""
-    train = random_subset(dataset.images("train"), config.num_reference)
-    return cached(
-        cache_file(dataset, name, f"train-{len(train)}"),
-        lambda: ReferenceStatistics.of(extract(name, train)),
-        dump=ReferenceStatistics.to_tensors,
-        load=ReferenceStatistics.from_tensors,
-    )
-
-
 def _frechet(name: str, inputs: MetricInputs, *, extractor: str) -> MetricRecord:
     features = inputs.features(extractor)  # first: raises where weights are missing
-    train = reference_statistics(extractor, inputs.dataset, inputs.config, inputs.extract)
+    train = inputs.reference(extractor)
     floor = cached(
         cache_file(inputs.dataset, extractor, f"floor-{train.num}-{inputs.num}"),
         lambda: train.distance(inputs.held_out_features(extractor)),
         dump=lambda distance: {"floor": torch.tensor(distance, dtype=torch.float64)},
         load=lambda tensors: tensors["floor"].item(),
     )
+    value, interval = train.with_interval(features)
     return _of_features(
         name,
         inputs,
         extractor,
-        value=train.distance(features),
-        interval=train.interval(features),
+        value=value,
+        interval=interval,
         floor=floor,
         num_reference=train.num,
         protocol=f"squared Fréchet distance of {NETWORKS[extractor]} features, train against {inputs.num} "
@@ -68,7 +55,7 @@ def _frechet_at_infinity(name: str, inputs: MetricInputs, *, extractor: str) -> 
     features = inputs.features(extractor)
     if inputs.num < FEWEST_TO_EXTRAPOLATE:
         raise MissingInput(f"it needs {FEWEST_TO_EXTRAPOLATE} or more generated and held-out slices, got {inputs.num}")
-    train = reference_statistics(extractor, inputs.dataset, inputs.config, inputs.extract)
+    train = inputs.reference(extractor)
     value, interval = train.at_infinity(features)
     return _of_features(
         name,

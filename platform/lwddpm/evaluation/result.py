@@ -1,5 +1,8 @@
 """The outcome of an evaluation: figures with what is needed to read them, as JSON, as MLflow metrics, as a table."""
 
+import re
+from typing import NamedTuple
+
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from lwddpm.config import EvaluationConfig
@@ -53,6 +56,20 @@ class Unavailable(Record):
         return reason.removeprefix(f"{others.data.get('name')}: ")
 
 
+class Parts(NamedTuple):
+    """Figures that are told by part.
+
+    Attributes:
+        what: of what the parts are: "class", or "side" of a band.
+        metrics: the figures' names.
+        rows: for each part, the values in the order of `metrics`.
+    """
+
+    what: str
+    metrics: tuple[str, ...]
+    rows: dict[str, tuple[float, ...]]
+
+
 class EvaluationResult(Record):
     """All figures of one evaluation, ready for JSON."""
 
@@ -73,8 +90,23 @@ class EvaluationResult(Record):
         """How many slices each figure of `metrics` stands for; a floor has the n of its figure."""
         return {f"eval/{record.name}": record.n for record in self.records}
 
+    def by_part(self) -> list[Parts]:
+        """The figures that are told by class, or by side: those of the same parts beside each other."""
+        together: dict[tuple[str, ...], list[MetricRecord]] = {}
+        for record in self.records:
+            if record.parts:
+                together.setdefault(tuple(record.parts), []).append(record)
+        return [
+            Parts(
+                "side" if records[0].name == "out_of_band" else "class",
+                tuple(record.name for record in records),
+                {part: tuple(record.parts[part] for record in records) for part in parts},
+            )
+            for parts, records in together.items()
+        ]
+
     def table(self) -> str:
-        """Markdown: one row a figure, then its protocol, what was unavailable, and warnings."""
+        """Markdown: one row a figure, then figures by part, protocols, what was unavailable, and warnings."""
         lines = [
             "| metric | value | 95 % interval | real-versus-real floor | n | reference | size | extractor | sampler |",
             "|---|---:|---|---:|---:|---|---|---|---|",
@@ -93,12 +125,16 @@ class EvaluationResult(Record):
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"
         lines += ["", f"Dataset {self.dataset_version[:12]} ({kind}).", ""]
+        for what, metrics, rows in self.by_part():
+            lines += [f"| {what} | {' | '.join(metrics)} |", f"|---|{'---:|' * len(metrics)}"]
+            lines += [f"| {_escaped(part)} | {' | '.join(map(measured, values))} |" for part, values in rows.items()]
+            lines += [""]
         lines += [f"- {r.name}: {r.protocol}" for r in self.records]
-        lines += [f"- {r.name}, by part: {_listed(r.parts)}" for r in self.records if r.parts]
         lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
         lines += [f"- **{warning}**" for warning in self.warnings]
         return "\n".join(lines) + "\n"
 
 
-def _listed(parts: dict[str, float]) -> str:
-    return ", ".join(f"{name} {measured(value)}" for name, value in parts.items())
+def _escaped(name: str) -> str:
+    """A folder's name as text of a Markdown table."""
+    return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(name.split()))

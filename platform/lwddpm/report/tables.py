@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 from lwddpm.report import results
 from lwddpm.report.data import ComparisonReport
-from lwddpm.report.intervals import Difference, MeanInterval
+from lwddpm.report.intervals import Difference, MeanInterval, mean_interval
 from lwddpm.report.published import NAMES
 from lwddpm.report.style import display_name
 from lwddpm.wording import decimals_of, measured, number
 
+OUT_OF_BAND = "out_of_band"
 DAGGER = "†"
 TIE = "="
 
@@ -108,6 +109,29 @@ def table_1(report: ComparisonReport) -> Table:
         "Steps: timesteps of training / steps of sampling. Parameters: of the network that samples.",
     )
     return Table("table-1", "Table 1: quality and size", head, (*rows, floor_row), notes)
+
+
+def out_of_band(report: ComparisonReport) -> Table | None:
+    """Slices outside the real band of brightness and contrast; None where no system was measured so."""
+    rows, floors = [], set()
+    for row in results.rows(report):
+        measurements = [m for m in report.group("system") if m.label == row.system.name and OUT_OF_BAND in m.values]
+        if measurements:
+            shares = mean_interval(results.repeats(measurements, OUT_OF_BAND))
+            floors |= {m.floors[OUT_OF_BAND] for m in measurements if OUT_OF_BAND in m.floors}
+            n = results.num_slices(measurements)
+            rows.append((Cell(row.name), Cell(with_interval(shares), "run"), Cell(n, "run")))
+    if not rows:
+        return None
+    real = "simulated held-out slices" if report.simulated else "real held-out slices"
+    floor_rows = [(Cell(real), Cell(measured(floor), "run"), Cell("")) for floor in sorted(floors)]
+    notes = (
+        "Share of slices whose mean or standard deviation lies outside the band of 98 % of the training slices: too "
+        "bright, too dark, too flat or too harsh. Held-out slices say what a perfect generator would have.",
+    )
+    return Table(
+        "out-of-band", "Brightness and contrast", ("system", "outside the band", "n"), (*rows, *floor_rows), notes
+    )
 
 
 def _quality(value: results.Value | None, *, comparable: bool) -> Cell:

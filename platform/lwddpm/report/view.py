@@ -27,6 +27,7 @@ def view(data: ReportData) -> dict[str, Any]:
         "caveats": _caveats(report),
         "legend": _legend(report),
         "table_1": tables.table_1(report),
+        "out_of_band": tables.out_of_band(report),
         "costs": tables.costs(report),
         "differences": [(row.name, row.differences) for row in results.rows(report)],
         "statements": [

@@ -13,7 +13,7 @@ from lwddpm.config import DiffusionConfig, EvaluationConfig, Metric, Sampler, Sy
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
-from lwddpm.evaluation.metrics import reference_statistics
+from lwddpm.evaluation.inputs import reference_statistics
 from lwddpm.evaluation.noise import noise_histograms
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
