@@ -267,7 +267,7 @@ def test_trajectory_shows_the_noise_before_the_start(prior):
 
 
 def test_a_prior_sees_intensities_as_its_model_does():
-    """With a tone curve the prior alone draws slices as bright as the real ones, not as bright as their toned values."""
+    """A prior fitted to toned intensities agrees with a network that knows them."""
     images = slices(500)
     toned = DIFFUSION.model_copy(update={"intensity_gamma": 0.5})
     prior = fit_prior(images, 2, gamma=0.5)
