@@ -9,7 +9,7 @@ import numpy as np
 
 from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location, writing_target
-from lwddpm.data.sources import Source, UnusableFile
+from lwddpm.data.sources import ScanGeometry, SliceLeftOut, Source, UnusableFile
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Staging:
 
 @dataclass(frozen=True)
 class StagedSlice:
-    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected."""
+    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected or left out."""
 
     name: str
     chunk: int
@@ -52,6 +52,8 @@ class StagedSlice:
     nearly_empty: bool = False
     pages_left: int = 0
     reason: str | None = None
+    left_out: str | None = None
+    geometry: ScanGeometry | None = None
 
 
 def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[StagedSlice]:
@@ -61,11 +63,14 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     staged: list[StagedSlice] = []
     for _, name in chunk:
         try:
-            image, pixels_sha256, pages_left = source.read(name)
+            image, pixels_sha256, pages_left, geometry = source.read(name)
         except UnusableFile as error:
             staged.append(StagedSlice(name, number, reason=str(error)))
+        except SliceLeftOut as why:
+            staged.append(StagedSlice(name, number, left_out=str(why)))
         else:
-            staged.append(StagedSlice(name, number, len(images), pixels_sha256, pages_left=pages_left))
+            place = (number, len(images))
+            staged.append(StagedSlice(name, *place, pixels_sha256, pages_left=pages_left, geometry=geometry))
             images.append(image)
     if images:
         stack = np.stack(images)
@@ -73,7 +78,7 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
         hashes, blank, nearly_empty = perceptual_hashes(stack), are_blank(stack), are_blank(stack, FAINT_LEVELS)
         staged = [
             slice_
-            if slice_.reason
+            if slice_.reason or slice_.left_out
             else dataclasses.replace(
                 slice_,
                 hashes=hashes[slice_.position].tobytes(),
