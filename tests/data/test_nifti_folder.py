@@ -9,6 +9,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+from nilearn.datasets import load_mni152_template
 
 from lwddpm.config import DataConfig, SlicesConfig
 from lwddpm.data.nifti_folder import NiftiFolder, open_nifti_folder, sequence_of
@@ -435,3 +436,25 @@ def test_what_does_not_fit_is_refused_with_a_remedy(tmp_path: Path) -> None:
     assert open_source(DataConfig(source=str(tmp_path), format="nifti")).not_taken().other == {
         "files that are no NIfTI": 1
     }
+
+
+def test_real_files_of_nibabel_and_nilearn_are_read(tmp_path: Path) -> None:
+    """Functional and anatomical scans of small sizes that ship with nibabel, and the ICBM 152 template of nilearn."""
+    files = [Path(nibabel.__file__).parent / "tests" / "data" / name for name in ("anatomical.nii", "example4d.nii.gz")]
+    for file in files:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    save(load_mni152_template(resolution=4), tmp_path / "template_T1.nii.gz")
+    taken = slices_of(opened(tmp_path, image_size=64))
+    by_file = {name.partition("//")[0] for name in taken}
+    assert by_file == {"anatomical.nii", "example4d.nii.gz", "template_T1.nii.gz"}
+    for name, one in taken.items():
+        assert one.geometry is not None
+        if name.startswith("template"):
+            assert one.geometry.sequence == "T1"
+            assert one.geometry.spacing_mm == (4, 4, 4)
+            halves = one.image[:, :32].astype(float), one.image[:, :31:-1].astype(float)
+            assert np.corrcoef(halves[0].ravel(), halves[1].ravel())[0, 1] > 0.9  # a head is symmetric
+    eyes_up = max((one for name, one in taken.items() if name.startswith("template")), key=lambda one: one.image.sum())
+    rows = np.flatnonzero(eyes_up.image.any(axis=1))
+    widths = [(eyes_up.image[row] > 20).sum() for row in (rows[len(rows) // 4], rows[3 * len(rows) // 4])]
+    assert widths[0] < widths[1]  # brains are wider behind, which is below

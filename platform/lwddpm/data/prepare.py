@@ -6,11 +6,9 @@ on storage that they share); the driver receives hashes only.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,7 +22,6 @@ from lwddpm.data.manifest import (
     SCHEMA_VERSION,
     SPLITS,
     Manifest,
-    RejectedFile,
     SplitSummary,
     check_settings,
     read_manifest,
@@ -32,20 +29,20 @@ from lwddpm.data.manifest import (
 from lwddpm.data.nifti import SUFFIXES
 from lwddpm.data.nifti_folder import open_nifti_folder
 from lwddpm.data.phantom import Phantom
-from lwddpm.data.pseudonyms import Pseudonyms, pseudonyms_of
+from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.remarks import largest_group
+from lwddpm.data.selection import count_left_out, num_without_subject, separate_rejected
 from lwddpm.data.shards import Row, ScanColumns, SplitWriter
 from lwddpm.data.sources import PART, UNLABELLED, Source
 from lwddpm.data.splits import split_by_group
-from lwddpm.data.staging import StagedSlice, Staging, stage_chunk
+from lwddpm.data.staging import StagedSlice, Staging, stage_chunk, volume_chunks
 from lwddpm.data.store import Dataset
 from lwddpm.data.workspace import check_target, open_workspace
 from lwddpm.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
-CHUNK = 32  # slices per task, and the most of one volume; neither changes a result
-MAX_CHUNK = 512
+CHUNK = 32  # slices per task; changes no result
 ROWS_VERSION = 1  # of what a dataset's version covers; not raised with SCHEMA_VERSION, so equal data keep theirs
 
 
@@ -78,13 +75,13 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 return existing
             pseudonyms = pseudonyms_of(data)
             source, names, fingerprint = scan(data)
-            without_subject = _num_without_subject(data, source, names)
+            without_subject = num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
-            chunks = _chunks(source, names)
+            chunks = volume_chunks(source, names, CHUNK)
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
             staged = [slice_ for part in parts for slice_ in part]
-            usable, rejected = _separate_rejected(staged, source, pseudonyms, data)
+            usable, rejected = separate_rejected(staged, source, pseudonyms, data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
             labels = _labels(usable, subjects, source, data)
             volumes = [source.volume(slice_.name) for slice_ in usable]
@@ -122,7 +119,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 not_taken=source.not_taken().model_copy(
                     update={
                         "pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left},
-                        "other": source.not_taken().other | _left_out(staged),
+                        "other": source.not_taken().other | count_left_out(staged),
                     }
                 ),
                 columns=ScanColumns._fields if rows[0].scan is not None else (),
@@ -145,7 +142,7 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
     """
     if _existing(data, fresh) is None:
         source, names, _ = scan(data)
-        _num_without_subject(data, source, names)
+        num_without_subject(data, source, names)
         check_target(locate(data.dataset_path))
 
 
@@ -180,36 +177,6 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     return source, names, fingerprint
 
 
-def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str]) -> int:
-    """Number of files that data.subject_pattern does not match; 0 where there is none.
-
-    Raises:
-        DataError: they are too many. Slices of one subject would lie in several splits.
-    """
-    if data.source == PHANTOM or not (data.subject_pattern or data.reads_volumes):
-        return 0
-    files = list(dict.fromkeys(source.volume(name) or name for name in names))
-    unmatched = [_as_utf8(name) for name in files if not source.subject_id(name)]
-    if not data.subject_pattern:
-        return len(unmatched)
-    examples = f", such as {', '.join(unmatched[:3])}"
-    if data.public_source != data.source:  # names of files are withheld here too
-        examples = ""
-    pattern = f"data.subject_pattern: {data.subject_pattern!r}"
-    if len(unmatched) == len(files):
-        raise DataError(
-            f"{pattern} matches none of {len(files)} files{examples}; write it for paths relative to data.source"
-        )
-    if len(unmatched) > data.max_unmatched_fraction * len(files):
-        raise DataError(
-            f"{pattern} does not match {len(unmatched)} of {len(files)} files, more than data.max_unmatched_fraction = "
-            f"{data.max_unmatched_fraction} allows{examples}; "
-            "widen the pattern, or raise "
-            "data.max_unmatched_fraction if each of them shows a subject of its own"
-        )
-    return len(unmatched)
-
-
 def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     """The dataset that lies at the target, if it is what the job asks for; None if it must be prepared.
 
@@ -240,61 +207,12 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     return Dataset(path, manifest)
 
 
-def _chunks(source: Source, names: Sequence[str]) -> list[list[tuple[int, str]]]:
-    """Numbered slices for a task each. Slices of a volume share one, so that it is decoded once."""
-    chunks: list[list[tuple[int, str]]] = []
-    for volume, members in groupby(enumerate(names), key=lambda numbered: source.volume(numbered[1])):
-        slices = list(members)
-        if volume is None or not chunks or len(chunks[-1]) + len(slices) > CHUNK:
-            limit = CHUNK if volume is None else MAX_CHUNK
-            chunks += [slices[start : start + limit] for start in range(0, len(slices), limit)]
-        else:
-            chunks[-1] += slices
-    return chunks
-
-
 def _scan_columns(slice_: StagedSlice) -> ScanColumns | None:
     geometry = slice_.geometry
     if geometry is None:
         return None
     volume = slice_.name.rpartition(PART)[0]
     return ScanColumns(geometry.plane, geometry.sequence, geometry.position_mm, volume, list(geometry.spacing_mm))
-
-
-def _left_out(staged: Sequence[StagedSlice]) -> dict[str, int]:
-    """Number of slices that the settings leave out, by reason."""
-    return dict(sorted(Counter(slice_.left_out for slice_ in staged if slice_.left_out is not None).items()))
-
-
-def _separate_rejected(
-    staged: list[StagedSlice], source: Source, pseudonyms: Pseudonyms, data: DataConfig
-) -> tuple[list[StagedSlice], tuple[RejectedFile, ...]]:
-    """Separate usable from rejected files; refuse too many of the latter."""
-    usable = [slice_ for slice_ in staged if slice_.reason is None and slice_.left_out is None]
-    reasons = {slice_.name: slice_.reason for slice_ in staged if slice_.reason is not None}
-    num_rejected, num = len(reasons), len(staged)
-    if data.reads_volumes:  # a damaged file has one name, or those of all its slices; a whole one has hundreds
-        reasons = {name.partition(PART)[0]: reason for name, reason in reasons.items()}
-        num_rejected, num = len(reasons), len({slice_.name.partition(PART)[0] for slice_ in staged})
-    rejected = tuple(
-        RejectedFile(source=_as_utf8(pseudonyms.name(name, source.subject_id(name))), reason=reason)
-        for name, reason in reasons.items()
-    )
-    if not usable and not rejected:
-        raise DataError(
-            f"data.slices: leaves none of {len(staged)} slices in ({', '.join(_left_out(staged))}); widen its ranges, "
-            "or lower data.slices.min_foreground"
-        )
-    if not usable or num_rejected > data.max_rejected_fraction * num:
-        first = "; ".join(f"{file.source}: {file.reason}" for file in rejected[:3])
-        more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
-        limit = f", more than data.max_rejected_fraction = {data.max_rejected_fraction} allows" if usable else ""
-        remedy = "repair or remove them" + (", or raise data.max_rejected_fraction" if usable else "")
-        raise DataError(
-            f"data.source: {data.public_source}: {num_rejected} of {num} files cannot be used{limit} "
-            f"({first}{more}); {remedy}"
-        )
-    return usable, rejected
 
 
 def _labels(
@@ -355,8 +273,3 @@ def _version(image_size: int, simulated: bool, label_names: Sequence[str], split
     """16 hex digits over all that training can see; where it came from and how long it took do not matter."""
     content = [ROWS_VERSION, image_size, simulated, label_names, [splits[split].sha256 for split in SPLITS]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _as_utf8(name: str) -> str:
-    """A file name that can be stored as UTF-8 whatever its bytes are."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -11,6 +11,8 @@ from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location, writing_target
 from lwddpm.data.sources import ScanGeometry, SliceLeftOut, Source, UnusableFile
 
+MAX_CHUNK = 512  # slices of one volume in a task
+
 
 @dataclass(frozen=True)
 class Staging:
@@ -54,6 +56,19 @@ class StagedSlice:
     reason: str | None = None
     left_out: str | None = None
     geometry: ScanGeometry | None = None
+
+
+def volume_chunks(source: Source, names: Sequence[str], size: int) -> list[list[tuple[int, str]]]:
+    """Numbered slices for a task each, `size` of them. Slices of a volume share one, so that it is decoded once."""
+    chunks: list[list[tuple[int, str]]] = []
+    for volume, members in itertools.groupby(enumerate(names), key=lambda numbered: source.volume(numbered[1])):
+        slices = list(members)
+        if volume is None or not chunks or len(chunks[-1]) + len(slices) > size:
+            limit = size if volume is None else MAX_CHUNK
+            chunks += [slices[start : start + limit] for start in range(0, len(slices), limit)]
+        else:
+            chunks[-1] += slices
+    return chunks
 
 
 def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[StagedSlice]:
