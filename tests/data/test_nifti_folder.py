@@ -372,6 +372,8 @@ def _damaged(folder: Path) -> dict[str, str]:
     }
     for name, image in others.items():
         save(image, folder / name)
+    (folder / "loop.nii").symlink_to("loop.nii")
+    (folder / "loop").symlink_to("loop")
     flat = nibabel.Nifti1Image(np.ones((4, 4, 4), np.int16), None)
     flat.header.set_sform(lost, code=1)
     flat.header.set_qform(None, code=0)
@@ -385,6 +387,8 @@ def _damaged(folder: Path) -> dict[str, str]:
         "nan.nii.gz": "no finite values",
         "5d.nii.gz": "two, three or four dimensions, got 4 x 4 x 4 x 2 x 3",
         "lost.nii": "no usable orientation",
+        "loop.nii": "unreadable: Too many levels",
+        "loop": "unreadable: Too many levels",
     }
 
 
@@ -407,7 +411,7 @@ def test_damaged_files_are_listed_with_the_reason_and_without_their_names(tmp_pa
         assert ".nii" not in reason
     data = DataConfig(source=str(tmp_path / "scans"), path=str(tmp_path / "d"), format="nifti", max_rejected_fraction=1)
     for settings in ({}, {"max_rejected_fraction": 0.9}):
-        with pytest.raises(DataError, match=r"splits|17 of 18 files cannot be used"):
+        with pytest.raises(DataError, match=r"splits|19 of 20 files cannot be used"):
             prepare_dataset(data.model_copy(update=settings), serial)
     dataset = prepare_dataset(data.model_copy(update={"splits": (1, 0, 0)}), serial)
     assert sorted(file.reason for file in dataset.manifest.rejected) == sorted(reasons.values())

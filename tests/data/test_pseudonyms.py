@@ -113,7 +113,7 @@ def test_planted_identifiers_are_nowhere(
     for text in (*kept, *messages, str(refused.value), output):
         assert PLANTED.lower() not in text.lower()
         assert SECRET not in text
-    assert dataset.label_names == ("0", "1", "unlabelled") or dataset.label_names == ("0", "1")
+    assert dataset.label_names == ("0", "1")
 
 
 def test_what_mlflow_and_run_folders_get_of_a_job_names_no_source(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ SEQUENCES = {
     name.lower(): name
     for name in (
         "T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "UNIT1", "angio", "bold", "sbref",
-        "dwi", "epi", "asl", "m0scan", "MTw", "T1map", "T2map", "T2starmap", "PDmap", "SWI", "defacemask",
+        "dwi", "epi", "asl", "m0scan", "MTw", "T1map", "T2map", "T2starmap", "PDmap", "SWI",
         "T1", "T1n", "T1c", "T1ce", "T1gd", "T2", "T2f", "PD", "ADC", "MRA",
     )
 }  # fmt: skip
@@ -85,7 +85,9 @@ class NiftiFolder:
             if not is_wanted(file.name, self.include, self.exclude):
                 continue
             stem = _stem(file.name)
-            if stem is None:
+            if stem is None and file.status is None:  # a folder without access, or a link to itself
+                yield file
+            elif stem is None:
                 others[NO_NIFTI] += 1
             elif is_bids and file.name.split("/")[0] in BESIDE_RAW:
                 others[OUT_OF_BIDS] += 1
@@ -121,6 +123,8 @@ class NiftiFolder:
             status = path.stat()
         except OSError as error:
             raise UnusableFile(reason_of(error, size=1)) from None
+        if path.is_dir():
+            raise UnusableFile("a folder that cannot be listed; check its access")
         grid = read_grid(path, status.st_size, status.st_mtime_ns)
         if isinstance(grid, str):
             raise UnusableFile(grid)
