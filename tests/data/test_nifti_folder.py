@@ -12,6 +12,7 @@ import pytest
 from nilearn.datasets import load_mni152_template
 
 from lwddpm.config import DataConfig, SlicesConfig
+from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.nifti_folder import NiftiFolder, open_nifti_folder, sequence_of
 from lwddpm.data.prepare import check_source, open_source, prepare_dataset
 from lwddpm.data.remarks import remarks
@@ -289,6 +290,8 @@ def test_a_bids_folder(tmp_path: Path) -> None:
     )  # fmt: skip
     check_source(data)
     dataset = prepare_dataset(data, serial)
+    (classes,) = describe_classes({"FLAIR": 2, "T1w": 2}, of_volumes=True)
+    assert "data.label says" in classes
     assert open_dataset(dataset.path) == prepare_dataset(data, None) == dataset
     assert dataset.label_names == ("FLAIR", "T1w")
     subjects = {}

@@ -28,7 +28,7 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     )
     if data.reads_volumes and data.keep_subject_ids is not None:
         say(f"  subject ids and file names are kept as they are: {data.keep_subject_ids}")
-    for line in describe_classes(class_counts(manifest)):
+    for line in describe_classes(class_counts(manifest), data.reads_volumes):
         say(f"  {line}")
     for remark in remarks(manifest):
         say(f"  {remark}")
