@@ -338,10 +338,10 @@ def test_datasets_of_deep_files_by_version_0_1_are_not_taken(tmp_path):
         data = DataConfig(source=str(tmp_path / folder), path=str(tmp_path / f"{folder}.data"), image_size=16)
         path = tmp_path / f"{folder}.data" / "dataset.json"
         prepare_dataset(data, serial)
-        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 1'))
     assert prepare_dataset(data, None).manifest.schema_version == 1
     assert prepare_dataset(data.model_copy(update={"intensity": "full"}), None).manifest.schema_version == 1
     deep = DataConfig(source=str(tmp_path / "deep"), path=str(tmp_path / "deep.data"), image_size=16)
     with pytest.raises(DataError, match=r"read files of more than 8 bits, such as a/0\.png, otherwise; set another"):
         prepare_dataset(deep, None)
-    assert prepare_dataset(deep, serial, fresh=True).manifest.schema_version == 2
+    assert prepare_dataset(deep, serial, fresh=True).manifest.schema_version == 3

@@ -174,9 +174,9 @@ def test_a_dataset_with_a_setting_from_the_future_is_not_taken_for_one_without(s
     prepare_dataset(data, serial)
     file = tmp_path / "data" / "dataset.json"
     manifest = json.loads(file.read_text())
-    manifest["settings"]["plane"] = "axial"
+    manifest["settings"]["tilt"] = "none"
     file.write_text(json.dumps(manifest))
-    with pytest.raises(DataError, match=r"data\.plane is what the job says cannot be known"):
+    with pytest.raises(DataError, match=r"data\.tilt is what the job says cannot be known"):
         check_source(data)
 
 

@@ -91,14 +91,14 @@ def test_a_scan_finds_the_same_sorted_and_unique_names(source: Source, data: Dat
 def test_slices_are_uint8_of_the_size_asked_for_and_the_same_at_every_read(source: Source) -> None:
     names, _ = _readable(source)
     first = [source.read(name) for name in names]
-    for image, pixels_sha256, _ in first:
+    for image, pixels_sha256, *_ in first:
         assert (image.shape, image.dtype) == ((SIZE, SIZE), np.uint8)
         assert len(pixels_sha256) == 32
-    for name, (image, pixels_sha256, _) in reversed(list(zip(names, first, strict=True))):
+    for name, (image, pixels_sha256, *_) in reversed(list(zip(names, first, strict=True))):
         again = source.read(name)
         assert np.array_equal(again.image, image)
         assert again.pixels_sha256 == pixels_sha256
-    assert len({image.tobytes() for image, _, _ in first}) == len({sha256 for _, sha256, _ in first})
+    assert len({image.tobytes() for image, *_ in first}) == len({sha256 for _, sha256, *_ in first})
 
 
 def test_another_size_is_the_same_slice(source: Source, data: DataConfig) -> None:

@@ -80,8 +80,8 @@ def test_missing_damaged_and_foreign_datasets(dataset, tmp_path):
         open_dataset("nonsense://bucket/data")
     manifest = tmp_path / "data" / "dataset.json"
     text = manifest.read_text()
-    manifest.write_text(text.replace('"schema_version":2', '"schema_version":99'))
-    with pytest.raises(DataError, match=r"schema version must be 1 to 2, got 99.*lwddpm run JOB --fresh"):
+    manifest.write_text(text.replace('"schema_version":3', '"schema_version":99'))
+    with pytest.raises(DataError, match=r"schema version must be 1 to 3, got 99.*lwddpm run JOB --fresh"):
         read_manifest(dataset.path)
     manifest.write_text(text[:100])
     with pytest.raises(DataError, match="damaged"):

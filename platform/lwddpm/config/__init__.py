@@ -8,7 +8,7 @@ al. 2024 where the paper gives a value.
 from typing import get_args
 
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
-from lwddpm.config.data import PHANTOM, DataConfig
+from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.evaluation import (
     DiffusionSampler,
     EvaluationConfig,
@@ -80,6 +80,7 @@ __all__ = [
     "SearchJob",
     "Section",
     "Seed",
+    "SlicesConfig",
     "System",
     "TrackingConfig",
     "TrainJob",

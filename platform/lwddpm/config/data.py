@@ -6,18 +6,47 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto, is_empty, is_false
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, is_auto, is_empty, is_false, is_none
 
 PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # Settings of folders that are dumped, and counted in digests, only where a job sets them: datasets and run folders of
 # versions that did not know them stay those of the same jobs.
-OPTIONAL = ("include", "exclude", "label_from", "synthetic", "intensity", "pages")
-
+OPTIONAL = (
+    "include", "exclude", "label_from", "synthetic", "intensity", "pages",
+    "format", "plane", "slices", "volumes", "label", "keep_subject_ids",
+)  # fmt: skip
+OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids")  # an image folder has no use for them
 
 _MAX_UNMATCHED = 0.05
+
+
+class SlicesConfig(Section):
+    """Which slices of a volume are taken."""
+
+    range: tuple[Fraction, Fraction] = Field(
+        (0.0, 1.0),
+        description="part of the head along the plane's axis, from its lower (back, left) end 0 to its upper (front, "
+        "right) end 1",
+    )
+    range_mm: tuple[float, float] | None = Field(
+        None, description="positions in mm in the coordinates of the file, where 0 is its origin; default: all"
+    )
+    step_mm: Annotated[float, Field(ge=0, le=1000)] = Field(
+        0.0, description="distance of slices in mm, of which the nearest are taken; 0: every slice of the volume"
+    )
+    min_foreground: Fraction = Field(
+        0.05, description="slices of which a smaller share is foreground (brighter than the volume's mean) are left out"
+    )
+
+    @field_validator("range", "range_mm")
+    @classmethod
+    def _range_is_not_empty(cls, bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+        if bounds is not None and not bounds[0] < bounds[1]:
+            raise RuleBroken("", "of a range [low, high], low must be below high", list(bounds))
+        return bounds
 
 
 class DataConfig(Section):
@@ -25,7 +54,14 @@ class DataConfig(Section):
 
     incidental = frozenset({"max_rejected_fraction", "max_unmatched_fraction"})  # they only refuse
 
-    source: str = Field(description="folder of images in class/ sub-folders, or 'phantom' (simulated)")
+    source: str = Field(
+        description="folder of images in class/ sub-folders, of volumes (format), or 'phantom' (simulated)"
+    )
+    format: Literal["images", "nifti"] = Field(
+        "images",
+        exclude_if=lambda format: format == "images",
+        description="what the files of source are: 'images', or 'nifti': volumes (.nii, .nii.gz), BIDS or not",
+    )
     path: str | None = Field(
         None, description="folder or URL of the prepared dataset; default: datasets/<derived from these settings>"
     )
@@ -81,6 +117,30 @@ class DataConfig(Section):
         "'percentiles' (0.5 and 99.5 of each slice), 'full' (its lowest and highest), or a window [low, high] in the "
         "file's units, the same for all slices",
     )
+    plane: Literal["axial", "coronal", "sagittal"] = Field(
+        "axial", exclude_if=lambda plane: plane == "axial", description="of the slices that are cut from volumes"
+    )
+    slices: SlicesConfig = Field(
+        SlicesConfig(),
+        exclude_if=lambda slices: slices == SlicesConfig(),
+        description="which slices of a volume are taken",
+    )
+    volumes: Literal["first", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
+        "first",
+        exclude_if=lambda volumes: volumes == "first",
+        description="of a 4D file: 'first', 'all', or the number of one volume, from 0",
+    )
+    label: str | None = Field(
+        None,
+        exclude_if=is_none,
+        description="class of a volume's slices: 'sequence', or a column of participants.tsv (BIDS); default: "
+        "the folders that label_from names, else the sequence",
+    )
+    keep_subject_ids: str | None = Field(
+        None,
+        exclude_if=is_none,
+        description="the reason why subject ids and file names are kept; default: keyed hashes are kept",
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
     phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
@@ -106,6 +166,32 @@ class DataConfig(Section):
             raise RuleBroken("", "of a window [low, high], low must be below high", list(intensity), remedy)
         return intensity
 
+    @field_validator("keep_subject_ids")
+    @classmethod
+    def _reason_is_given(cls, reason: str | None) -> str | None:
+        if reason is not None and len(reason.split()) < 2:
+            raise RuleBroken("", "must say why, in some words, such as 'public data set ds000114'", reason)
+        return reason
+
+    @field_validator("label")
+    @classmethod
+    def _label_names_nobody(cls, label: str | None) -> str | None:
+        if label == "participant_id":
+            raise RuleBroken("", "must be a class, not who somebody is", label, "name another column")
+        return label
+
+    @model_validator(mode="after")
+    def _settings_fit_the_format(self) -> "DataConfig":
+        unused = [] if self.reads_volumes or self.source == PHANTOM else OF_VOLUMES
+        for key in unused:
+            if getattr(self, key) != type(self).model_fields[key].get_default():
+                raise RuleBroken(
+                    key, "applies to volumes", getattr(self, key), "set data.format=nifti, or leave it out"
+                )
+        if self.reads_volumes and self.pages != "first":
+            raise RuleBroken("pages", "applies to image files", self.pages, "data.slices says which slices are taken")
+        return self
+
     @field_validator("subject_pattern")
     @classmethod
     def _pattern_has_a_group(cls, pattern: str | None) -> str | None:
@@ -119,12 +205,23 @@ class DataConfig(Section):
         return pattern
 
     @property
+    def reads_volumes(self) -> bool:
+        """Whether the source holds volumes, whose folders and files may be named after persons."""
+        return self.format != "images" and self.source != PHANTOM
+
+    @property
+    def public_source(self) -> str:
+        """What may be recorded of `source`: of a folder of volumes only that it is one, unless names are kept."""
+        return f"{self.format} volumes" if self.reads_volumes and self.keep_subject_ids is None else self.source
+
+    @property
     def dataset_path(self) -> str:
         """`path`, or a default that changes with every setting that changes the dataset."""
         if self.path is not None:
             return self.path
         source = self.source if self.source == PHANTOM else str(Path(self.source).absolute())
         stem = re.sub(r"[^a-z0-9]+", "-", Path(source).name.lower()).strip("-") or "dataset"
+        stem = stem if self.public_source == self.source else self.format
         settings = json.dumps([source, self.content_settings()], sort_keys=True)
         return f"datasets/{stem}-{self.image_size}px-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
 

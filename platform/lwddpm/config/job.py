@@ -1,7 +1,7 @@
 """Jobs about one dataset or model."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -67,6 +67,13 @@ class Job(Section):
     def result_digest(self) -> str:
         """12 hex digits of what decides the result: a finished job of the same digest is done."""
         return hex_digest(self.essentials())
+
+    def public(self) -> Self:
+        """The job as it is recorded: with what may be known of `data.source`."""
+        data = getattr(self, "data", None)
+        if not isinstance(data, DataConfig) or data.public_source == data.source:
+            return self
+        return self.model_copy(update={"data": data.model_copy(update={"source": data.public_source})})
 
     def is_parameter(self, key: str) -> bool:
         """Whether a setting stands among the parameters of the job's MLflow run, which never change there."""

@@ -42,13 +42,18 @@ def class_level(root: str, wanted: Callable[[str], bool]) -> int:
         prefix, level = f"{prefix}{holding[0]}/", level + 1
 
 
-def describe_classes(counts: dict[str, int]) -> list[str]:
+def describe_classes(counts: dict[str, int], of_volumes: bool = False) -> list[str]:
     """Names and sizes of the classes, and what looks wrong with the names."""
+    remedy = (
+        "data.label says what the class of a volume is"
+        if of_volumes
+        else "data.label_from says which folders are classes"
+    )
     most = 20
     listed = ", ".join(f"{name} {count:,}" for name, count in list(counts.items())[:most])
     more = f" and {len(counts) - most} more" if len(counts) > most else ""
     title = "1 class" if len(counts) == 1 else f"{len(counts)} classes"
-    return [f"{title}: {listed}{more} (data.label_from says which folders are classes)"] + [
+    return [f"{title}: {listed}{more} ({remedy})"] + [
         f"{' and '.join(names)} are {len(names)} classes: rename their folders if they are meant to be one"
         for names in names_alike(counts)
     ]

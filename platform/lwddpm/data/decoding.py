@@ -217,9 +217,15 @@ def resample(luma: Image.Image, size: int, fit: str, crop_background: bool) -> n
     # Averaging whole pixels down to twice the target first halves the time, and dims only the finest details a slice
     # can hold, by a tenth (sinc(1/4) = 0.90 at its Nyquist frequency).
     resized = np.asarray(luma.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0))
+    return on_square(resized, size)
+
+
+def on_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """A picture [H, W], neither side longer than `size`, in the middle of a black square: uint8 [size, size]."""
+    height, width = picture.shape
     square = np.zeros((size, size), np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = resized
+    square[top : top + height, left : left + width] = picture
     return square
 
 

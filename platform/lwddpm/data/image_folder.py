@@ -5,29 +5,25 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import class_level
 from lwddpm.data.decoding import decode, is_deep, list_pages, picture_pages, resample
 from lwddpm.data.folder_walk import (
-    DATASET,
     OUTPUT,
-    SAMPLES,
     SYSTEM_FILE,
     SYSTEM_FOLDER,
     is_folder,
-    own_output,
     walk,
 )
 from lwddpm.data.intensity import Intensity
 from lwddpm.data.manifest import NotTaken
-from lwddpm.data.sources import Slice, UnusableFile
+from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
+from lwddpm.data.sources import PART, Slice, UnusableFile
 from lwddpm.errors import DataError
 
-UNLABELLED = "unlabelled"
-PAGE = "//"  # between a file and the number of a page; in no path that a walk finds
+PAGE = PART  # and the number of a page
 SPLITS_OF_0_1 = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
 
@@ -125,18 +121,7 @@ class ImageFolder:
         )
 
     def label(self, name: str) -> str:
-        folders = name.partition(PAGE)[0].split("/")[:-1]
-        match self.label_from:
-            case "auto":
-                folders = folders[self.class_level :]
-            case "parent":
-                folders = folders[-1:]
-            case "none":
-                folders = []
-            case level:
-                assert isinstance(level, int)
-                folders = folders[level - 1 :]
-        return folders[0] if folders else UNLABELLED
+        return label_by_folder(name.partition(PAGE)[0], self.label_from, self.class_level)
 
     def subject_id(self, name: str) -> str | None:
         match = re.search(self.subject_pattern, name.partition(PAGE)[0]) if self.subject_pattern else None
@@ -148,8 +133,7 @@ class ImageFolder:
 
     def wanted(self, name: str) -> bool:
         """Whether `data.include` and `data.exclude` leave a file in."""
-        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
-        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return is_wanted(name, self.include, self.exclude)
 
 
 def open_image_folder(data: DataConfig) -> ImageFolder:
@@ -158,22 +142,7 @@ def open_image_folder(data: DataConfig) -> ImageFolder:
     Raises:
         DataError: there is no such folder, it cannot be listed, or this platform has made it.
     """
-    root = Path(data.source).expanduser().absolute()
-    try:
-        with os.scandir(root) as listing:
-            entries = list(listing)
-    except FileNotFoundError:
-        raise DataError(
-            f"data.source: {data.source}: no such folder; give a folder of images in class/ sub-folders, or 'phantom'"
-        ) from None
-    except NotADirectoryError:
-        raise DataError(f"data.source: {data.source}: must be a folder of images, got a file") from None
-    except OSError as error:
-        raise DataError(f"data.source: {data.source}: cannot be listed ({error.strerror}); check its access") from None
-    output = own_output(root, {entry.name for entry in entries})
-    if output not in (None, SAMPLES):
-        remedy = "name it in data.path instead" if output == DATASET else "give a folder of scans"
-        raise DataError(f"data.source: {data.source}: must be a folder of images, got {output} of lwddpm; {remedy}")
+    root, entries = open_folder(data)
     folder = ImageFolder(
         root=str(root),
         image_size=data.image_size,

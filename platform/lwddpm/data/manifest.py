@@ -5,13 +5,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lwddpm.config import PHANTOM, DataConfig
+from lwddpm.config import PHANTOM, DataConfig, Section
 from lwddpm.config.data import OPTIONAL
 from lwddpm.data.location import locate
 from lwddpm.errors import DataError
 
-SCHEMA_VERSION = 2  # 2 adds what has a default below; files of more than 8 bits became other pixels with 1
-READABLE_VERSIONS = (1, SCHEMA_VERSION)
+# 2 adds what has a default below; files of more than 8 bits became other pixels with 1. 3 adds columns of volumes.
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (1, 2, SCHEMA_VERSION)
 SPLITS = ("train", "validation", "test")
 MANIFEST = "dataset.json"
 PREPARE_AGAIN = "prepare it again: lwddpm run JOB --fresh"
@@ -36,6 +37,7 @@ class NotTaken(_Record):
         system_folders: folders that are hidden or that systems leave behind; what is in them is not counted.
         system_files: number of files of this kind elsewhere.
         outputs: folders that this platform has made.
+        other: numbers by reason of what else is not taken of a source of volumes.
     """
 
     pages: dict[str, int] = {}
@@ -43,6 +45,7 @@ class NotTaken(_Record):
     system_folders: tuple[str, ...] = ()
     system_files: int = 0
     outputs: tuple[str, ...] = ()
+    other: dict[str, int] = {}
 
     def counts(self) -> dict[str, int]:
         """Its numbers alone."""
@@ -53,6 +56,7 @@ class NotTaken(_Record):
             "system_folders": len(self.system_folders),
             "system_files": self.system_files,
             "outputs": len(self.outputs),
+            "other": sum(self.other.values()),
         }
 
 
@@ -134,6 +138,7 @@ class Manifest(_Record):
     duplicates: DuplicatesSummary
     without_subject: int = 0  # files that data.subject_pattern does not match
     not_taken: NotTaken = NotTaken()
+    columns: tuple[str, ...] = ()  # of the shards, beside those that every dataset has
     nearly_empty: tuple[str, ...] = ()  # sources of slices with hardly any contrast, the blank ones among them
 
     @property
@@ -182,6 +187,7 @@ def check_settings(manifest: Manifest, data: DataConfig) -> None:
         wanted.pop("intensity", None)
     for key in OPTIONAL:  # a version that does not know them does as their defaults say
         default = DataConfig.model_fields[key].get_default()
+        default = default.model_dump(mode="json") if isinstance(default, Section) else default
         if key in prepared or key in wanted:
             prepared, wanted = {key: default} | prepared, {key: default} | wanted
     if (manifest.source == PHANTOM) != (data.source == PHANTOM):  # folders and phantoms have settings of their own

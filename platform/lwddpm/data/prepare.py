@@ -7,6 +7,7 @@ on storage that they share); the driver receives hashes only.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -14,24 +15,27 @@ import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.grouping import Grouping, group_slices
-from lwddpm.data.image_folder import UNLABELLED, ImageFolder, open_image_folder
+from lwddpm.data.image_folder import ImageFolder, open_image_folder
 from lwddpm.data.location import Location, TargetError, locate
 from lwddpm.data.manifest import (
     OTHER_DATASET,
     SCHEMA_VERSION,
     SPLITS,
     Manifest,
-    RejectedFile,
     SplitSummary,
     check_settings,
     read_manifest,
 )
+from lwddpm.data.nifti import SUFFIXES
+from lwddpm.data.nifti_folder import open_nifti_folder
 from lwddpm.data.phantom import Phantom
+from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.remarks import largest_group
-from lwddpm.data.shards import Row, SplitWriter
-from lwddpm.data.sources import Source
+from lwddpm.data.selection import count_left_out, num_without_subject, separate_rejected
+from lwddpm.data.shards import Row, ScanColumns, SplitWriter
+from lwddpm.data.sources import PART, UNLABELLED, Source
 from lwddpm.data.splits import split_by_group
-from lwddpm.data.staging import StagedSlice, Staging, stage_chunk
+from lwddpm.data.staging import StagedSlice, Staging, stage_chunk, volume_chunks
 from lwddpm.data.store import Dataset
 from lwddpm.data.workspace import check_target, open_workspace
 from lwddpm.errors import DataError
@@ -69,20 +73,33 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
         with open_workspace(target) as workspace:
             if existing := _existing(data, fresh):  # by another process, while this one waited for it
                 return existing
+            pseudonyms = pseudonyms_of(data)
             source, names, fingerprint = scan(data)
-            without_subject = _num_without_subject(data, source, names)
+            without_subject = num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
-            numbered = list(enumerate(names))
-            chunks = [numbered[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+            chunks = volume_chunks(source, names, CHUNK)
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
-            usable, rejected = _separate_rejected([staged for part in parts for staged in part], data)
+            staged = [slice_ for part in parts for slice_ in part]
+            usable, rejected = separate_rejected(staged, source, pseudonyms, data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
             labels = _labels(usable, subjects, source, data)
             volumes = [source.volume(slice_.name) for slice_ in usable]
+            # From here on nobody is named by the source's names.
+            usable = [
+                replace(slice_, name=pseudonyms.name(slice_.name, subject))
+                for slice_, subject in zip(usable, subjects, strict=True)
+            ]
+            volumes = [
+                volume and pseudonyms.name(volume, subject) for volume, subject in zip(volumes, subjects, strict=True)
+            ]
+            subjects = [pseudonyms.subject(subject) for subject in subjects]
+            order = sorted(range(len(usable)), key=lambda i: usable[i].name)  # that of the real names tells about them
+            usable, labels = [usable[i] for i in order], [labels[i] for i in order]
+            subjects, volumes = [subjects[i] for i in order], [volumes[i] for i in order]
             grouping = group_slices(usable, labels, subjects, volumes, staging)
             rows = [
-                Row(label, int(group), subject, slice_.name)
+                Row(label, int(group), subject, slice_.name, _scan_columns(slice_))
                 for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)
             ]
             label_names, splits = _write(usable, rows, grouping, staging, workspace.dataset, data)
@@ -90,7 +107,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 schema_version=SCHEMA_VERSION,
                 version=_version(data.image_size, source.simulated, label_names, splits),
                 simulated=source.simulated,
-                source=data.source,
+                source=data.public_source,
                 source_fingerprint=fingerprint,
                 image_size=data.image_size,
                 label_names=label_names,
@@ -100,8 +117,12 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 duplicates=grouping.summary,
                 without_subject=without_subject,
                 not_taken=source.not_taken().model_copy(
-                    update={"pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left}}
+                    update={
+                        "pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left},
+                        "other": source.not_taken().other | count_left_out(staged),
+                    }
                 ),
+                columns=ScanColumns._fields if rows[0].scan is not None else (),
                 nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
@@ -121,7 +142,7 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
     """
     if _existing(data, fresh) is None:
         source, names, _ = scan(data)
-        _num_without_subject(data, source, names)
+        num_without_subject(data, source, names)
         check_target(locate(data.dataset_path))
 
 
@@ -131,7 +152,9 @@ def open_source(data: DataConfig) -> Source:
     Raises:
         DataError: there is no such folder.
     """
-    return Phantom.of(data) if data.source == PHANTOM else open_image_folder(data)
+    if data.source == PHANTOM:
+        return Phantom.of(data)
+    return open_nifti_folder(data) if data.format == "nifti" else open_image_folder(data)
 
 
 def scan(data: DataConfig) -> tuple[Source, list[str], str]:
@@ -142,34 +165,16 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     """
     source = open_source(data)
     names, fingerprint = source.scan()
+    if not names and data.reads_volumes:
+        raise DataError(
+            f"data.source: holds no {data.public_source} that data.include, data.exclude and data.slices leave in; "
+            "give a folder of .nii or .nii.gz files"
+        )
     if not names:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")
+    if data.format == "images" and all(name.lower().endswith(SUFFIXES) for name in names):
+        raise DataError(f"data.source: {data.source}: holds NIfTI volumes and no images; set data.format=nifti")
     return source, names, fingerprint
-
-
-def _num_without_subject(data: DataConfig, source: Source, names: Sequence[str]) -> int:
-    """Number of files that data.subject_pattern does not match; 0 where there is none.
-
-    Raises:
-        DataError: they are too many. Slices of one subject would lie in several splits.
-    """
-    if not data.subject_pattern or data.source == PHANTOM:
-        return 0
-    files = list(dict.fromkeys(source.volume(name) or name for name in names))
-    unmatched = [_as_utf8(name) for name in files if not source.subject_id(name)]
-    pattern = f"data.subject_pattern: {data.subject_pattern!r}"
-    if len(unmatched) == len(files):
-        raise DataError(
-            f"{pattern} matches none of {len(files)} files, such as {unmatched[0]}; "
-            "write it for paths relative to data.source"
-        )
-    if len(unmatched) > data.max_unmatched_fraction * len(files):
-        raise DataError(
-            f"{pattern} does not match {len(unmatched)} of {len(files)} files, more than data.max_unmatched_fraction = "
-            f"{data.max_unmatched_fraction} allows, such as {', '.join(unmatched[:3])}; widen the pattern, or raise "
-            "data.max_unmatched_fraction if each of them shows a subject of its own"
-        )
-    return len(unmatched)
 
 
 def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
@@ -186,12 +191,12 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     try:
         source, names, fingerprint = scan(data)
     except DataError:
-        if manifest.source == data.source:  # the source has been removed since; the dataset is all one needs
+        if manifest.source == data.public_source:  # the source has been removed since; the dataset is all one needs
             return Dataset(path, manifest)
         raise
     if fingerprint != manifest.source_fingerprint:
         raise DataError(
-            f"data.path: {path}: was prepared from {manifest.source}, and {data.source} holds other files now; "
+            f"data.path: {path}: was prepared from {manifest.source}, and {data.public_source} holds other files now; "
             f"{OTHER_DATASET}"
         )
     if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(names)):
@@ -202,22 +207,12 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     return Dataset(path, manifest)
 
 
-def _separate_rejected(
-    staged: list[StagedSlice], data: DataConfig
-) -> tuple[list[StagedSlice], tuple[RejectedFile, ...]]:
-    """Separate usable from rejected files; refuse too many of the latter."""
-    usable = [slice_ for slice_ in staged if slice_.reason is None]
-    rejected = tuple(RejectedFile(source=_as_utf8(s.name), reason=s.reason) for s in staged if s.reason is not None)
-    if not usable or len(rejected) > data.max_rejected_fraction * len(staged):
-        first = "; ".join(f"{file.source}: {file.reason}" for file in rejected[:3])
-        more = f"; and {len(rejected) - 3} more" if len(rejected) > 3 else ""
-        limit = f", more than data.max_rejected_fraction = {data.max_rejected_fraction} allows" if usable else ""
-        remedy = "repair or remove them" + (", or raise data.max_rejected_fraction" if usable else "")
-        raise DataError(
-            f"data.source: {data.source}: {len(rejected)} of {len(staged)} files cannot be used{limit} "
-            f"({first}{more}); {remedy}"
-        )
-    return usable, rejected
+def _scan_columns(slice_: StagedSlice) -> ScanColumns | None:
+    geometry = slice_.geometry
+    if geometry is None:
+        return None
+    volume = slice_.name.rpartition(PART)[0]
+    return ScanColumns(geometry.plane, geometry.sequence, geometry.position_mm, volume, list(geometry.spacing_mm))
 
 
 def _labels(
@@ -228,7 +223,7 @@ def _labels(
     Where the job says which folder is the class, it is.
     """
     labels = [source.label(slice_.name) for slice_ in usable]
-    if data.label_from != "auto":
+    if data.label_from != "auto" or data.reads_volumes:
         return labels
     subjects_of: dict[str, set[str | None]] = {}
     for label, subject in zip(labels, subjects, strict=True):
@@ -253,7 +248,8 @@ def _write(
         split_of = split_by_group(grouping.groups, labels, data.splits, data.seed)
     except DataError as error:
         raise DataError(f"{error} ({largest_group(grouping.summary)})") from None
-    writers = [SplitWriter(folder, split, data.image_size) for split in SPLITS]
+    columns = ScanColumns._fields if rows[0].scan is not None else ()
+    writers = [SplitWriter(folder, split, data.image_size, columns) for split in SPLITS]
     for start in range(0, len(usable), CHUNK):
         part = usable[start : start + CHUNK]
         images = staging.read([(slice_.chunk, slice_.position) for slice_ in part])
@@ -277,8 +273,3 @@ def _version(image_size: int, simulated: bool, label_names: Sequence[str], split
     """16 hex digits over all that training can see; where it came from and how long it took do not matter."""
     content = [ROWS_VERSION, image_size, simulated, label_names, [splits[split].sha256 for split in SPLITS]]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _as_utf8(name: str) -> str:
-    """A file name that can be stored as UTF-8 whatever its bytes are."""
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -29,7 +29,12 @@ def remarks(manifest: Manifest) -> list[str]:
             f"{len(manifest.nearly_empty)} of {manifest.num} slices are nearly empty (98 % of their pixels within "
             f"{FAINT_LEVELS} of 255 grey levels), such as {listed(manifest.nearly_empty[:MAX_NAMED])}"
         )
-    if manifest.without_subject:
+    if manifest.without_subject and manifest.columns:
+        lines.append(
+            f"no subject is known of {_count(manifest.without_subject, 'file')} (data.subject_pattern): slices of one "
+            "person may lie in several splits, so leakage cannot be excluded"
+        )
+    elif manifest.without_subject:
         lines.append(
             f"{manifest.without_subject} files do not match data.subject_pattern: each is a subject of its own"
         )
@@ -61,6 +66,8 @@ def describe_not_taken(not_taken: NotTaken) -> Iterator[str]:
     ]
     if system:
         yield f"not taken, as hidden or left behind by systems: {listed(system)}"
+    for reason, num in not_taken.other.items():
+        yield f"not taken: {num:,} {reason}"
     if not_taken.outputs:
         yield f"not taken, as made by lwddpm: {_named(not_taken.outputs)}"
 

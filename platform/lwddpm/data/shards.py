@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,29 @@ ROW_GROUP_BYTES = 8 << 20
 SHARD_BYTES = 64 << 20
 
 
+class ScanColumns(NamedTuple):
+    """The columns that slices of volumes have beside the others, see `sources.ScanGeometry`.
+
+    Attributes:
+        volume: the volume that a slice was cut from, as its source is named.
+    """
+
+    plane: str
+    sequence: str | None
+    position_mm: float
+    volume: str
+    spacing_mm: list[float]
+
+
+SCAN_SCHEMA = {
+    "plane": pa.string(),
+    "sequence": pa.string(),
+    "position_mm": pa.float64(),
+    "volume": pa.string(),
+    "spacing_mm": pa.list_(pa.float64()),
+}
+
+
 @dataclass(frozen=True)
 class Row:
     """The columns of one slice beside its pixels and its split."""
@@ -24,16 +49,19 @@ class Row:
     group: int
     subject_id: str | None
     source: str
+    scan: ScanColumns | None = None
 
 
 class SplitWriter:
     """Streams the rows of one split into Parquet shards; holds at most one row group in memory."""
 
-    def __init__(self, folder: Location, split: str, image_size: int) -> None:
+    def __init__(self, folder: Location, split: str, image_size: int, scan_columns: Sequence[str] = ()) -> None:
         self._folder, self._split, self._bytes_per_image = folder, split, image_size**2
+        self._scan_columns = scan_columns
         columns = [("image", pa.binary(image_size**2)), ("label", pa.string()), ("split", pa.string())]
         columns += [("group", pa.int64()), ("subject_id", pa.string()), ("source", pa.string())]
-        self._schema = pa.schema(columns, metadata={"image_size": str(image_size)})
+        columns_of_scan = [(name, SCAN_SCHEMA[name]) for name in self._scan_columns]
+        self._schema = pa.schema(columns + columns_of_scan, metadata={"image_size": str(image_size)})
         self._images: list[bytes] = []
         self._rows: list[Row] = []
         self._writer: pq.ParquetWriter | None = None
@@ -46,7 +74,7 @@ class SplitWriter:
         """Add one slice, uint8 [S, S]."""
         pixels = image.tobytes()
         self._hash.update(pixels)
-        self._hash.update(json.dumps([row.label, row.group, row.subject_id, row.source]).encode())
+        self._hash.update(json.dumps([row.label, row.group, row.subject_id, row.source, *(row.scan or ())]).encode())
         self._counts[row.label] += 1
         self._images.append(pixels)
         self._rows.append(row)
@@ -83,6 +111,7 @@ class SplitWriter:
             "subject_id": [row.subject_id for row in self._rows],
             "source": [row.source for row in self._rows],
         }
+        columns |= {name: [getattr(row.scan, name) for row in self._rows] for name in self._scan_columns}
         self._writer.write_table(pa.table(columns, schema=self._schema))
         self._rows_in_shard += len(self._rows)
         self._images, self._rows = [], []

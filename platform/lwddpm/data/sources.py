@@ -1,4 +1,4 @@
-"""What every source of slices offers. Two implementations: `image_folder.ImageFolder` and `phantom.Phantom`."""
+"""What every source of slices offers: `image_folder.ImageFolder`, `nifti_folder.NiftiFolder`, `phantom.Phantom`."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,9 +6,33 @@ import numpy as np
 
 from lwddpm.data.manifest import NotTaken
 
+UNLABELLED = "unlabelled"
+PART = "//"  # between a file and the number of a page, volume or slice; in no path that a walk finds
+
 
 class UnusableFile(Exception):  # noqa: N818
     """Why one file cannot become a slice; it is listed in the manifest, and the others go on."""
+
+
+class SliceLeftOut(Exception):  # noqa: N818
+    """A slice of a volume that the settings leave out, such as one beyond the head; counted by this reason."""
+
+
+class ScanGeometry(NamedTuple):
+    """What is known of a slice of a volume.
+
+    Attributes:
+        plane: "axial", "coronal" or "sagittal".
+        sequence: such as "T1w"; None where it is not known.
+        position_mm: world coordinate across the plane.
+        spacing_mm: distance of the volume's voxels along rows and columns of the slice and across it: between rows,
+            between columns, between slices.
+    """
+
+    plane: str
+    sequence: str | None
+    position_mm: float
+    spacing_mm: tuple[float, float, float]
 
 
 class Slice(NamedTuple):
@@ -18,11 +42,13 @@ class Slice(NamedTuple):
         image: uint8 [S, S].
         pixels_sha256: SHA-256 of its pixels before resampling.
         pages_left: pages of its file that are no slices of this source.
+        geometry: where it lies, if it is cut from a volume.
     """
 
     image: np.ndarray
     pixels_sha256: bytes
     pages_left: int = 0
+    geometry: ScanGeometry | None = None
 
 
 class Source(Protocol):
@@ -53,6 +79,7 @@ class Source(Protocol):
 
         Raises:
             UnusableFile: there is no slice to be had from this file; the message says why, without its path.
+            SliceLeftOut: the settings leave this slice out, which cannot be known without decoding it.
         """
         ...
 

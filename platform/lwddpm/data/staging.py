@@ -9,7 +9,9 @@ import numpy as np
 
 from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location, writing_target
-from lwddpm.data.sources import Source, UnusableFile
+from lwddpm.data.sources import ScanGeometry, SliceLeftOut, Source, UnusableFile
+
+MAX_CHUNK = 512  # slices of one volume in a task
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Staging:
 
 @dataclass(frozen=True)
 class StagedSlice:
-    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected."""
+    """What the driver learns of a slice: where its pixels lie and their hashes, or why it was rejected or left out."""
 
     name: str
     chunk: int
@@ -52,6 +54,21 @@ class StagedSlice:
     nearly_empty: bool = False
     pages_left: int = 0
     reason: str | None = None
+    left_out: str | None = None
+    geometry: ScanGeometry | None = None
+
+
+def volume_chunks(source: Source, names: Sequence[str], size: int) -> list[list[tuple[int, str]]]:
+    """Numbered slices for a task each, `size` of them. Slices of a volume share one, so that it is decoded once."""
+    chunks: list[list[tuple[int, str]]] = []
+    for volume, members in itertools.groupby(enumerate(names), key=lambda numbered: source.volume(numbered[1])):
+        slices = list(members)
+        if volume is None or not chunks or len(chunks[-1]) + len(slices) > size:
+            limit = size if volume is None else MAX_CHUNK
+            chunks += [slices[start : start + limit] for start in range(0, len(slices), limit)]
+        else:
+            chunks[-1] += slices
+    return chunks
 
 
 def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[StagedSlice]:
@@ -61,11 +78,14 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
     staged: list[StagedSlice] = []
     for _, name in chunk:
         try:
-            image, pixels_sha256, pages_left = source.read(name)
+            image, pixels_sha256, pages_left, geometry = source.read(name)
         except UnusableFile as error:
             staged.append(StagedSlice(name, number, reason=str(error)))
+        except SliceLeftOut as why:
+            staged.append(StagedSlice(name, number, left_out=str(why)))
         else:
-            staged.append(StagedSlice(name, number, len(images), pixels_sha256, pages_left=pages_left))
+            place = (number, len(images))
+            staged.append(StagedSlice(name, *place, pixels_sha256, pages_left=pages_left, geometry=geometry))
             images.append(image)
     if images:
         stack = np.stack(images)
@@ -73,7 +93,7 @@ def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str
         hashes, blank, nearly_empty = perceptual_hashes(stack), are_blank(stack), are_blank(stack, FAINT_LEVELS)
         staged = [
             slice_
-            if slice_.reason
+            if slice_.reason or slice_.left_out
             else dataclasses.replace(
                 slice_,
                 hashes=hashes[slice_.position].tobytes(),

@@ -3,7 +3,8 @@
 A dataset is a folder on any pyarrow filesystem:
 
     dataset.json            Manifest: version, counts, settings, rejected files, duplicates
-    train-00000.parquet     columns image (S*S uint8 bytes, row-major), label, split, group, subject_id, source
+    train-00000.parquet     columns image (S*S uint8 bytes, row-major), label, split, group, subject_id, source; of
+                            volumes also plane, sequence, position_mm, volume, spacing_mm
     validation-00000.parquet ...
 
 `dataset.json` is written last, so a folder that has one is complete.
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from lwddpm.data.location import locate
 from lwddpm.data.manifest import MANIFEST, PREPARE_AGAIN, SPLITS, Manifest, SplitSummary, read_manifest
-from lwddpm.data.shards import ROW_GROUP_BYTES
+from lwddpm.data.shards import ROW_GROUP_BYTES, ScanColumns
 from lwddpm.errors import DataError
 from lwddpm.files import cache_folder, locked, replacing
 
@@ -89,6 +90,13 @@ class Dataset:
         """Group numbers, int64 [N], in the order of `images`; duplicates and slices of a subject share one."""
         return np.array(self._column(split, "group"), dtype=np.int64)
 
+    def scan_columns(self, split: str) -> list[ScanColumns]:
+        """Where each slice lies in its volume, in the order of `images`; nothing where slices are from no volumes."""
+        if not self.manifest.columns:
+            return []
+        columns = [self._column(split, name) for name in ScanColumns._fields]
+        return [ScanColumns(*values) for values in zip(*columns, strict=True)]
+
     def _summary(self, split: str) -> SplitSummary:
         if split not in self.manifest.splits:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -115,12 +123,13 @@ class Dataset:
             stale.unlink(missing_ok=True)
         summary, size = self._summary(split), self.manifest.image_size
         digest = hashlib.sha256()
+        columns = ["image", "label", "group", "subject_id", "source", *self.manifest.columns]
         with replacing(cached) as partial:
             with partial.open("wb") as file:
                 header = {"descr": "|u1", "fortran_order": False, "shape": (summary.num, size, size)}
                 np.lib.format.write_array_header_1_0(file, header)
-                for batch in self._batches(split, ["image", "label", "group", "subject_id", "source"]):
-                    pixels, *rows = (batch.column(i) for i in range(5))
+                for batch in self._batches(split, columns):
+                    pixels, *rows = (batch.column(i) for i in range(len(columns)))
                     for image, *row in zip(pixels, *(column.to_pylist() for column in rows), strict=True):
                         buffer = image.as_buffer()
                         digest.update(buffer)

@@ -26,7 +26,9 @@ def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
         f"dataset {dataset.path} version {dataset.version[:12]}: {splits}; {duplicates.exact_copies} exact copies and "
         f"{duplicates.near_pairs} near-duplicate pairs kept within one split each"
     )
-    for line in describe_classes(class_counts(manifest)):
+    if data.reads_volumes and data.keep_subject_ids is not None:
+        say(f"  subject ids and file names are kept as they are: {data.keep_subject_ids}")
+    for line in describe_classes(class_counts(manifest), data.reads_volumes):
         say(f"  {line}")
     for remark in remarks(manifest):
         say(f"  {remark}")

@@ -68,7 +68,7 @@ def run_digest(job: AnyJob) -> str:
 
 
 def parameters_of(job: AnyJob) -> dict[str, str]:
-    flat = flattened(job.model_dump(mode="json"))
+    flat = flattened(job.public().model_dump(mode="json"))
     return {key: str(value)[:_MAX_PARAMETER] for key, value in flat.items() if job.is_parameter(key)}
 
 

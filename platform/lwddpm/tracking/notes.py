@@ -62,4 +62,4 @@ def _training(job: TrainingJob) -> str:
 
 
 def _slices(data: DataConfig) -> str:
-    return f"{'simulated slices' if data.source == PHANTOM else data.source}, {data.image_size} px"
+    return f"{'simulated slices' if data.source == PHANTOM else data.public_source}, {data.image_size} px"

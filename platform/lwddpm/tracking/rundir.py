@@ -53,7 +53,7 @@ def claim_run_folder(job: TrainJob) -> Path:
 
 def job_yaml(job: AnyJob) -> str:
     """A job's settings as a job file, without passwords."""
-    settings = job.model_dump(mode="json")
+    settings = job.public().model_dump(mode="json")
     settings["tracking"]["uri"] = public(tracking_uri(job.tracking))
     return yaml.safe_dump(settings, sort_keys=False)
 

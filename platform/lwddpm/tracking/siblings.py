@@ -109,7 +109,7 @@ def _siblings(job: TrainJob, folder: Path) -> list[Sibling]:
 def _changes(before: TrainJob | None, now: TrainJob) -> dict[str, tuple[Any, Any]] | None:
     if before is None:
         return None
-    old, new = (flattened(job.training_settings()) for job in (before, now))
+    old, new = (flattened(job.public().training_settings()) for job in (before, now))
     return {key: (old.get(key), new.get(key)) for key in sorted(old | new) if old.get(key) != new.get(key)}
 
 

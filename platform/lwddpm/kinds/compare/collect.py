@@ -55,7 +55,7 @@ def collect(comparison: Comparison, run_ids: dict[str, str]) -> ReportData:
         dataset=summary_of(dataset) | {"labels": list(dataset.label_names)},
         simulated=dataset.manifest.simulated,
         image_size=dataset.manifest.image_size,
-        settings=job.model_dump(mode="json", exclude={"tracking", "output"}),
+        settings=job.public().model_dump(mode="json", exclude={"tracking", "output"}),
         protocol=job.protocol.model_dump(mode="json", exclude={"inception_weights"}),
         proxy=job.proxy.model_dump(mode="json", exclude={"inception_weights"}),
         distance=distance,
