@@ -13,6 +13,7 @@ from lwddpm.report import data as report_data
 from lwddpm.report.data import Curves, Images
 from lwddpm.report.drawings import drawings
 from lwddpm.report.page import draw
+from lwddpm.report.view import view
 
 THEMES = ("light", "dark")
 
@@ -74,21 +75,33 @@ def test_missing_and_damaged_data_are_one_clear_error(build, tmp_path, file):
         report_data.load(tmp_path)
 
 
-def test_data_of_an_earlier_version_are_read(build, tmp_path):
-    data = build()
+@pytest.mark.parametrize("version", [{"schema_version": 1}, {"format": 2}])
+def test_data_of_an_earlier_version_are_read_and_drawn(build, tmp_path, version):
+    data = build(baseline=False)
     report_data.save(data, tmp_path)
     values = json.loads((tmp_path / "report.json").read_text())
-    assert values.pop("format") == 2
-    (tmp_path / "report.json").write_text(json.dumps({"schema_version": 1} | values))
-    assert report_data.load(tmp_path).report == data.report
+    assert values.pop("format") == 3
+    for system in values["systems"]:
+        del system["start"], system["network_calls"]
+    for measurement in values["measurements"]:
+        del measurement["parts"]
+    del values["other_starts"], values["gaussian_directions"]
+    (tmp_path / "report.json").write_text(json.dumps(version | values))
+    loaded = report_data.load(tmp_path)
+    bare = [system.model_copy(update={"start": None, "network_calls": None}) for system in data.report.systems]
+    assert loaded.report == data.report.model_copy(update={"systems": tuple(bare)})
+    content = view(loaded)
+    assert content["baseline"] is None
+    assert content["diversity"] == []
+    assert [row[0].text for row in content["table_1"].rows][3:6] == ["DDPM", "DDIM", "LW-DDPM"]
 
 
-@pytest.mark.parametrize("version", [0, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 4, "2", None])
 def test_data_of_an_unknown_format_are_refused_with_a_remedy(build, tmp_path, version):
     report_data.save(build(), tmp_path)
     values = json.loads((tmp_path / "report.json").read_text())
     (tmp_path / "report.json").write_text(json.dumps(values | {"format": version}))
-    with pytest.raises(DataError, match=rf"format 1 to 2, got {version}; draw it .* run the comparison compare-test"):
+    with pytest.raises(DataError, match=rf"format 1 to 3, got {version}; draw it .* run the comparison compare-test"):
         report_data.load(tmp_path)
 
 
