@@ -29,6 +29,25 @@ def test_the_end_of_a_job_says_n_beside_its_metrics(printed: Printed) -> None:
     assert "eval/fd_lite0 │ 12.5 │ - │ 3.25" in printed()
 
 
+def test_a_comparison_says_what_does_not_beat_the_baseline(printed: Printed) -> None:
+    result = {
+        "statements": {},
+        "measured_on": {},
+        "report": "report.html",
+        "baseline": {
+            "gan": {"name": "GAN", "beats": False},
+            "ddpm/noise": {"name": "DDPM, start from noise", "beats": False},
+            "lw_ddpm": {"name": "LW-DDPM", "beats": True},
+        },
+    }
+    views.report(result)
+    assert "GAN and DDPM (start from noise) do not beat a Gaussian of the training slices" in printed()
+    views.summary({"statements": {"lighter": "supports"}, "baseline": {"gan": {"name": "GAN", "beats": True}}})
+    assert "every system beats a Gaussian" in printed()
+    views.summary({"statements": {"lighter": "supports"}})  # of an earlier version
+    assert "Gaussian" not in printed()
+
+
 def test_models_have_n_beside_their_metrics(printed: Printed) -> None:
     item: dict[str, Any] = {
         "name": "lw-ddpm",

@@ -22,6 +22,8 @@ from lwddpm.report.data import (
 
 SYSTEMS = ("gan", "wgan", "lsgan", "ddpm", "ddim", "lw_ddpm")
 LEVELS = {"gan": 60.0, "wgan": 50.0, "lsgan": 70.0, "ddpm": 30.0, "ddim": 35.0, "lw_ddpm": 29.5}
+DENOISING = ("ddpm", "ddim", "lw_ddpm")
+LEVELS |= {"ddpm/noise": 65.0, "ddim/noise": 55.0, "lw_ddpm/noise": 40.0, "gaussian": 52.0}
 Build = Callable[..., ReportData]
 
 
@@ -59,6 +61,35 @@ def training(label: str, family: str, parameters: int = 360_369) -> Training:
     )
 
 
+def _system(name: str) -> MeasuredSystem:
+    gan = "gan" in name
+    return MeasuredSystem(
+        name=name,
+        trainings=("ddpm" if name == "ddim" else name,),
+        timesteps=None if gan else 1000,
+        sampler=None if gan else "ddim" if name == "ddim" else "ddpm",
+        inference_steps=None if gan else 50,
+        start=None if gan else "gaussian",
+        network_calls=1 if gan else 40,
+    )
+
+
+def _diversity(measured: Measurement) -> dict[str, dict]:
+    """Further values, floors and parts of a measurement; those of the kernel distance fall with its distance."""
+    if measured.group not in ("system", "start", "baseline"):
+        return {}
+    distance = measured.values["fd_lite0"]
+    values = {"kd_lite0": distance / 100, "precision_lite0": 0.6, "recall_lite0": 0.25, "out_of_band": 0.125}
+    return {
+        "values": measured.values | values | {"coverage_lite0": 1 - distance / 100},
+        "floors": measured.floors | dict.fromkeys((*values, "coverage_lite0"), 0.03),
+        "parts": {
+            "coverage_lite0": {"glioma_tumor": 0.5, "no_tumor": 0.25},
+            "out_of_band": {"too dark": 0.0, "too bright": 0.125},
+        },
+    }
+
+
 @pytest.fixture
 def measured() -> Callable[..., Measurement]:
     """Builds one measurement: group, label, level, sampling seed; `system` and fields."""
@@ -73,12 +104,19 @@ def trained() -> Callable[..., Training]:
 
 @pytest.fixture
 def build() -> Build:
-    """Builds a whole comparison; `levels` are the systems' distances, `changes` replace fields of the report.
+    """Builds a whole comparison; `levels` are the rows' distances, `changes` replace fields of the report.
 
-    With several trainings each is sampled once, else the one training `seeds` times.
+    With several trainings each is sampled once, else the one training `seeds` times. `baseline`: with what earlier
+    versions did not measure.
     """
 
-    def make(levels: dict[str, float] | None = None, seeds: int = 3, num_trainings: int = 1, **changes) -> ReportData:
+    def make(
+        levels: dict[str, float] | None = None,
+        seeds: int = 3,
+        num_trainings: int = 1,
+        baseline: bool = True,
+        **changes,
+    ) -> ReportData:
         random = np.random.default_rng(0)
         levels = LEVELS | (levels or {})
         repeats = [(i, 0) for i in range(seeds)] if num_trainings == 1 else [(i, i) for i in range(num_trainings)]
@@ -96,9 +134,19 @@ def build() -> Build:
                 ]
         rows += [measurement("steps", s, 40 - x, 0, x=x) for s in ("ddpm", "ddim") for x in (5, 10, 20)]
         rows += [measurement("epochs", s, levels[s] + 20 - x, 0, system=s, x=x) for s in SYSTEMS for x in (5.0, 12.5)]
+        if baseline:
+            starts = [("start", "noise", s, i, t) for s in DENOISING for i, t in repeats]
+            gaussian = [("baseline", "protocol", "gaussian", i, 0) for i in range(seeds)]
+            curves_level = [("baseline", "curves", "gaussian", 0, 0)]
+            for group, label, system, i, t in (*starts, *gaussian, *curves_level):
+                key = f"{system}/{label}" if group == "start" else system
+                rows.append(measurement(group, label, levels[key], i, system=system, training_seed=t))
+            rows = [m.model_copy(update=_diversity(m)) for m in rows]
         size = 16
         images = {"real": 16, "class/glioma": 8, 'class/a_<b>&"c"': 8}
         images |= {f"samples/{s}": 16 for s in SYSTEMS}
+        if baseline:
+            images |= {f"samples/{name}": 16 for name in (*(f"{s}/noise" for s in DENOISING), "gaussian")}
         images |= {f"epochs/{s}/{x:g}": 8 for s in SYSTEMS for x in (5.0, 12.5)}
         images |= {f"schedule/{s}/{v}": 8 for s in ("ddpm", "lw_ddpm") for v in ("cosine", "linear")}
         shapes = {name: (num, size, size) for name, num in images.items()}
@@ -134,16 +182,11 @@ def build() -> Build:
             extractor="EfficientNet-Lite0",
             weights_sha256="5793",
             missing=(Unavailable(name="fid", reason="no <weights>"),),
-            systems=tuple(
-                MeasuredSystem(
-                    name=s,
-                    trainings=("ddpm" if s == "ddim" else s,),
-                    timesteps=None if "gan" in s else 1000,
-                    sampler=None if "gan" in s else "ddim" if s == "ddim" else "ddpm",
-                    inference_steps=None if "gan" in s else 50,
-                )
-                for s in SYSTEMS
+            systems=tuple(map(_system, SYSTEMS)),
+            other_starts=tuple(
+                _system(s).model_copy(update={"start": "noise", "network_calls": 50}) for s in DENOISING if baseline
             ),
+            gaussian_directions=399 if baseline else None,
             trainings=tuple(training(s, s, 350_000 if s == "lw_ddpm" else 360_000) for s in SYSTEMS if s != "ddim"),
             measurements=tuple(rows),
             costs=tuple(
@@ -154,7 +197,12 @@ def build() -> Build:
                     seconds_per_64=(0.1, 0.11, 0.12) if s in ("ddim", "gan") else (1.0, 1.1, 1.2),
                 )
                 for s in SYSTEMS
-            ),
+            )
+            + (
+                Cost(system="gaussian", images_per_s=(), peak_memory_mib=(), seconds_per_64=(0.001, 0.002)),
+                Cost(system="lw_ddpm/noise", images_per_s=(1.0,), peak_memory_mib=(2.0,), seconds_per_64=(2.0, 2.0)),
+            )
+            * baseline,
             sample_sizes=tuple(
                 SampleSize(label=label, n=n, values=(1000 / n, 1100 / n))
                 for label in ("lw_ddpm", "ddpm", "real held-out slices")

@@ -2,7 +2,7 @@ import pytest
 
 from lwddpm.report.data import Cost
 from lwddpm.report.published import TABLE_1
-from lwddpm.report.results import ablation, repeats, rows
+from lwddpm.report.results import ablation, parts_of, repeats, rows
 
 
 def test_the_papers_numbers():
@@ -17,13 +17,41 @@ def test_the_papers_numbers():
 
 
 def test_rows_stand_in_the_papers_order_with_the_best_and_its_ties(build):
-    found = rows(build().report)
-    assert [row.system.name for row in found] == ["gan", "wgan", "lsgan", "ddpm", "ddim", "lw_ddpm"]
-    by_name = {row.system.name: row for row in found}
+    found = rows(build(baseline=False).report)
+    assert [row.key for row in found] == ["gan", "wgan", "lsgan", "ddpm", "ddim", "lw_ddpm"]
+    by_name = {row.key: row for row in found}
     assert [name for name, row in by_name.items() if row.distance.best] == ["lw_ddpm"]
     assert [name for name, row in by_name.items() if row.distance.tied] == ["ddpm", "lw_ddpm"]
     assert [name for name, row in by_name.items() if row.ssim.best] == ["lw_ddpm"]
     assert all(row.distance.floor == 12 for row in found)
+
+
+def test_other_starts_stand_below_their_system_and_the_baseline_at_the_end(build):
+    found = {row.key: row for row in rows(build().report)}
+    assert list(found)[3:] == ["ddpm", "ddpm/noise", "ddim", "ddim/noise", "lw_ddpm", "lw_ddpm/noise", "gaussian"]
+    assert [found[key].name for key in ("lw_ddpm/noise", "gaussian")] == [
+        "LW-DDPM, start from noise",
+        "Gaussian, no network",
+    ]
+    assert [found[key].system.network_calls for key in ("lw_ddpm", "lw_ddpm/noise", "gaussian")] == [40, 50, 0]
+    assert found["lw_ddpm/noise"].parameters == found["lw_ddpm"].parameters > found["gaussian"].parameters == 0
+    assert found["lw_ddpm"].distance.estimate.mean == pytest.approx(29.5, abs=0.6)
+    assert found["lw_ddpm/noise"].distance.estimate.mean == pytest.approx(40, abs=0.6)
+    assert found["gaussian"].distance.estimate.n == 3, "without the one that curves are measured beside"
+    assert found["lw_ddpm/noise"].seconds_per_64.estimate.mean == 2
+    assert found["gaussian"].images_per_s is None
+    assert [found[key].published is None for key in ("lw_ddpm", "lw_ddpm/noise", "gaussian")] == [False, True, True]
+
+
+def test_diversity_is_ranked_where_there_is_a_better(build):
+    found = {row.key: row.diversity for row in rows(build().report)}
+    assert [key for key, values in found.items() if values["kd_lite0"].best] == ["lw_ddpm"]
+    assert [key for key, values in found.items() if values["coverage_lite0"].best] == ["lw_ddpm"]
+    assert not any(values["out_of_band"].best or values["out_of_band"].tied for values in found.values())
+    assert "kid" not in found["gan"]
+    report = build().report
+    assert parts_of(report, "lw_ddpm/noise", "coverage_lite0") == {"glioma_tumor": 0.5, "no_tumor": 0.25}
+    assert parts_of(report, "lw_ddpm", "precision_lite0") == {}
 
 
 def test_a_cost_is_relative_to_ddpm_in_the_same_run(build):
@@ -31,7 +59,7 @@ def test_a_cost_is_relative_to_ddpm_in_the_same_run(build):
         Cost(system="ddpm", images_per_s=(50.0, 50.0), peak_memory_mib=(300.0,), seconds_per_64=(8.0, 8.0)),
         Cost(system="lw_ddpm", images_per_s=(100.0, 100.0), peak_memory_mib=(150.0,), seconds_per_64=(6.0, 6.0)),
     ]
-    by_name = {row.system.name: row for row in rows(build(costs=tuple(costs)).report)}
+    by_name = {row.key: row for row in rows(build(costs=tuple(costs)).report)}
     assert by_name["lw_ddpm"].images_per_s.relative.value == pytest.approx(2)
     assert by_name["lw_ddpm"].peak_memory_mib.relative.value == pytest.approx(0.5)
     assert by_name["lw_ddpm"].seconds_per_64.relative.value == pytest.approx(0.75)
@@ -41,7 +69,7 @@ def test_a_cost_is_relative_to_ddpm_in_the_same_run(build):
 
 def test_without_ddpm_costs_are_absolute_only(build):
     own = Cost(system="lw_ddpm", images_per_s=(9.0,), peak_memory_mib=(0.0,), seconds_per_64=(1.0,))
-    (row,) = [row for row in rows(build(costs=(own,)).report) if row.system.name == "lw_ddpm"]
+    (row,) = [row for row in rows(build(costs=(own,)).report) if row.key == "lw_ddpm"]
     assert row.images_per_s.estimate.mean == 9
     assert row.images_per_s.relative is None
 
@@ -58,7 +86,9 @@ def test_repeated_trainings_count_and_not_their_samplings(measured):
 
 
 def test_what_differs_from_the_paper_is_found_and_nothing_else(build, trained):
-    found = {row.system.name: " ".join(row.differences) for row in rows(build(simulated=True).report)}
+    found = {row.key: " ".join(row.differences) for row in rows(build(simulated=True).report)}
+    assert "a start from the prior of the training slices instead of noise" in found["ddpm"]
+    assert found["ddpm/noise"] == found["gaussian"] == ""
     for part in ("simulated", "EfficientNet", "32 x 32 px", "0.36 M", "12.5 epochs", "v prediction instead of epsilon"):
         assert part in found["ddpm"]
     assert "smooth L1" not in found["ddpm"]
@@ -68,7 +98,11 @@ def test_what_differs_from_the_paper_is_found_and_nothing_else(build, trained):
         update={"epochs": 250.0, "settings": {"diffusion.prediction_type": "epsilon"}}
     )
     data = build(distance="fid", image_size=128, trainings=(paper, *build().report.trainings))
-    systems = [s.model_copy(update={"inference_steps": 1000}) for s in data.report.systems if s.name == "ddpm"]
+    systems = [
+        s.model_copy(update={"inference_steps": 1000, "start": "noise"})
+        for s in data.report.systems
+        if s.name == "ddpm"
+    ]
     report = data.report.model_copy(update={"systems": tuple(systems)})
     assert rows(report)[0].differences == ()
 

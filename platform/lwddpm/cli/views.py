@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from lwddpm.wording import number, with_n
+from lwddpm.wording import listed, number, with_n
 
 # a file or a pipe has no width: wide enough that no table is cut there
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -66,6 +66,7 @@ def summary(result: dict[str, Any]) -> None:
     if searched := result.get("search"):
         study(searched)
     if statements := result.get("statements"):
+        _baseline(result.get("baseline", {}))  # an earlier version measured none
         _statements(statements, result.get("measured_on", {}))
     if result.get("metrics"):
         metrics(result["metrics"], result.get("n", {}))
@@ -92,8 +93,22 @@ def summary(result: dict[str, Any]) -> None:
 
 def report(result: dict[str, Any]) -> None:
     """`report`."""
+    _baseline(result.get("baseline", {}))
     _statements(result["statements"], result["measured_on"])
     _facts({"report": result["report"]})
+
+
+def _baseline(rows: dict[str, dict[str, Any]]) -> None:
+    """Which systems are no better than slices drawn without a network."""
+    names = [row["name"].replace(", ", " (") + ")" * (", " in row["name"]) for row in rows.values() if not row["beats"]]
+    if names:
+        verb = "does" if len(names) == 1 else "do"
+        console.print(
+            f"{listed(names)} {verb} not beat a Gaussian of the training slices, which has no network and no training",
+            markup=False,
+        )
+    elif rows:
+        console.print("every system beats a Gaussian of the training slices, which has no network and no training")
 
 
 def _statements(verdicts: dict[str, str], measured_on: dict[str, str]) -> None:

@@ -51,6 +51,19 @@ def start_timestep(process: DiffusionProcess, sampler: str) -> int:
     return max(int(enough.sum()) - 1, 0)
 
 
+def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, *, from_prior: bool) -> Tensor:
+    """Falling timesteps at which the network is called, long [n].
+
+    Args:
+        from_prior: whether the way starts from the prior: then below the timesteps that need no network.
+    """
+    total, steps = process.config.num_train_timesteps, sampling.num_inference_steps
+    if not from_prior:
+        return visited_timesteps(total, steps)
+    first = start_timestep(process, sampling.sampler)
+    return visited_timesteps(first + 1, min(steps, first + 1))
+
+
 def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited: Tensor | None = None) -> Any:
     """The diffusers scheduler of a sampler, ready to step.
 
@@ -163,12 +176,9 @@ class _Path:
         prior = prior.to(device) if prior is not None else None
         calibrated = sampling.start != "noise" if sampling.calibrate == "auto" else sampling.calibrate
         trusted = prior if calibrated else None
-        if prior is None or sampling.start == "noise":
-            last, starts_from = diffusion.num_train_timesteps - 1, None
-        else:
-            last, starts_from = start_timestep(process, sampling.sampler), prior
-        num_steps = min(sampling.num_inference_steps, last + 1) if starts_from else sampling.num_inference_steps
-        return cls(process, visited_timesteps(last + 1, num_steps), starts_from, trusted)
+        starts_from = None if sampling.start == "noise" else prior
+        visited = planned_timesteps(process, sampling, from_prior=starts_from is not None)
+        return cls(process, visited, starts_from, trusted)
 
     def begin(self, noise: Tensor) -> Tensor:
         """Slices at the first visited timestep, of unit noise [B, 1, S, S]."""
@@ -219,7 +229,7 @@ def generate(
     path = _Path.of(diffusion, sampling, prior, device) if diffusion is not None else None
     with _inference(model):
         for batch in _batches(indices, sampling.batch_size):
-            streams = _streams(sampling.seed, batch)
+            streams = noise_streams(sampling.seed, batch)
             if path is None:
                 x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
             else:
@@ -255,7 +265,7 @@ def denoising_trajectory(
         raise ValueError(f"num_frames must be from 2 to {sampling.num_inference_steps + 1}, got {num_frames}")
     path = _Path.of(diffusion, sampling, prior, device)
     with _inference(model):
-        streams = _streams(sampling.seed, indices)
+        streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
         states, noising_steps = [path.begin(noise)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
         if path.starts_from is not None:
@@ -301,7 +311,7 @@ def reconstruct(
     restored = [torch.empty(0, *images.shape[1:], dtype=torch.uint8)]
     with _inference(model):
         for batch, numbers_of_batch in zip(images.split(batch_size), _batches(numbers, batch_size), strict=False):
-            streams = _streams(seed, numbers_of_batch)
+            streams = noise_streams(seed, numbers_of_batch)
             x_0 = from_uint8(batch[:, None], diffusion.intensity_gamma).to(device)
             noise = _noise(x_0.shape, streams, x_0.device)
             x = process.q_sample(x_0, torch.full((len(batch),), timestep, device=device), noise)
@@ -310,7 +320,7 @@ def reconstruct(
     return torch.cat(restored)
 
 
-def _streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
+def noise_streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
     """One generator for each image. They live on the CPU, so that images are the same on every device.
 
     torch keeps 32 bits of a CPU seed: counting up from a hash of `seed` never repeats one among 2^32 images.

@@ -21,8 +21,9 @@ from lwddpm.evaluation.result import Unavailable
 from lwddpm.files import whole_file
 
 REPORT, CURVES, IMAGES = "report.json", "curves.parquet", "images.npz"
-# 1: `schema_version` instead of `format`
-FORMAT = 2
+# 1: `schema_version` instead of `format`; 2: no baseline, no other starts, no parts of metrics
+FORMAT = 3
+GAUSSIAN = "gaussian"  # the baseline: the Gaussian of the training slices, without a network
 
 
 class _Stored(BaseModel):
@@ -54,8 +55,10 @@ class MeasuredSystem(_Stored):
     """What a row of the table is about: a system's trainings, and how they are sampled.
 
     Attributes:
-        trainings: labels, one for each seed.
-        timesteps, inference_steps: None for a GAN.
+        trainings: labels, one for each seed; none of the baseline.
+        timesteps, inference_steps: None for a GAN and for the baseline.
+        start: `gaussian` (the prior of the training slices) or `noise`; None for a GAN, and in formats before 3.
+        network_calls: to draw a slice; None in formats before 3.
     """
 
     name: str
@@ -63,17 +66,21 @@ class MeasuredSystem(_Stored):
     timesteps: int | None
     sampler: str | None
     inference_steps: int | None
+    start: str | None = None
+    network_calls: int | None = None
 
 
 class Measurement(_Stored):
     """Metrics of one set of generated slices.
 
     Attributes:
-        group: what it belongs to: `system`, `steps`, `epochs`, or the name of an ablation.
-        label: the row within the group: a system, a sampler, a variant.
+        group: what it belongs to: `system`, `start`, `baseline`, `steps`, `epochs`, or the name of an ablation.
+        label: the row within the group: a system, its other start, a sampler, a variant; of the baseline `protocol` or
+            `curves`: whose settings it was measured with.
         x: number of sampling steps, or epoch, on the curves of those groups.
         training_seed, sampling_seed: what the slices depend on besides the settings.
         values, floors: by metric; a floor is the same measurement on n real held-out slices.
+        parts: by metric, its values by class or by side of a band; metrics without parts are left out.
     """
 
     group: str
@@ -88,12 +95,14 @@ class Measurement(_Stored):
     inference_steps: int | None
     values: dict[str, float]
     floors: dict[str, float]
+    parts: dict[str, dict[str, float]] = {}
 
 
 class Cost(_Stored):
     """Cost of one system, measured in a fresh process in every round.
 
     Attributes:
+        system: its name, or the `row_key` of its other start, or `gaussian`, which has no training.
         images_per_s: training throughput of one worker.
         peak_memory_mib: most memory during training, above that of the idle process on a CPU.
         seconds_per_64: time to draw 64 slices.
@@ -138,6 +147,8 @@ class ComparisonReport(_Stored):
         dataset: path, version, num by split, labels.
         distance: the Fréchet distance that could be computed: `fid`, else `fd_lite0`.
         missing: metrics that were asked for and could not be computed.
+        other_starts: the diffusion systems again, sampled from the start that the protocol does not take.
+        gaussian_directions: of the baseline; None in formats before 3, which have none.
         snr: signal-to-noise ratio of the noising by schedule, [timesteps].
         strips: noising steps in each frame of the strips `forward` and `reverse`.
     """
@@ -158,6 +169,8 @@ class ComparisonReport(_Stored):
     weights_sha256: str
     missing: tuple[Unavailable, ...]
     systems: tuple[MeasuredSystem, ...]
+    other_starts: tuple[MeasuredSystem, ...] = ()
+    gaussian_directions: int | None = None
     trainings: tuple[Training, ...]
     measurements: tuple[Measurement, ...]
     costs: tuple[Cost, ...]
@@ -180,7 +193,8 @@ class Curves(dict[tuple[str, str], np.ndarray]):
 class Images(dict[str, np.ndarray]):
     """uint8 slices [N, S, S] or strips [N, F, S, S] by name.
 
-    real, class/LABEL, samples/SYSTEM, epochs/SYSTEM/EPOCH, schedule/SYSTEM/NAME, and the strips forward and reverse.
+    real, class/LABEL, samples/ROW (as `row_key` says), epochs/SYSTEM/EPOCH, schedule/SYSTEM/NAME, and the strips
+    forward and reverse.
     """
 
 
@@ -189,6 +203,11 @@ class ReportData(_Stored):
     report: ComparisonReport
     curves: Curves
     images: Images
+
+
+def row_key(system: str, start: str | None) -> str:
+    """The name of a row of Table 1: that of the system, with the start where it is not the protocol's."""
+    return system if start is None else f"{system}/{start}"
 
 
 def save(data: ReportData, folder: Path) -> None:
@@ -244,8 +263,8 @@ def _current_format(values: Any, folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{REPORT} must hold an object, got {type(values).__name__}")
     stored = values.get("format", values.get("schema_version"))
-    if stored == 1:
-        return {"format": FORMAT} | {key: value for key, value in values.items() if key != "schema_version"}
+    if stored in (1, 2):
+        return {key: value for key, value in values.items() if key != "schema_version"} | {"format": FORMAT}
     if stored != FORMAT:
         name = values.get("name", "NAME")
         raise DataError(

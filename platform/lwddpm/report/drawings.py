@@ -57,7 +57,7 @@ def drawings(data: ReportData) -> list[Drawing]:
     if any(name.startswith("samples/") for name in images):
         caption = (
             f"The first slices that every system draws with its first seed, none selected, {size}; above, {source}. "
-            f"{_samplers(data)} Synthetic but for the first row."
+            f"{_samplers(data)} {_same_noise(data)}Synthetic but for the first row."
         )
         add("samples", "Figure 5", "Samples of every system", caption, partial(pictures.samples, data))
     if report.noise:
@@ -87,16 +87,23 @@ def drawings(data: ReportData) -> list[Drawing]:
         )
         add("schedules", "Figure 9", "Linear against cosine schedule", caption, partial(plots.schedules, data))
     if report.group("system"):
-        caption = f"Table 1 drawn: means with 95 % intervals, n = {num_slices(report.group('system'))} slices."
+        caption = (
+            f"Table 1 drawn: means with 95 % intervals, n = {num_slices(report.group('system'))} slices."
+            + (" Open marks: the same network from the other start." if report.other_starts else "")
+            + _dashed(data)
+        )
         add("quality", "Figure A", "Quality of every system", caption, partial(plots.quality, data), "beyond")
     if by_steps := report.group("steps"):
         caption = (
             f"{display_name(by_steps[0].system)} sampled with few and many steps, n = {num_slices(by_steps)}, one "
-            "seed. Dotted: as many real held-out slices."
+            f"seed. Dotted: as many real held-out slices.{_dashed(data)}"
         )
         add("steps", "Figure B", "Quality against sampling steps", caption, partial(plots.steps, data), "beyond")
     if by_epoch := report.group("epochs"):
-        caption = f"n = {num_slices(by_epoch)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
+        caption = (
+            f"n = {num_slices(by_epoch)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
+            f"{_dashed(data)}"
+        )
         add(
             "quality_epochs",
             "Figure C",
@@ -134,6 +141,16 @@ def _samplers(data: ReportData) -> str:
         )
         + "."
     )
+
+
+def _same_noise(data: ReportData) -> str:
+    if not data.report.other_starts:
+        return ""
+    return "Rows of a diffusion system's two starts, and of the Gaussian, begin with the same noise in each column. "
+
+
+def _dashed(data: ReportData) -> str:
+    return " Dashed: a Gaussian of the training slices, without a network." if data.report.group("baseline") else ""
 
 
 def _sampler(measurements: list[Measurement]) -> str:

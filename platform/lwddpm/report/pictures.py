@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from lwddpm.evaluation.figure_style import Theme, new_figure
 from lwddpm.evaluation.figures import GAP
+from lwddpm.report import results
 from lwddpm.report.data import ReportData
 from lwddpm.report.published import TABLE_1
 from lwddpm.report.style import display_name, height_of, rows_of_slices
@@ -43,12 +44,12 @@ def samples(data: ReportData, theme: Theme) -> Figure:
     real = "simulated" if data.report.simulated else "real"
     rows = [(real, data.images["real"])] if "real" in data.images else []
     rows += [
-        (display_name(name), data.images[f"samples/{name}"])
-        for name in _ordered(data)
-        if f"samples/{name}" in data.images
+        (row.name.replace(", ", "\n"), data.images[f"samples/{row.key}"])
+        for row in results.rows(data.report)
+        if f"samples/{row.key}" in data.images
     ]
     rows = [(label, images[:10]) for label, images in rows]
-    figure = new_figure(height_of(len(rows), max(len(images) for _, images in rows)) + 0.1)
+    figure = new_figure(height_of(len(rows), max(len(images) for _, images in rows), 1.2) + 0.1)
     rows_of_slices(figure.subplots(), rows, theme)
     return figure
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from lwddpm.evaluation.figure_style import SMALL_PT, WIDTH_IN, Theme, log_scale_if_wide, new_figure
 from lwddpm.evaluation.noise import wasserstein
 from lwddpm.report import results
-from lwddpm.report.data import Measurement, NoiseHistogram, ReportData
+from lwddpm.report.data import GAUSSIAN, Measurement, NoiseHistogram, ReportData
 from lwddpm.report.intervals import mean_interval
 from lwddpm.report.published import GANS, TABLE_1
 from lwddpm.report.style import DASHES, MARKS, display_name, height_of, rows_of_slices
@@ -22,7 +22,7 @@ BOOTSTRAPS = 200
 def quality(data: ReportData, theme: Theme) -> Figure:
     """The table's quality columns with intervals and floors."""
     rows = [row for row in results.rows(data.report) if row.distance]
-    figure = new_figure(0.8 + 0.32 * len(rows))
+    figure = new_figure(0.8 + 0.28 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, quantity, label in (
         (left, "distance", f"{_distance(data)} (lower is better)"),
@@ -42,13 +42,17 @@ def quality(data: ReportData, theme: Theme) -> Figure:
                 fmt=MARKS[name],
                 color=theme.systems[name],
                 markersize=5,
+                markerfacecolor=None if row.published or name == GAUSSIAN else "none",
                 capsize=3,
                 linewidth=1.2,
             )
+            if name == GAUSSIAN:
+                axes.axvline(value.estimate.mean, label=display_name(name), **_baseline_line(theme))
             floor = floor if floor is not None else value.floor
         if floor is not None:
             axes.axvline(floor, color=theme.real, linestyle=(0, (1, 1)), linewidth=1.2, label="real held-out slices")
-            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        if axes.get_legend_handles_labels()[1] and axes is left:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
         axes.set_xlabel(label)
         axes.grid(visible=False, axis="y")
     left.set_yticks(range(len(rows)), [row.name for row in rows])
@@ -207,6 +211,7 @@ def steps(data: ReportData, theme: Theme) -> Figure:
                 xs, ys, color=theme.cycle[index], marker="osD"[index % 3], markersize=4, label=display_name(label)
             )
         _floor_line(axes, measurements, metric, theme)
+        _baseline_level(axes, data, metric, theme)
         axes.set_xscale("log")
         places = sorted({int(m.x or 0) for m in measurements})
         axes.set_xticks(places, [str(place) for place in places])
@@ -238,6 +243,7 @@ def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
                 label=display_name(name),
             )
     _floor_line(axes, measurements, data.report.distance, theme)
+    _baseline_level(axes, data, data.report.distance, theme)
     _log_if_wide(axes)
     axes.set_xlabel("epochs of training")
     axes.set_ylabel(f"{_distance(data)}, n = {results.num_slices(measurements)}")
@@ -273,6 +279,17 @@ def _floor_line(axes: Axes, measurements: Sequence[Measurement], metric: str, th
     floor = next((m.floors[metric] for m in measurements if metric in m.floors), None)
     if floor is not None:
         axes.axhline(floor, color=theme.real, linestyle=(0, (1, 1)), linewidth=1.2, label="real held-out slices")
+
+
+def _baseline_level(axes: Axes, data: ReportData, metric: str, theme: Theme) -> None:
+    """What a Gaussian without a network scores, measured as the curves are."""
+    measured = [m for m in data.report.group("baseline") if m.label == "curves" and metric in m.values]
+    if measured:
+        axes.axhline(measured[0].values[metric], label=display_name(GAUSSIAN), **_baseline_line(theme))
+
+
+def _baseline_line(theme: Theme) -> dict[str, Any]:
+    return {"color": theme.systems[GAUSSIAN], "linestyle": (0, (6, 2)), "linewidth": 1.2}
 
 
 def _log_if_wide(axes: Axes) -> None:

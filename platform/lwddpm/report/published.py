@@ -11,7 +11,16 @@ IMAGE_SIZE, EPOCHS = 128, 250
 PREDICTION_TYPE, LOSS, BETA_SCHEDULE = "epsilon", "smooth_l1", "cosine"
 UNSTATED = "the paper does not state its number of samples"
 
-NAMES = {"gan": "GAN", "wgan": "WGAN", "lsgan": "LSGAN", "ddpm": "DDPM", "ddim": "DDIM", "lw_ddpm": "LW-DDPM"}
+NAMES = {
+    "gan": "GAN",
+    "wgan": "WGAN",
+    "lsgan": "LSGAN",
+    "ddpm": "DDPM",
+    "ddim": "DDIM",
+    "lw_ddpm": "LW-DDPM",
+    "gaussian": "Gaussian, no network",  # this platform's baseline
+}
+STARTS = {"gaussian": "the prior", "noise": "noise"}  # of sampling, beside a system's own
 VARIANTS = {
     "smooth_l1": "smooth L1",
     "l1": "L1",

@@ -4,15 +4,25 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from lwddpm.report import published
-from lwddpm.report.data import ComparisonReport, Cost, MeasuredSystem, Measurement, Training
+from lwddpm.report.data import GAUSSIAN, ComparisonReport, Cost, MeasuredSystem, Measurement, Training, row_key
 from lwddpm.report.intervals import Difference, MeanInterval, difference, mean_interval, ratio, ties
-from lwddpm.report.published import NAMES, TABLE_1, Published
+from lwddpm.report.published import NAMES, STARTS, TABLE_1, Published
 from lwddpm.wording import number
 
 Direction = Literal["low", "high"]
 SSIM = "ssim_nearest"
 DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
-BASELINE = "ddpm"
+BASELINE = "ddpm"  # of costs
+# What a Fréchet distance does not tell apart; None: there is no better, only nearer to the floor.
+DIVERSITY: dict[str, Direction | None] = {
+    "kid": "low",
+    "kd_lite0": "low",
+    "precision_lite0": "high",
+    "recall_lite0": "high",
+    "density_lite0": "high",
+    "coverage_lite0": "high",
+    "out_of_band": None,
+}
 
 
 class Value(NamedTuple):
@@ -32,18 +42,23 @@ class Value(NamedTuple):
 
 
 class SystemRow(NamedTuple):
-    """One system.
+    """One system, its other start, or the baseline.
 
     Attributes:
+        key: as `row_key` says.
+        published: None for what the paper does not have.
+        diversity: by metric of DIVERSITY, those that were measured.
         differences: between this run's protocol and the paper's, a clause each; empty where none is known.
     """
 
+    key: str
     system: MeasuredSystem
     name: str
-    published: Published
+    published: Published | None
     parameters: int
     distance: Value | None
     ssim: Value | None
+    diversity: dict[str, Value]
     images_per_s: Value | None
     peak_memory_mib: Value | None
     seconds_per_64: Value | None
@@ -72,36 +87,73 @@ def num_slices(measurements: Sequence[Measurement]) -> str:
 
 
 def rows(report: ComparisonReport) -> list[SystemRow]:
-    """Table 1 in the paper's order."""
-    ordered = [system for name in TABLE_1 for system in report.systems if system.name == name]
-    measured = {s.name: [m for m in report.group("system") if m.label == s.name] for s in ordered}
+    """Table 1 in the paper's order, each system's other start below it, and the baseline at the end."""
+    measured_systems: dict[str, MeasuredSystem] = {}
+    for system in TABLE_1:
+        measured_systems |= {s.name: s for s in report.systems if s.name == system}
+        measured_systems |= {row_key(s.name, s.start): s for s in report.other_starts if s.name == system}
+    if report.gaussian_directions is not None:
+        measured_systems[GAUSSIAN] = _GAUSSIAN
+    measured = {key: measured_of(report, key) for key in measured_systems}
     distances = _ranked(measured, report.distance, "low")
     similarities = _ranked(measured, SSIM, "high")
+    diversity = {name: _ranked(measured, name, direction) for name, direction in DIVERSITY.items()}
     costs = {cost.system: cost for cost in report.costs}
     return [
         SystemRow(
+            key=key,
             system=system,
-            name=NAMES[system.name],
-            published=TABLE_1[system.name],
-            parameters=report.training(system.trainings[0]).parameters,
-            distance=distances.get(system.name),
-            ssim=similarities.get(system.name),
-            images_per_s=_cost(costs, system.name, "images_per_s"),
-            peak_memory_mib=_cost(costs, system.name, "peak_memory_mib"),
-            seconds_per_64=_cost(costs, system.name, "seconds_per_64"),
-            differences=tuple(protocol_differences(report, system)),
+            name=row_name(key),
+            published=TABLE_1.get(key),
+            parameters=report.training(system.trainings[0]).parameters if system.trainings else 0,
+            distance=distances.get(key),
+            ssim=similarities.get(key),
+            diversity={name: values[key] for name, values in diversity.items() if key in values},
+            images_per_s=_cost(costs, key, "images_per_s"),
+            peak_memory_mib=_cost(costs, key, "peak_memory_mib"),
+            seconds_per_64=_cost(costs, key, "seconds_per_64"),
+            differences=tuple(protocol_differences(report, system)) if key in TABLE_1 else (),
         )
-        for system in ordered
+        for key, system in measured_systems.items()
     ]
 
 
-def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction) -> dict[str, Value]:
+_GAUSSIAN = MeasuredSystem(
+    name=GAUSSIAN, trainings=(), timesteps=None, sampler=None, inference_steps=None, network_calls=0
+)
+
+
+def row_name(key: str) -> str:
+    """A row of Table 1 as people write it."""
+    system, _, start = key.partition("/")
+    return NAMES[system] + (f", start from {STARTS[start]}" if start else "")
+
+
+def measured_of(report: ComparisonReport, key: str) -> list[Measurement]:
+    """The measurements of a row by the comparison's protocol."""
+    if key == GAUSSIAN:
+        return [m for m in report.group("baseline") if m.label == "protocol"]
+    system, _, start = key.partition("/")
+    group = report.group("start" if start else "system")
+    return [m for m in group if (m.system, m.label) == (system, start or system)]
+
+
+def parts_of(report: ComparisonReport, key: str, metric: str) -> dict[str, float]:
+    """The values of a row's metric by class, or by side of a band: means over its measurements."""
+    parts = [m.parts[metric] for m in measured_of(report, key) if metric in m.parts]
+    names = dict.fromkeys(name for of_one in parts for name in of_one)
+    return {name: sum(of_one.get(name, 0.0) for of_one in parts) / len(parts) for name in names}
+
+
+def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction | None) -> dict[str, Value]:
     values = {name: repeats(measurements, metric) for name, measurements in measured.items()}
     values = {name: repeated for name, repeated in values.items() if repeated}
     if not values:
         return {}
-    tied = dict(zip(values, ties(list(values.values()), lowest=good == "low"), strict=True))
     estimates = {name: mean_interval(repeated) for name, repeated in values.items()}
+    if good is None:
+        return {name: Value(estimates[name], floor=_floor(measured[name], metric)) for name in values}
+    tied = dict(zip(values, ties(list(values.values()), lowest=good == "low"), strict=True))
     best = (min if good == "low" else max)(estimates, key=lambda name: estimates[name].mean)
     return {
         name: Value(estimates[name], name == best, tied[name], floor=_floor(measured[name], metric)) for name in values
@@ -140,6 +192,8 @@ def protocol_differences(report: ComparisonReport, system: MeasuredSystem) -> li
         reasons.append(f"{number(training.epochs, 3)} epochs instead of {published.EPOCHS}")
     if system.inference_steps is not None and system.inference_steps != printed.inference_steps:
         reasons.append(f"{system.inference_steps} sampling steps instead of {printed.inference_steps}")
+    if system.start == "gaussian":
+        reasons.append("a start from the prior of the training slices instead of noise")
     if system.timesteps is not None:
         reasons += _recipe_differences(training)
     return reasons

@@ -3,13 +3,13 @@
 from typing import NamedTuple
 
 from lwddpm.report import results
+from lwddpm.report.baseline import against_baseline
 from lwddpm.report.data import ComparisonReport
-from lwddpm.report.intervals import Difference, MeanInterval, mean_interval
-from lwddpm.report.published import NAMES
+from lwddpm.report.intervals import Difference, MeanInterval
+from lwddpm.report.published import NAMES, STARTS
 from lwddpm.report.style import display_name
-from lwddpm.wording import decimals_of, measured, number
+from lwddpm.wording import counted, decimals_of, listed, measured, number
 
-OUT_OF_BAND = "out_of_band"
 DAGGER = "†"
 TIE = "="
 
@@ -77,25 +77,39 @@ def table_1(report: ComparisonReport) -> Table:
     rows, floors = [], {}
     for row in results.rows(report):
         printed, system = row.published, row.system
-        exact = printed.parameters is not None and round(row.parameters / 1e6, 2) == printed.parameters
-        rows.append(
-            (
-                Cell(row.name),
-                Cell(_steps(printed.timesteps, printed.inference_steps), "paper"),
-                Cell(_steps(system.timesteps, system.inference_steps), "run"),
-                Cell(f"{printed.fid:.2f}", "paper"),
-                _quality(row.distance, comparable=not row.differences),
-                Cell(f"{printed.ssim:.3f}", "paper"),
-                _quality(row.ssim, comparable=False),
-                Cell("-" if printed.parameters is None else f"{printed.parameters:.2f} M", "paper"),
-                Cell(results.millions(row.parameters), "run" if exact or printed.parameters is None else "other"),
+        calls = system.inference_steps if system.network_calls is None else system.network_calls
+        steps = Cell(_steps(system.timesteps, calls), "run")
+        if printed is None:
+            parameters = results.millions(row.parameters) if row.parameters else "0"
+            rows.append(
+                (
+                    Cell(row.name),
+                    *(Cell(""), steps),
+                    *(Cell(""), _quality(row.distance, comparable=True)),
+                    *(Cell(""), _quality(row.ssim, comparable=True)),
+                    *(Cell(""), Cell(parameters, "run")),
+                )
             )
-        )
+        else:
+            exact = printed.parameters is not None and round(row.parameters / 1e6, 2) == printed.parameters
+            rows.append(
+                (
+                    Cell(row.name),
+                    Cell(_steps(printed.timesteps, printed.inference_steps), "paper"),
+                    steps,
+                    Cell(f"{printed.fid:.2f}", "paper"),
+                    _quality(row.distance, comparable=not row.differences),
+                    Cell(f"{printed.ssim:.3f}", "paper"),
+                    _quality(row.ssim, comparable=False),
+                    Cell("-" if printed.parameters is None else f"{printed.parameters:.2f} M", "paper"),
+                    Cell(results.millions(row.parameters), "run" if exact or printed.parameters is None else "other"),
+                )
+            )
         for name, value in ((distance, row.distance), ("SSIM", row.ssim)):
             if value is not None and value.floor is not None:
                 floors[name] = value.floor
     floor_row = (
-        Cell("simulated held-out slices" if report.simulated else "real held-out slices"),
+        Cell(_held_out(report)),
         *(Cell("") for _ in range(3)),
         Cell(measured(floors[distance]), "run") if distance in floors else Cell(""),
         Cell(""),
@@ -106,31 +120,140 @@ def table_1(report: ComparisonReport) -> Table:
         f"{DAGGER} not comparable with the paper's number: see the list below for {distance}; for SSIM, the paper "
         "states no protocol, and this one (the best match of each generated slice among the test slices) cannot "
         "honestly come near 0.9.",
-        "Steps: timesteps of training / steps of sampling. Parameters: of the network that samples.",
+        "Steps: timesteps of training / network calls that draw a slice. Parameters: of the network that samples.",
+        *_about_rows(report),
     )
     return Table("table-1", "Table 1: quality and size", head, (*rows, floor_row), notes)
 
 
-def out_of_band(report: ComparisonReport) -> Table | None:
-    """Slices outside the real band of brightness and contrast; None where no system was measured so."""
-    rows, floors = [], set()
-    for row in results.rows(report):
-        measurements = [m for m in report.group("system") if m.label == row.system.name and OUT_OF_BAND in m.values]
-        if measurements:
-            shares = mean_interval(results.repeats(measurements, OUT_OF_BAND))
-            floors |= {m.floors[OUT_OF_BAND] for m in measurements if OUT_OF_BAND in m.floors}
-            n = results.num_slices(measurements)
-            rows.append((Cell(row.name), Cell(with_interval(shares), "run"), Cell(n, "run")))
-    if not rows:
+def _held_out(report: ComparisonReport) -> str:
+    return "simulated held-out slices" if report.simulated else "real held-out slices"
+
+
+def _about_rows(report: ComparisonReport) -> list[str]:
+    """What the rows are that the paper's table does not have."""
+    notes = []
+    if report.other_starts:
+        starts = {system.start for system in report.systems if system.start}
+        own = " or ".join(sorted(STARTS[start] for start in starts))
+        notes.append(
+            f"The diffusion systems start from {own}; the rows below them are the same trained networks, sampled from "
+            "the other start."
+        )
+    if report.gaussian_directions is not None:
+        notes.append(
+            "Gaussian, no network: slices drawn from a Gaussian that is fitted to the training slices "
+            f"({counted(report.gaussian_directions, 'direction')}), without a training. What does not beat it has "
+            "learnt nothing that counts here."
+        )
+    return notes
+
+
+_DIVERSITY_NAMES = {
+    "kid": "KID",
+    "kd_lite0": "KD (EfficientNet-Lite0)",
+    "precision_lite0": "precision",
+    "recall_lite0": "recall",
+    "density_lite0": "density",
+    "coverage_lite0": "coverage",
+    "out_of_band": "outside the band",
+}
+
+
+def diversity(report: ComparisonReport) -> Table | None:
+    """What Fréchet distances do not tell apart; None where none of it was measured."""
+    rows = [row for row in results.rows(report) if row.diversity]
+    metrics = [name for name in _DIVERSITY_NAMES if any(name in row.diversity for row in rows)]
+    if "kid" in metrics and "kd_lite0" in metrics:
+        metrics.remove("kd_lite0")
+    if not metrics:
         return None
-    real = "simulated held-out slices" if report.simulated else "real held-out slices"
-    floor_rows = [(Cell(real), Cell(measured(floor), "run"), Cell("")) for floor in sorted(floors)]
+    cells = [(Cell(row.name), *(_diversity_cell(row.diversity.get(name), name) for name in metrics)) for row in rows]
+    floors = {name: row.diversity[name].floor for row in rows for name in metrics if name in row.diversity}
+    floor_row = (
+        Cell(_held_out(report)),
+        *(Cell("" if (floor := floors[name]) is None else _diversity_number(floor, name), "run") for name in metrics),
+    )
     notes = (
-        "Share of slices whose mean or standard deviation lies outside the band of 98 % of the training slices: too "
-        "bright, too dark, too flat or too harsh. Held-out slices say what a perfect generator would have.",
+        "Precision: share of drawn slices near a real one; recall: share of real slices near a drawn one. Density and "
+        "coverage are the same with other neighbourhoods. High is good; blur buys precision and density, copies of "
+        "few slices too, and neither buys recall and coverage. Outside the band: share of slices whose brightness or "
+        "contrast lies outside that of 98 % of the training slices, good when near that of the held-out ones.",
+    )
+    head = ("system", *(_DIVERSITY_NAMES[name] for name in metrics))
+    return Table("diversity", "Diversity and brightness", head, (*cells, floor_row), notes)
+
+
+def _diversity_cell(value: results.Value | None, metric: str) -> Cell:
+    if value is None:
+        return Cell("-", "run")
+    mean = value.estimate
+    half = "" if mean.half_width is None else f" ± {_diversity_number(mean.half_width, metric)}"
+    mark = f" {TIE}" if value.tied else ""
+    return Cell(f"{_diversity_number(mean.mean, metric)}{half}{mark}", "run", value.best)
+
+
+def _diversity_number(value: float, metric: str) -> str:
+    """Shares with two decimals: n slices do not carry more; kernel distances with those that fit their size."""
+    return measured(value, None if metric in ("kid", "kd_lite0") else 2)
+
+
+def parts(report: ComparisonReport) -> list[Table]:
+    """Metrics by class and by side of the band, for what was measured."""
+    by_class = [name for name in ("coverage_lite0", "recall_lite0") if _parts(report, name)]
+    tables = []
+    if by_class:
+        names = [_DIVERSITY_NAMES[name] for name in by_class]
+        tables.append(_parts_table(report, "by-class", f"{listed(names).capitalize()} by class", by_class))
+    if _parts(report, "out_of_band"):
+        tables.append(_parts_table(report, "band", "On which side of the band", ["out_of_band"]))
+    return tables
+
+
+def _parts(report: ComparisonReport, metric: str) -> list[str]:
+    names = [name for row in results.rows(report) for name in results.parts_of(report, row.key, metric)]
+    return list(dict.fromkeys(names))
+
+
+def _parts_table(report: ComparisonReport, key: str, title: str, metrics: list[str]) -> Table:
+    head = _parts(report, metrics[0])
+    rows = []
+    for row in results.rows(report):
+        values = [results.parts_of(report, row.key, metric) for metric in metrics]
+        if values[0]:
+            shares = (" / ".join(f"{of_metric.get(name, 0.0):.2f}" for of_metric in values) for name in head)
+            rows.append((Cell(row.name), *(Cell(text, "run") for text in shares)))
+    notes = ("Means over the repeats; a slice may lie on several sides.",) if key == "band" else ()
+    return Table(key, title, ("system", *(name.replace("_", " ") for name in head)), tuple(rows), notes)
+
+
+def baseline(report: ComparisonReport) -> Table | None:
+    """Every row beside the Gaussian without a network; None where there is none."""
+    compared = against_baseline(report)
+    if not compared:
+        return None
+    distance = results.DISTANCE_NAMES[report.distance]
+    rows = []
+    for row in compared:
+        outcome = "beats it" if row.beats else "does not beat it"
+        if not row.beats and row.difference.low is not None and row.difference.differs == 0:
+            outcome += " (within the noise)"
+        rows.append((Cell(row.name), Cell(interval(row.difference), "run"), Cell(outcome, "run", not row.beats)))
+    notes = (
+        f"{distance} of the system minus that of the baseline, with Welch's 95 % interval"
+        + (
+            " over sampling seeds: it is about these networks, which were trained once."
+            if results.num_trainings(report.group("system")) == 1
+            else " over trainings (of the baseline over sampling seeds)."
+        )
+        + " A system beats the baseline if the whole interval lies below 0; without one, if the difference does.",
     )
     return Table(
-        "out-of-band", "Brightness and contrast", ("system", "outside the band", "n"), (*rows, *floor_rows), notes
+        "baseline",
+        "Against a Gaussian without a network",
+        ("system", f"{distance}, minus the baseline's", "this run"),
+        tuple(rows),
+        notes,
     )
 
 
@@ -143,7 +266,9 @@ def _quality(value: results.Value | None, *, comparable: bool) -> Cell:
 
 
 def _steps(timesteps: int | None, inference: int | None) -> str:
-    return "-" if timesteps is None else f"{timesteps} / {inference}"
+    if timesteps is None:
+        return "-" if inference is None else f"- / {inference}"
+    return f"{timesteps} / {inference}"
 
 
 def costs(report: ComparisonReport) -> Table:
@@ -154,13 +279,17 @@ def costs(report: ComparisonReport) -> Table:
         f"/ {base}",
         "peak memory of training, MiB",
         f"/ {base}",
+        "network calls",
         "64 samples, s",
         f"/ {base}",
     )
     rows = []
     for row in results.rows(report):
         cells = [Cell(row.name)]
+        calls = row.system.network_calls
         for value in (row.images_per_s, row.peak_memory_mib, row.seconds_per_64):
+            if value is row.seconds_per_64:
+                cells.append(Cell("-" if calls is None else number(calls), "run"))
             cells.append(Cell("-" if value is None else with_interval(value.estimate), "run"))
             cells.append(Cell("-" if value is None or value.relative is None else times(value.relative), "run"))
         rows.append(tuple(cells))
@@ -169,8 +298,8 @@ def costs(report: ComparisonReport) -> Table:
     memory = "allocated on the GPU" if on_gpu else "of the process, above what it holds before it builds a network"
     notes = (
         f"{rounds} rounds in turn, each in a fresh process with one worker's resources "
-        f"({report.environment['processor']}); peak memory: {memory}. DDIM is trained as DDPM. The paper reports "
-        "none of these.",
+        f"({report.environment['processor']}); peak memory: {memory}. DDIM is trained as DDPM, and another start "
+        "takes no training. The paper reports none of these.",
     )
     return Table("costs", "Table 2: what it costs", head, tuple(rows), notes)
 

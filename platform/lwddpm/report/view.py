@@ -5,8 +5,11 @@ from typing import Any
 
 from lwddpm.evaluation.result import Unavailable
 from lwddpm.report import published, results, tables
-from lwddpm.report.data import ComparisonReport, ReportData
+from lwddpm.report.baseline import against_baseline
+from lwddpm.report.data import GAUSSIAN, ComparisonReport, ReportData
 from lwddpm.report.drawings import drawings
+from lwddpm.report.intervals import mean_interval
+from lwddpm.report.results import measured_of, repeats
 from lwddpm.report.statements import Evidence, judge
 from lwddpm.report.style import display_name
 from lwddpm.wording import listed, measured
@@ -27,9 +30,10 @@ def view(data: ReportData) -> dict[str, Any]:
         "caveats": _caveats(report),
         "legend": _legend(report),
         "table_1": tables.table_1(report),
-        "out_of_band": tables.out_of_band(report),
+        "diversity": [table for table in (tables.diversity(report), *tables.parts(report)) if table],
+        "baseline": tables.baseline(report),
         "costs": tables.costs(report),
-        "differences": [(row.name, row.differences) for row in results.rows(report)],
+        "differences": [(row.name, row.differences) for row in results.rows(report) if row.published],
         "statements": [
             {
                 "text": judgement.statement.text,
@@ -64,6 +68,7 @@ def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
             + ("; every network was trained once, and another seed may order them otherwise" if _once(report) else "")
             + (f"; as many real held-out slices score {measured(floor)}." if floor is not None else ".")
         )
+    lines += _beaten(report)
     total, of_one_training = sum(counts.values()), counts["cannot decide (one training)"]
     lines.append(
         f"Of the {total} statements that are taken from the paper this run supports {counts['supports']}, contradicts "
@@ -72,6 +77,22 @@ def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
         + f" and did not measure {counts['not measured']}."
     )
     return lines
+
+
+def _beaten(report: ComparisonReport) -> list[str]:
+    """Which systems are no better than the baseline, or that all are."""
+    compared = against_baseline(report)
+    if not compared:
+        return []
+    floor = mean_interval(repeats(measured_of(report, GAUSSIAN), report.distance))
+    baseline = (
+        f"a Gaussian of the training slices, which has no network and no training ({tables.with_interval(floor)})"
+    )
+    beaten = [row.name for row in compared if not row.beats]
+    if not beaten:
+        return [f"Every system beats {baseline}."]
+    names = listed([f"\u201c{name}\u201d" if "," in name else name for name in beaten])
+    return [f"{names} {'does' if len(beaten) == 1 else 'do'} not beat {baseline}."]
 
 
 def _caveats(report: ComparisonReport) -> list[str]:

@@ -10,7 +10,7 @@ from lwddpm.diffusion.prior import Prior, calibrate, fit_prior, num_directions
 from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.evaluation.subset import random_subset
 
-_FITTED_ON = 4096  # slices
+FITTED_ON = 4096  # training slices: of more a random draw
 _CALIBRATED_ON = 64  # slices: 16 noise levels of them take as long as ten steps of training with batches of 32
 
 
@@ -18,7 +18,7 @@ def prior_of(dataset: Dataset, diffusion: DiffusionConfig) -> Prior | None:
     """The prior of training slices as a model sees them, or of a random draw of many; None where they are too few."""
     if num_directions(dataset.num("train")) == 0:
         return None
-    return fit_prior(_draw(dataset, "train", _FITTED_ON), gamma=diffusion.intensity_gamma)
+    return fit_prior(_draw(dataset, "train", FITTED_ON), gamma=diffusion.intensity_gamma)
 
 
 def calibrated_for(prior: Prior, network: nn.Module, diffusion: DiffusionConfig, dataset: Dataset) -> Prior:

@@ -1,5 +1,6 @@
 """Every measurement is made once, and read in another process."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import torch
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, SamplingConfig, WorkersConfig
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.gaussian import fit_gaussian
+from lwddpm.diffusion.prior import fit_prior
 from lwddpm.kinds.compare import kept as module
 from lwddpm.kinds.compare.kept import MeasurementCache
+from lwddpm.kinds.compare.plan import without_network
 from lwddpm.kinds.evaluate import Evaluation
+from lwddpm.training.stored_prior import write_prior
 
 CONFIG = EvaluationConfig(metrics=("fd_lite0", "ssim_pairs"), num_samples=4, num_reference=8, num_inference_steps=2)
 
@@ -56,6 +61,38 @@ def test_fewer_samples_are_the_first_of_many(
     assert computed == ["samples 5", "samples 3"]
     again, computed = open_cache()
     assert np.array_equal(again.samples(model_dir, sampling, 5), many)
+    assert computed == []
+
+
+def test_samples_from_another_start_are_other_samples(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path, tmp_path: Path
+) -> None:
+    cache, computed = open_cache()
+    sampling = SamplingConfig(num_inference_steps=2)
+    before = cache.samples(model_dir, sampling, 3)
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(model_dir, calibrated)
+    write_prior(calibrated, fit_prior(torch.tensor(cache.dataset.images("train")), directions=1))
+    own = cache.samples(calibrated, sampling, 3)
+    assert not np.array_equal(own, before), "a model that got a prior later is sampled again"
+    noise = sampling.model_copy(update={"start": "noise", "calibrate": False})
+    assert np.array_equal(cache.samples(calibrated, noise, 3), before)
+    assert computed == ["samples 3"] * 3
+
+
+def test_the_gaussian_draws_without_a_model(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]],
+) -> None:
+    cache, computed = open_cache()
+    config = without_network(CONFIG)
+    train = torch.tensor(cache.dataset.images("train"))
+    assert np.array_equal(cache.samples(None, config, 4), fit_gaussian(train).draw(range(4), config.seed).numpy())
+    result = cache.evaluation(None, config)
+    assert {record.name: record.n for record in result.records} == {"fd_lite0": 4, "ssim_pairs": 4}
+    assert computed == ["features 4", "features 8", "features 4"]
+    again, computed = open_cache()
+    assert again.has(None, config)
+    assert again.evaluation(None, config) == result
     assert computed == []
 
 

@@ -7,7 +7,15 @@ import pytest
 from lwddpm.config import CompareJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
-from lwddpm.kinds.compare.plan import Plan, as_system, check_compare, make_plan, protocol_of
+from lwddpm.kinds.compare.plan import (
+    Plan,
+    as_system,
+    check_compare,
+    from_other_start,
+    make_plan,
+    protocol_of,
+    without_network,
+)
 from lwddpm.training.schedule import Schedule
 
 
@@ -110,6 +118,19 @@ def test_systems_are_sampled_as_the_paper_says() -> None:
     registered = {s: as_system(job, s, trainings[0]) for s, trainings in make_plan(job, 800).systems.items()}
     assert registered["gan"].registry is not None
     assert registered["gan"].registry.name == "paper-gan"
+
+
+def test_the_other_start_and_the_baseline_are_measured_by_the_protocol() -> None:
+    own = protocol_of(_job(), "lw_ddpm", 7)
+    noise, gaussian, baseline = from_other_start(own, "noise"), from_other_start(own, "gaussian"), without_network(own)
+    assert (noise.start, noise.calibrate) == ("noise", False)
+    assert (gaussian.start, gaussian.calibrate) == ("gaussian", "auto")
+    assert (baseline.sampler, baseline.num_inference_steps) == ("generator", 1)
+    for config in (noise, gaussian, baseline):
+        shared = ("seed", "num_samples", "num_reference", "inception_weights")
+        assert [getattr(config, name) for name in shared] == [getattr(own, name) for name in shared]
+        assert set(own.metrics) - set(config.metrics) == {"ssim_reconstruction"}
+    assert (noise.sampler, noise.num_inference_steps) == (own.sampler, own.num_inference_steps)
 
 
 @pytest.mark.parametrize(

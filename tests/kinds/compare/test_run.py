@@ -33,7 +33,7 @@ SMALL = (
     "training.log_every_steps=3",
     "training.checkpoint_every_epochs=0.5",
     "training.validation_samples=6",
-    "evaluation.metrics=[fd_lite0,ssim_nearest]",
+    "evaluation.metrics=[fd_lite0,coverage_lite0,ssim_nearest]",
     "evaluation.num_samples=6",
     "evaluation.num_reference=24",
     "evaluation.num_inference_steps=4",
@@ -101,6 +101,38 @@ def _assert_other_settings_have_runs_of_their_own(job: AnyJob, other: AnyJob, re
     assert table[0] == table[1] != set()
 
 
+def _assert_starts_and_baseline(
+    report: report_data.ComparisonReport, result: dict[str, Any], logged: dict[str, float]
+) -> None:
+    """One training, sampled from either start; and the Gaussian, by the same protocol without a network."""
+    assert {s.name: (s.start, s.network_calls) for s in report.systems} == {
+        "ddpm": ("gaussian", 4),
+        "ddim": ("gaussian", 2),
+        "gan": (None, 1),
+    }
+    assert [(s.name, s.start, s.network_calls) for s in report.other_starts] == [
+        ("ddpm", "noise", 4),
+        ("ddim", "noise", 2),
+    ]
+    first = {(m.system, m.group): m for m in report.measurements if m.sampling_seed == 0 and m.label != "curves"}
+    for system in ("ddpm", "ddim"):
+        own, other = first[system, "system"], first[system, "start"]
+        assert own.values["fd_lite0"] != other.values["fd_lite0"], "both starts were drawn"
+        assert own.floors == other.floors
+    gaussian = first["gaussian", "baseline"]
+    assert (gaussian.n, gaussian.num_reference, gaussian.sampler) == (6, 24, None)
+    assert gaussian.values.keys() == first["gan", "system"].values.keys()
+    assert gaussian.floors == first["gan", "system"].floors
+    (curves,) = (m for m in report.group("baseline") if m.label == "curves")
+    assert curves.n == report.group("epochs")[0].n == 4
+    costs = {cost.system: cost for cost in report.costs}
+    assert costs["ddim/noise"].images_per_s == costs["ddpm"].images_per_s
+    assert costs["ddpm/noise"].seconds_per_64 != costs["ddpm"].seconds_per_64
+    assert (costs["gaussian"].images_per_s, len(costs["gaussian"].seconds_per_64)) == ((), 1)
+    assert result["baseline"].keys() == {"ddpm", "ddpm/noise", "ddim", "ddim/noise", "gan"}
+    assert {"gaussian/fd_lite0", "ddpm/noise/fd_lite0", "ddpm/coverage_lite0"} <= logged.keys()
+
+
 @pytest.mark.timeout(600)
 def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -131,8 +163,17 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     assert {s.name for s in report.systems} == {"ddpm", "ddim", "gan"}
     measured = [(m.group, m.label, m.sampling_seed, m.x) for m in report.measurements]
     assert len(set(measured)) == len(measured)
-    counts = {group: len(report.group(group)) for group in ("system", "loss", "steps", "epochs")}
-    assert counts == {"system": 3 * 2, "loss": 2 * 2, "steps": 3 * 2, "epochs": 3 * 2}
+    groups = ("system", "start", "baseline", "loss", "steps", "epochs")
+    counts = {group: len(report.group(group)) for group in groups}
+    assert counts == {
+        "system": 3 * 2,
+        "start": 2 * 2,
+        "baseline": 2 + 1,
+        "loss": 2 * 2,
+        "steps": 3 * 2,
+        "epochs": 3 * 2,
+    }
+    _assert_starts_and_baseline(report, result, parent.data.metrics)
     costs = {cost.system: cost for cost in report.costs}
     assert costs["ddim"].images_per_s == costs["ddpm"].images_per_s
     assert all(min(cost.peak_memory_mib + cost.seconds_per_64) > 0 for cost in costs.values())
@@ -148,6 +189,7 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
     assert again["statements"] == result["statements"]
     assert again["measured_on"] == result["measured_on"]
+    assert again["baseline"] == result["baseline"]
     assert result["measured_on"]["ddim_price"] == "2 samplings of 1 training, n = 6 slices"
     for name in ("report.md", "report.html"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lwddpm import families
 from lwddpm.cluster.session import usable_cpus
 from lwddpm.config import CompareJob, Metric, System
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.sampling import planned_timesteps
 from lwddpm.errors import JobError
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.result import Unavailable
 from lwddpm.jobfile import flattened
 from lwddpm.kinds.compare.comparison import Comparison
-from lwddpm.kinds.compare.measurements import Measurer, model_of, snr_curves
-from lwddpm.kinds.compare.plan import DISTANCES, PlannedTraining, protocol_of
+from lwddpm.kinds.compare.measurements import Measurer, model_of, snr_curves, start_of
+from lwddpm.kinds.compare.plan import DISTANCES, PlannedTraining, Start, protocol_of
 from lwddpm.kinds.prepare import summary_of
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.report.data import ComparisonReport, Curves, MeasuredSystem, ReportData, Training
@@ -42,7 +43,14 @@ def collect(comparison: Comparison, run_ids: dict[str, str]) -> ReportData:
     unavailable = _unavailable_metrics(comparison)
     distance = _distance(job, unavailable)
     measurer = Measurer(comparison, distance)
-    measurements = [*measurer.systems(), *measurer.variants(), *measurer.steps(), *measurer.epochs()]
+    measurements = [
+        *measurer.systems(),
+        *measurer.other_starts(),
+        *measurer.baseline(),
+        *measurer.variants(),
+        *measurer.steps(),
+        *measurer.epochs(),
+    ]
     trainings = [
         _training(training, run_ids[training.label], measurer.warnings.get(training.label, ()))
         for training in plan.trainings.values()
@@ -63,6 +71,8 @@ def collect(comparison: Comparison, run_ids: dict[str, str]) -> ReportData:
         weights_sha256=WEIGHTS_SHA256[distance],
         missing=unavailable,
         systems=tuple(_system(job, name, of_system) for name, of_system in plan.systems.items()),
+        other_starts=tuple(_system(job, name, plan.systems[name], other) for name, other in measurer.starts().items()),
+        gaussian_directions=len(comparison.cache.gaussian.axes),
         trainings=tuple(trainings),
         measurements=tuple(measurements),
         costs=tuple(measurer.costs()),
@@ -104,15 +114,26 @@ def _distance(job: CompareJob, unavailable: tuple[Unavailable, ...]) -> Metric:
     return distance
 
 
-def _system(job: CompareJob, name: System, trainings: list[PlannedTraining]) -> MeasuredSystem:
+def _system(
+    job: CompareJob, name: System, trainings: list[PlannedTraining], other_start: Start | None = None
+) -> MeasuredSystem:
+    labels = tuple(training.label for training in trainings)
     config = protocol_of(job, name, 0)
-    denoises = name not in families.ADVERSARIAL
+    diffusion = trainings[0].job.diffusion
+    if diffusion is None:
+        return MeasuredSystem(
+            name=name, trainings=labels, timesteps=None, sampler=None, inference_steps=None, network_calls=1
+        )
+    start = other_start or start_of(config, trainings[0])
+    visited = planned_timesteps(DiffusionProcess(diffusion), config, from_prior=start == "gaussian")
     return MeasuredSystem(
         name=name,
-        trainings=tuple(training.label for training in trainings),
-        timesteps=job.diffusion.num_train_timesteps if denoises and job.diffusion else None,
-        sampler=config.sampler if denoises else None,
-        inference_steps=config.num_inference_steps if denoises else None,
+        trainings=labels,
+        timesteps=diffusion.num_train_timesteps,
+        sampler=config.sampler,
+        inference_steps=config.num_inference_steps,
+        start=start,
+        network_calls=len(visited),
     )
 
 

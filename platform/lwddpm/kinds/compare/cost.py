@@ -20,6 +20,7 @@ from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, TrainJob, WorkersConfig
 from lwddpm.data.store import open_dataset
+from lwddpm.diffusion.gaussian import SliceGaussian
 from lwddpm.training.allocator import tune_allocator
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import SilentReporter
@@ -78,6 +79,23 @@ def measure_cost(
         device=session.model_device,
     )
     return session.fresh_process(_measure, task)
+
+
+def measure_gaussian_cost(gaussian: SliceGaussian, session: Session) -> dict[str, float]:
+    """Draw 64 slices of a fitted Gaussian in a fresh process, as `measure_cost` does with a model; seconds_per_64."""
+    arrays = gaussian.mean.numpy(), gaussian.axes.numpy()
+    return session.fresh_process(_time_gaussian, (arrays, session.cpus_per_worker))
+
+
+def _time_gaussian(task: tuple[tuple[np.ndarray, np.ndarray], int]) -> dict[str, float]:
+    arrays, threads = task
+    torch.set_num_threads(threads)
+    mean, axes = map(torch.tensor, arrays)
+    gaussian = SliceGaussian(mean, axes)
+    gaussian.draw(range(2), 0)  # warms up
+    start = time.perf_counter()
+    gaussian.draw(range(NUM_SAMPLES), 0)
+    return {"seconds_per_64": time.perf_counter() - start}
 
 
 def shortened(job: TrainJob, steps: int) -> TrainJob:

@@ -9,6 +9,7 @@ A file that cannot be read, such as one of another version, counts as missing.
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,39 +21,49 @@ from lwddpm.cluster.generate import feature_extraction, generate_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, SamplingConfig
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.gaussian import SliceGaussian, fit_gaussian
 from lwddpm.evaluation.protocol import evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_whole
 from lwddpm.kinds.evaluate import Evaluation, reconstruction
 from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.fitted_prior import FITTED_ON
+from lwddpm.training.stored_prior import PRIOR_FILE
 
 
 class MeasurementCache:
-    """Samples and measures saved models on one dataset; what it has made before it reads."""
+    """Samples and measures saved models on one dataset; what it has made before it reads.
+
+    Where a model folder is None, the Gaussian of the dataset's training slices draws instead of a model.
+    """
 
     def __init__(self, folder: Path, dataset: Dataset, session: Session, inception_weights: str | None) -> None:
         self.dataset, self.session = dataset, session
         self.folder = folder
         self._extract = feature_extraction(session, inception_weights)
 
-    def samples(self, model_dir: Path, sampling: SamplingConfig, count: int) -> np.ndarray:
+    def samples(self, model_dir: Path | None, sampling: SamplingConfig, count: int) -> np.ndarray:
         """Samples 0..count-1 of a model, uint8 [count, S, S]."""
         path = self._samples_file(model_dir, sampling)
         kept = _read_array(path)
         if kept is not None and len(kept) >= count:
             return kept[:count]
-        images = generate_images(model_dir, sampling, count, self.session)
+        if model_dir is None:
+            images = self.gaussian.draw(range(count), sampling.seed).numpy()
+        else:
+            images = generate_images(model_dir, sampling, count, self.session)
         _save_array(path, images)
         return images
 
-    def evaluation(self, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
+    def evaluation(self, model_dir: Path | None, config: EvaluationConfig) -> EvaluationResult:
         """The evaluation of a model's samples, as `config` says."""
         path = self._measurement_file(model_dir, config)
         kept = _read_result(path)
         if kept is not None:
             return kept
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
-        reconstruct = reconstruction(model_dir, config, self.session)
+        reconstruct = None if model_dir is None else reconstruction(model_dir, config, self.session)
         result = evaluate(images, self.dataset, config, extract=self.features, reconstruct=reconstruct)
         write_whole(path, result.model_dump_json())
         return result
@@ -62,9 +73,14 @@ class MeasurementCache:
         _save_array(self._samples_file(model_dir, config), evaluation.samples)
         write_whole(self._measurement_file(model_dir, config), evaluation.result.model_dump_json())
 
-    def has(self, model_dir: Path, config: EvaluationConfig) -> bool:
+    def has(self, model_dir: Path | None, config: EvaluationConfig) -> bool:
         """Whether `evaluation` reads its result rather than measures."""
         return _read_result(self._measurement_file(model_dir, config)) is not None
+
+    @cached_property
+    def gaussian(self) -> SliceGaussian:
+        """The Gaussian of the training slices; of a large split, of a random draw."""
+        return fit_gaussian(torch.tensor(random_subset(self.dataset.images("train"), FITTED_ON)))
 
     def features(self, name: str, images: np.ndarray) -> torch.Tensor:
         """Features of slices, float32 [N, D]; a set is sent through a network once."""
@@ -77,23 +93,28 @@ class MeasurementCache:
         _save_array(path, features.numpy())
         return features
 
-    def _samples_file(self, model_dir: Path, sampling: SamplingConfig) -> Path:
+    def _samples_file(self, model_dir: Path | None, sampling: SamplingConfig) -> Path:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
-        return self._file("samples", f"{_digest(_identity(model_dir), settings)}.npy")
+        # as in a digest: what is left open leaves the names of earlier versions' files as they were
+        settings |= sampling.model_dump(mode="json", include={"start", "calibrate"})
+        return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 
-    def _measurement_file(self, model_dir: Path, config: EvaluationConfig) -> Path:
-        key = _digest(_identity(model_dir), config.model_dump(mode="json"), self.dataset.version)
+    def _measurement_file(self, model_dir: Path | None, config: EvaluationConfig) -> Path:
+        key = _digest(self._identity(model_dir), config.model_dump(mode="json"), self.dataset.version)
         return self._file("measurements", f"{key}.json")
+
+    def _identity(self, model_dir: Path | None) -> str:
+        if model_dir is None:
+            return f"gaussian-{self.dataset.version}"
+        saved = read_saved_model(model_dir)
+        prior = model_dir / PRIOR_FILE
+        calibrated = f"-{hashlib.sha256(prior.read_bytes()).hexdigest()[:16]}" if prior.exists() else ""
+        return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}{calibrated}"
 
     def _file(self, kind: str, name: str) -> Path:
         folder = self.folder / kind
         folder.mkdir(parents=True, exist_ok=True)
         return folder / name
-
-
-def _identity(model_dir: Path) -> str:
-    saved = read_saved_model(model_dir)
-    return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}"
 
 
 def _digest(*parts: Any) -> str:

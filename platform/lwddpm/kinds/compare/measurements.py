@@ -1,7 +1,8 @@
 """What a comparison measures of its trained networks: rows of the table, ablations, curves, histograms, pictures."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from lwddpm import families
 from lwddpm.config import DiffusionConfig, EvaluationConfig, Metric, Sampler, System
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
-from lwddpm.diffusion.sampling import denoising_trajectory, visited_timesteps
+from lwddpm.diffusion.sampling import denoising_trajectory, planned_timesteps
 from lwddpm.evaluation.inputs import reference_statistics
 from lwddpm.evaluation.noise import noise_histograms
 from lwddpm.evaluation.protocol import num_evaluated
@@ -20,14 +21,21 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.sample_size import frechet_by_size
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.compare.comparison import Comparison
-from lwddpm.kinds.compare.cost import measure_cost
-from lwddpm.kinds.compare.plan import PlannedTraining, PlannedVariant, protocol_of
+from lwddpm.kinds.compare.cost import measure_cost, measure_gaussian_cost
+from lwddpm.kinds.compare.plan import (
+    PlannedTraining,
+    PlannedVariant,
+    Start,
+    from_other_start,
+    protocol_of,
+    without_network,
+)
 from lwddpm.progress import bar, say
-from lwddpm.report.data import Cost, Images, Measurement, NoiseHistogram, SampleSize
+from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
 from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.training.checkpoint import load_model, read_saved_model
-from lwddpm.training.stored_prior import read_prior
+from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
 SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices in a picture
@@ -65,6 +73,39 @@ class Measurer:
                     self.warnings.setdefault(training.label, result.warnings)
                     yield _measurement("system", system, system, training.seed, config, result)
             self.images[f"samples/{system}"] = self._samples(trainings[0], system, SHOWN)
+
+    def other_starts(self) -> Iterator[Measurement]:
+        """The trained networks of the diffusion systems, sampled from the start that the protocol does not take."""
+        for system, start in self.starts().items():
+            trainings = self.plan.systems[system]
+            for training in trainings:
+                for seed in self.job.compare.sampling_seeds:
+                    config = from_other_start(protocol_of(self.job, system, seed), start)
+                    what = f"{system}, start from {start}, sampling seed {seed}"
+                    result = self._measure(what, model_of(training), config)
+                    yield _measurement("start", start, system, training.seed, config, result)
+            first = from_other_start(protocol_of(self.job, system, self.job.compare.sampling_seeds[0]), start)
+            self.images[f"samples/{row_key(system, start)}"] = self.cache.samples(model_of(trainings[0]), first, SHOWN)
+
+    def starts(self) -> dict[System, Start]:
+        """The other start of each diffusion system; empty where models have no prior to start from."""
+        return {
+            system: "noise" if start_of(protocol_of(self.job, system, 0), training) == "gaussian" else "gaussian"
+            for system, (training, *_) in self.plan.systems.items()
+            if system not in families.ADVERSARIAL and (model_of(training) / PRIOR_FILE).exists()
+        }
+
+    def baseline(self) -> Iterator[Measurement]:
+        """The Gaussian of the training slices: by the protocol, and once as curves are measured."""
+        for seed in self.job.compare.sampling_seeds:
+            config = without_network(self.job.protocol.model_copy(update={"seed": seed}))
+            result = self._measure(f"a Gaussian without a network, sampling seed {seed}", None, config)
+            yield _measurement("baseline", "protocol", GAUSSIAN, self.job.seed, config, result)
+        config = without_network(self._proxy(self.job.compare.sampling_seeds[0]))
+        result = self._measure("a Gaussian without a network, as the curves", None, config)
+        yield _measurement("baseline", "curves", GAUSSIAN, self.job.seed, config, result)
+        first = without_network(self.job.protocol.model_copy(update={"seed": self.job.compare.sampling_seeds[0]}))
+        self.images[f"samples/{GAUSSIAN}"] = self.cache.samples(None, first, SHOWN)
 
     def variants(self) -> Iterator[Measurement]:
         """Every row of every ablation, by the proxy."""
@@ -136,13 +177,14 @@ class Measurer:
                 continue
             model, saved = load_model(model_of(training), self._device)
             assert saved.diffusion is not None
-            steps = protocol_of(self.job, system, 0).num_inference_steps
-            visited = visited_timesteps(saved.diffusion.num_train_timesteps, steps).tolist()
+            config = protocol_of(self.job, system, 0)
             process = DiffusionProcess(saved.diffusion).to(self._device)
+            from_prior = start_of(config, training) == "gaussian"
+            visited = planned_timesteps(process, config, from_prior=from_prior).tolist()
             histograms = noise_histograms(model, process, images, visited)
             yield NoiseHistogram(
                 system=system,
-                timesteps=steps,
+                timesteps=len(visited),
                 edges=tuple(histograms.edges.tolist()),
                 true=tuple(map(tuple, histograms.true.tolist())),
                 predicted=tuple(map(tuple, histograms.predicted.tolist())),
@@ -177,45 +219,59 @@ class Measurer:
         """Costs of all systems, in rounds, so that other load of the machine falls on all alike; kept one by one."""
         file = self.cache.folder / "costs.json"
         kept: dict[str, dict[str, float]] = read_json(file) or {}
-        systems = list(self.plan.systems)
+        # of each row: whose training it costs, and how it is sampled
+        rows: dict[str, tuple[System, EvaluationConfig]] = {
+            system: (system, protocol_of(self.job, system, 0)) for system in self.plan.systems
+        }
+        for system, start in self.starts().items():
+            rows[row_key(system, start)] = (system, from_other_start(protocol_of(self.job, system, 0), start))
         rounds = self.job.compare.cost_rounds
-        current: dict[str, list[dict[str, float]]] = {system: [] for system in systems}
-        with bar("measuring costs", rounds * len(systems)) as progress:
-            for number in range(rounds):
-                for index, system in enumerate(systems):
-                    training = self.plan.systems[system][0]
-                    sampling = protocol_of(self.job, system, 0)
-                    # of all settings: memory and speed depend on how a step is computed, too
-                    key = f"{system} {number} {training.job.earlier_training_digest()} {sampling.digest()}"
-                    if key not in kept:
-                        # ddim is not trained: what ddpm's training cost is its cost too
-                        kept[key] = measure_cost(
-                            training.job,
-                            self.dataset.path,
-                            model_of(training),
-                            sampling,
-                            0 if system == "ddim" else self.job.compare.cost_steps,
-                            self.session,
-                        )
-                        write_json(file, kept)
-                    current[system].append(kept[key])
-                    progress.advance_to(number * len(systems) + index + 1, system)
-        names = ("images_per_s", "peak_memory_mib", "seconds_per_64")
-        return [
-            Cost(
-                system=system,
-                **{
-                    name: tuple(
-                        value.get(name, base[name])
-                        for value, base in zip(values, current.get("ddpm", values), strict=True)
-                    )
-                    for name in names
-                },
-            )
-            for system, values in current.items()
-        ]
+        current: dict[str, list[dict[str, float]]] = {row: [] for row in (*rows, GAUSSIAN)}
 
-    def _measure(self, what: str, model_dir: Path, config: EvaluationConfig) -> EvaluationResult:
+        def keep(key: str, measured: Callable[[], dict[str, float]]) -> dict[str, float]:
+            if key not in kept:
+                kept[key] = measured()
+                write_json(file, kept)
+            return kept[key]
+
+        with bar("measuring costs", rounds * len(current)) as progress:
+            for number in range(rounds):
+                for row, (system, sampling) in rows.items():
+                    training = self.plan.systems[system][0]
+                    # ddim is not trained, and another start takes no other training: what that cost is their cost too
+                    steps = self.job.compare.cost_steps if row == system != "ddim" else 0
+                    measure = partial(
+                        measure_cost,
+                        training.job,
+                        self.dataset.path,
+                        model_of(training),
+                        sampling,
+                        steps,
+                        self.session,
+                    )
+                    # of all settings: memory and speed depend on how a step is computed, too
+                    key = f"{row} {number} {training.job.earlier_training_digest()} {sampling.digest()}"
+                    current[row].append(keep(key, measure))
+                    progress.advance_to(sum(map(len, current.values())), row)
+                key = f"{GAUSSIAN} {number} {self.dataset.version}"
+                measure = partial(measure_gaussian_cost, self.cache.gaussian, self.session)
+                current[GAUSSIAN].append(keep(key, measure))
+                progress.advance_to(sum(map(len, current.values())), GAUSSIAN)
+        costs = []
+        for row, values in current.items():
+            trained = "ddpm" if row in rows and rows[row][0] == "ddim" else row.partition("/")[0]
+            named = {
+                name: tuple(
+                    {**base, **value}[name]
+                    for value, base in zip(values, current[trained], strict=True)
+                    if name in {**base, **value}
+                )
+                for name in ("images_per_s", "peak_memory_mib", "seconds_per_64")
+            }
+            costs.append(Cost(system=row, **named))
+        return costs
+
+    def _measure(self, what: str, model_dir: Path | None, config: EvaluationConfig) -> EvaluationResult:
         if not self.cache.has(model_dir, config):
             say(f"measuring {what}")
         return self.cache.evaluation(model_dir, config)
@@ -236,6 +292,11 @@ class Measurer:
 def model_of(training: PlannedTraining) -> Path:
     """Folder of the final model."""
     return run_folder(training.job) / "model"
+
+
+def start_of(config: EvaluationConfig, training: PlannedTraining) -> Start:
+    """Where sampling a trained diffusion model as `config` says starts."""
+    return "noise" if config.start == "noise" or not (model_of(training) / PRIOR_FILE).exists() else "gaussian"
 
 
 def snapshots_of(training: PlannedTraining) -> list[tuple[float, Path]]:
@@ -289,7 +350,7 @@ def _measurement(
     x: float | None = None,
 ) -> Measurement:
     generated = [record for record in result.records if record.name != "ssim_reconstruction"]
-    denoises = system not in families.ADVERSARIAL
+    denoises = config.sampler != families.SAMPLER
     return Measurement(
         group=group,
         label=label,
@@ -303,4 +364,5 @@ def _measurement(
         inference_steps=config.num_inference_steps if denoises else None,
         values={record.name: record.value for record in result.records},
         floors={record.name: record.floor for record in result.records if record.floor is not None},
+        parts={record.name: record.parts for record in result.records if record.parts},
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lwddpm import families
 from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, Metric, System, TrainJob
@@ -11,6 +11,7 @@ from lwddpm.jobfile import flattened, set_value, validate_job
 from lwddpm.training.schedule import Schedule
 
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
+Start = Literal["gaussian", "noise"]
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
 _FAMILY_OF_ATTENTION = {attention: family for family, attention in families.ATTENTION.items()}
 
@@ -125,6 +126,22 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
         if key.startswith("evaluation.")
     }
     return EvaluationConfig.model_validate(job.protocol.model_dump() | overrides | own)
+
+
+def from_other_start(config: EvaluationConfig, start: Start) -> EvaluationConfig:
+    """The protocol of a system with the start that it does not sample from; reconstructing knows no start."""
+    metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
+    calibrate: bool | Literal["auto"] = False if start == "noise" else "auto"
+    return config.model_copy(update={"start": start, "calibrate": calibrate, "metrics": metrics})
+
+
+def without_network(config: EvaluationConfig) -> EvaluationConfig:
+    """The protocol for slices of the Gaussian baseline, which draws in one pass and denoises nothing."""
+    metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
+    return EvaluationConfig.model_validate(
+        config.model_dump(exclude={"start", "calibrate"})
+        | {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
+    )
 
 
 def _train_job(

@@ -6,6 +6,7 @@ from typing import Any
 
 from lwddpm.config import TrackingConfig
 from lwddpm.errors import ConfigError
+from lwddpm.report import baseline
 from lwddpm.report import data as report_data
 from lwddpm.report.page import draw
 from lwddpm.report.published import STATEMENTS
@@ -24,7 +25,8 @@ def redraw(reference: str, out: str | None = None, tracking_uri: str | None = No
         tracking_uri: store to look a run up in; default as everywhere.
 
     Returns:
-        name, run_id, report (the HTML file), verdict by statement, and what each was measured on.
+        name, run_id, report (the HTML file), which rows beat the baseline, verdict by statement, and what each was
+        measured on.
 
     Raises:
         ConfigError: no such comparison.
@@ -48,6 +50,7 @@ def _draw(source: Path, target: Path) -> dict[str, Any]:
         "name": data.report.name,
         "run_id": data.report.run_id,
         "report": str(page.absolute()),
+        "baseline": baseline.as_json(data.report),
         "statements": {judgement.statement.key: judgement.verdict for judgement in judge(data.report)},
         "measured_on": {statement.key: measured_on(data.report, statement) for statement in STATEMENTS},
     }

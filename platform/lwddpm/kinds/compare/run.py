@@ -26,8 +26,8 @@ from lwddpm.kinds.evaluate import Evaluation, run_evaluation
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.train import check_dataset, run_training
 from lwddpm.progress import say
+from lwddpm.report import baseline, page, results
 from lwddpm.report import data as report_data
-from lwddpm.report import page, results
 from lwddpm.report.data import ComparisonReport
 from lwddpm.report.published import STATEMENTS
 from lwddpm.report.statements import judge, measured_on
@@ -139,7 +139,7 @@ def _keep(comparison: Comparison, model_dir: Path, config: EvaluationConfig, eva
 
 
 def _headline(report: ComparisonReport) -> dict[str, float]:
-    """The table as metrics of the comparison's run: `SYSTEM/NAME`."""
+    """The table as metrics of the comparison's run: `ROW/NAME`."""
     metrics: dict[str, float] = {}
     for row in results.rows(report):
         values = {
@@ -148,9 +148,10 @@ def _headline(report: ComparisonReport) -> dict[str, float]:
             "images_per_s": row.images_per_s,
             "peak_memory_mib": row.peak_memory_mib,
             "seconds_per_64": row.seconds_per_64,
+            **row.diversity,
         }
-        metrics |= {f"{row.system.name}/{name}": value.estimate.mean for name, value in values.items() if value}
-        metrics[f"{row.system.name}/parameters"] = row.parameters
+        metrics |= {f"{row.key}/{name}": value.estimate.mean for name, value in values.items() if value}
+        metrics[f"{row.key}/parameters"] = row.parameters
     return metrics
 
 
@@ -164,6 +165,7 @@ def _summary(comparison: Comparison, report: ComparisonReport) -> dict[str, Any]
         "tracking_uri": public(tracking_uri(job.tracking)),
         "dataset": summary_of(comparison.dataset),
         "report": str(folder / "report" / "report.html"),
+        "baseline": baseline.as_json(report),
         "statements": {judgement.statement.key: judgement.verdict for judgement in judge(report)},
         "measured_on": {statement.key: measured_on(report, statement) for statement in STATEMENTS},
         "model": None,
