@@ -22,7 +22,7 @@ from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
 
 STEPS = {"dpmsolver++": (3, 5, 10, 20), "ddim": (5, 20, 50), "sde-dpmsolver++": (8, 20), "ddpm": (50,)}
-STARTS = {"noise": {"start": "noise"}, "gaussian, uncalibrated": {"calibrate": False}, "gaussian": {}}
+STARTS = {"noise": {"start": "noise"}, "gaussian": {}, "gaussian, calibrated": {"calibrate": True}}
 
 
 def main() -> None:

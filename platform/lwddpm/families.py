@@ -24,7 +24,7 @@ _SAMPLING: dict[str, Any] = {
     **ONE_PASS,
     "eta": 0.0,
     "start": "auto",
-    "calibrate": "auto",
+    "calibrate": False,
     "reconstruction_timestep": 50,
 }
 # All that only diffusion models have, by dotted key.

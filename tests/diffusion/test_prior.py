@@ -20,7 +20,7 @@ from lwddpm.diffusion.prior import (
 )
 from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.diffusion.sampling import (
-    START_SIGNAL,
+    LATEST_START,
     denoise,
     denoising_trajectory,
     generate,
@@ -212,8 +212,8 @@ def test_slices_that_are_all_one_have_a_prior():
 @pytest.mark.parametrize("steps", [1, 3, 1000])
 def test_samplers_begin_where_the_signal_is_strong(prior, sampler, steps):
     network, process = BestDenoiser(prior), DiffusionProcess(DIFFUSION)
-    first = start_timestep(process, sampler)
-    assert process.signal[first] >= START_SIGNAL[sampler] > process.signal[first + 1]
+    first = start_timestep(process, prior, sampler)  # of a network that nobody has measured
+    assert process.signal[first] >= LATEST_START[sampler] > process.signal[first + 1]
     images = generate(
         network, DIFFUSION, SamplingConfig(sampler=sampler, num_inference_steps=steps), [0], SIZE, "cpu", prior=prior
     )
@@ -221,6 +221,24 @@ def test_samplers_begin_where_the_signal_is_strong(prior, sampler, steps):
     assert len(network.calls) == min(steps, first + 1)
     assert network.calls == sorted(set(network.calls), reverse=True)
     assert images.shape == (1, SIZE, SIZE)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_network_that_is_trusted_takes_over_earlier(prior, sampler):
+    """Down to the timestep where its trust falls below 0.87; one that is trusted everywhere starts from noise."""
+    process = DiffusionProcess(DIFFUSION)
+
+    def first(trust: Tensor) -> int:
+        trusted = Prior(prior.mean, prior.directions, prior.percentiles, trust)
+        return start_timestep(process, trusted, sampler)
+
+    falling = torch.linspace(1, 0.5, 16)
+    assert first(falling) == pytest.approx((1 - 0.87) / 0.5 * (T - 1), abs=2) or sampler in ("ddpm", "sde-dpmsolver++")
+    assert first(torch.cat([torch.ones(10), torch.zeros(6)])) == pytest.approx((9 + 0.13) / 15 * (T - 1), abs=2)
+    assert first(torch.ones(16)) == T - 1
+    latest = first(torch.zeros(16))
+    assert process.signal[latest] >= LATEST_START[sampler]
+    assert first(falling) >= latest
 
 
 def test_an_image_depends_on_its_index_alone(prior):
@@ -247,7 +265,7 @@ def test_distrust_pulls_towards_the_prior(prior):
     """A network that is not believed at all leaves the prior's own estimate: less spread than unit noise would have."""
     nowhere = Prior(prior.mean, prior.directions, prior.percentiles, torch.zeros(16))
     guessing = Knowing(torch.randint(0, 256, (8, SIZE, SIZE), generator=torch.Generator().manual_seed(0)))
-    sampling = SamplingConfig(sampler="ddim", num_inference_steps=4)
+    sampling = SamplingConfig(sampler="ddim", num_inference_steps=4, calibrate=True)
     drawn = from_uint8(generate(guessing, DIFFUSION, sampling, range(8), SIZE, "cpu", prior=nowhere)).flatten(1)
     directions = prior.directions.flatten(1)
     centred = drawn - prior.mean.flatten()
@@ -258,7 +276,7 @@ def test_trajectory_shows_the_noise_before_the_start(prior):
     sampling = SamplingConfig(sampler="ddim", num_inference_steps=5)
     network = BestDenoiser(prior)
     frames, steps = denoising_trajectory(network, DIFFUSION, sampling, [0, 3], SIZE, "cpu", 7 - 1, prior=prior)
-    first = start_timestep(DiffusionProcess(DIFFUSION), "ddim")
+    first = start_timestep(DiffusionProcess(DIFFUSION), prior, "ddim")
     assert steps[0] == T
     assert steps[1] in (first + 1, *visited_timesteps(first + 1, 5).add(1).tolist())
     assert steps[-1] == 0

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from lwddpm import families
 from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto, is_false
 from lwddpm.families import ONE_PASS, OnePass
 
 DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
@@ -47,10 +47,10 @@ class SamplingConfig(Section):
         description="gaussian: from the prior of a diffusion model, below the noise levels that need no network; "
         "auto: if it has one",
     )
-    calibrate: Literal["auto"] | bool = Field(
-        "auto",
-        exclude_if=is_auto,
-        description="correct the network by the prior where noise hides the slice; auto: after a gaussian start",
+    calibrate: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="correct the network by the prior where noise hides the slice; helps epsilon models without a start",
     )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")

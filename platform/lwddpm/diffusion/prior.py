@@ -15,6 +15,7 @@ far the network's own estimate is to be believed at each timestep.
 
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from lwddpm.diffusion.process import DiffusionProcess
 NUM_DIRECTIONS = 16  # more make no difference at 32x32; 8 cost 2 of fd_lite0
 # With so many a training slice cannot be told from others by its distance to the directions: docs/sampling.md.
 SLICES_PER_DIRECTION = 32
+TRUSTED = 0.87  # where samplers hand over from the prior to the network; measured, see docs/sampling.md
 NUM_PERCENTILES = 65  # from the 0.8th to the 99.2th: extreme slices are not kept
 _CALIBRATED = 16  # timesteps
 _BISECTIONS = 48  # halve a range of about 30 to 1e-13
@@ -37,7 +39,7 @@ class Prior:
         mean: float32 [S, S].
         directions: orthonormal, of largest variance first, float32 [K, S, S].
         percentiles: of the training slices' projections, around 0 and of their variance, float32 [P, K].
-        trust: of a network's clean slices, from 0 to about 1, at `calibrated_timesteps`, float32 [C]; all ones where it
+        trust: of a network's clean slices, from 0 to about 1, at `calibrated_timesteps`, float32 [C]; zeros where it
             has not been measured.
     """
 
@@ -77,6 +79,14 @@ class Prior:
         along = (x_t.flatten(1) - signal * mean) @ directions.T
         shrunk = along * (signal * variances / (signal**2 * variances + noise_level**2))
         return (mean + shrunk @ directions).reshape(x_t.shape)
+
+    def trusted_until(self, num_train_timesteps: int) -> int:
+        """The last timestep up to which the network is trusted to TRUSTED or more: above it the prior knows as much."""
+        trust = np.interp(
+            np.arange(num_train_timesteps), calibrated_timesteps(num_train_timesteps), self.trust.cpu().numpy()
+        )
+        below = np.flatnonzero(trust < TRUSTED)
+        return max(int(below[0]) - 1, 0) if len(below) else num_train_timesteps - 1
 
     def trust_at(self, timestep: int, num_train_timesteps: int) -> float:
         """`trust` at any timestep: linear between the calibrated ones."""
@@ -124,7 +134,7 @@ def fit_prior(images: Tensor, directions: int | None = None, *, gamma: float = 1
         mean.reshape(size, size),
         basis.T.reshape(wanted, size, size).contiguous(),
         (percentiles * stretch).float(),
-        torch.ones(_CALIBRATED, dtype=torch.float32),
+        torch.zeros(_CALIBRATED, dtype=torch.float32),
     )
 
 

@@ -28,9 +28,9 @@ from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
 Device = torch.device | str
 RECONSTRUCTION_STEPS = 50
-# Signal sqrt(abar_t) at which a start from the prior hands over to the network, measured (docs/sampling.md): a sampler
+# Signal sqrt(abar_t) at which a start from the prior hands over at the latest, measured (docs/sampling.md): a sampler
 # that adds noise makes up for an early start, a deterministic one only loses steps by it.
-START_SIGNAL = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9}
+LATEST_START = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9}
 
 
 def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
@@ -45,22 +45,23 @@ def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Ten
     return torch.from_numpy(np.round(num_train_timesteps - stride * np.arange(num_inference_steps)).astype(int) - 1)
 
 
-def start_timestep(process: DiffusionProcess, sampler: str) -> int:
-    """The first timestep that the network sees after a start from the prior: the last of at least START_SIGNAL."""
-    enough = process.signal >= START_SIGNAL[sampler]
-    return max(int(enough.sum()) - 1, 0)
+def start_timestep(process: DiffusionProcess, prior: Prior, sampler: str) -> int:
+    """The first timestep that the network sees after a start from the prior: where it begins to be trusted, at the
+    latest that of LATEST_START."""
+    latest = max(int((process.signal >= LATEST_START[sampler]).sum()) - 1, 0)
+    return max(latest, prior.trusted_until(len(process.signal)))
 
 
-def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, *, from_prior: bool) -> Tensor:
+def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, prior: Prior | None) -> Tensor:
     """Falling timesteps at which the network is called, long [n].
 
     Args:
-        from_prior: whether the way starts from the prior: then below the timesteps that need no network.
+        prior: where the way starts from it: then below the timesteps that need no network; None: from noise.
     """
     total, steps = process.config.num_train_timesteps, sampling.num_inference_steps
-    if not from_prior:
+    if prior is None:
         return visited_timesteps(total, steps)
-    first = start_timestep(process, sampling.sampler)
+    first = start_timestep(process, prior, sampling.sampler)
     return visited_timesteps(first + 1, min(steps, first + 1))
 
 
@@ -170,14 +171,13 @@ class _Path:
 
     @classmethod
     def of(cls, diffusion: DiffusionConfig, sampling: SamplingConfig, prior: Prior | None, device: Device) -> "_Path":
-        if prior is None and (sampling.start == "gaussian" or sampling.calibrate is True):
+        if prior is None and (sampling.start == "gaussian" or sampling.calibrate):
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
         process = DiffusionProcess(diffusion).to(device)
         prior = prior.to(device) if prior is not None else None
-        calibrated = sampling.start != "noise" if sampling.calibrate == "auto" else sampling.calibrate
-        trusted = prior if calibrated else None
+        trusted = prior if sampling.calibrate else None
         starts_from = None if sampling.start == "noise" else prior
-        visited = planned_timesteps(process, sampling, from_prior=starts_from is not None)
+        visited = planned_timesteps(process, sampling, starts_from)
         return cls(process, visited, starts_from, trusted)
 
     def begin(self, noise: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: st
         check_steps(sampling, saved.diffusion, section)
     except RuleBroken as broken:
         raise ConfigError(str(broken)) from None
-    for key, asked in (("start", sampling.start == "gaussian"), ("calibrate", sampling.calibrate is True)):
+    for key, asked in (("start", sampling.start == "gaussian"), ("calibrate", sampling.calibrate)):
         if asked and not (model_dir / PRIOR_FILE).exists():
             raise ConfigError(
                 f"{section}.{key}: takes a model with a prior, got {model_dir} without {PRIOR_FILE}; leave it out, or "

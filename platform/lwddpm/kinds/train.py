@@ -117,7 +117,7 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
-        asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate is True
+        asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate
         if asked and num_directions(dataset.num("train")) == 0:
             raise DataError(
                 f"evaluation.start: a start from the prior takes {SLICES_PER_DIRECTION} or more training slices, got "

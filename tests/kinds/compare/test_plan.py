@@ -124,7 +124,7 @@ def test_the_other_start_and_the_baseline_are_measured_by_the_protocol() -> None
     own = protocol_of(_job(), "lw_ddpm", 7)
     noise, gaussian, baseline = from_other_start(own, "noise"), from_other_start(own, "gaussian"), without_network(own)
     assert (noise.start, noise.calibrate) == ("noise", False)
-    assert (gaussian.start, gaussian.calibrate) == ("gaussian", "auto")
+    assert (gaussian.start, gaussian.calibrate) == ("gaussian", False)
     assert (baseline.sampler, baseline.num_inference_steps) == ("generator", 1)
     for config in (noise, gaussian, baseline):
         shared = ("seed", "num_samples", "num_reference", "inception_weights")

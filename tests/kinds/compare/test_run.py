@@ -95,7 +95,7 @@ def _assert_other_settings_have_runs_of_their_own(job: AnyJob, other: AnyJob, re
     assert again == result
     own, first = (client.get_run(each["run_id"]) for each in (changed, result))
     assert own.data.tags["mlflow.parentRunId"] == first.info.run_id
-    assert (own.data.params["evaluation.num_samples"], first.data.params["evaluation.num_samples"]) == ("5", "6")
+    assert [run.data.params["evaluation.num_reference"] for run in (own, first)] == ["23", "24"]
     assert {run.info.status for run in (own, first)} == {"FINISHED"}
     table = [{name for name in run.data.metrics if not name.startswith("system/")} for run in (own, first)]
     assert table[0] == table[1] != set()
@@ -161,7 +161,7 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     folder = Path(result["report"]).parent
     report = report_data.load(folder).report
     assert {s.name for s in report.systems} == {"ddpm", "ddim", "gan"}
-    measured = [(m.group, m.label, m.sampling_seed, m.x) for m in report.measurements]
+    measured = [(m.group, m.system, m.label, m.sampling_seed, m.x) for m in report.measurements]
     assert len(set(measured)) == len(measured)
     groups = ("system", "start", "baseline", "loss", "steps", "epochs")
     counts = {group: len(report.group(group)) for group in groups}
@@ -184,7 +184,7 @@ def test_killed_and_continued_it_retrains_nothing_and_ends_with_a_report(
     assert run_job(load_job("compare_demo", elsewhere)) == result
     assert {len(client.search_model_versions(f"name='{name}'")) for name in names} == {1}
     _assert_other_settings_have_runs_of_their_own(
-        job, load_job("compare_demo", [*overrides, "evaluation.num_samples=5"]), result
+        job, load_job("compare_demo", [*overrides, "evaluation.num_reference=23"]), result
     )
     again = redraw(result["run_id"], str(tmp_path / "again"), str(job.tracking.uri))
     assert again["statements"] == result["statements"]

@@ -12,6 +12,7 @@ import torch
 from lwddpm import families
 from lwddpm.config import DiffusionConfig, EvaluationConfig, Metric, Sampler, System
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
+from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 from lwddpm.diffusion.sampling import denoising_trajectory, planned_timesteps
 from lwddpm.evaluation.inputs import reference_statistics
@@ -179,8 +180,7 @@ class Measurer:
             assert saved.diffusion is not None
             config = protocol_of(self.job, system, 0)
             process = DiffusionProcess(saved.diffusion).to(self._device)
-            from_prior = start_of(config, training) == "gaussian"
-            visited = planned_timesteps(process, config, from_prior=from_prior).tolist()
+            visited = planned_timesteps(process, config, prior_of_start(training, start_of(config, training))).tolist()
             histograms = noise_histograms(model, process, images, visited)
             yield NoiseHistogram(
                 system=system,
@@ -297,6 +297,11 @@ def model_of(training: PlannedTraining) -> Path:
 def start_of(config: EvaluationConfig, training: PlannedTraining) -> Start:
     """Where sampling a trained diffusion model as `config` says starts."""
     return "noise" if config.start == "noise" or not (model_of(training) / PRIOR_FILE).exists() else "gaussian"
+
+
+def prior_of_start(training: PlannedTraining, start: Start) -> Prior | None:
+    """The prior that sampling a trained diffusion model begins from; None: from noise."""
+    return read_prior(model_of(training), training.job.data.image_size) if start == "gaussian" else None
 
 
 def snapshots_of(training: PlannedTraining) -> list[tuple[float, Path]]:

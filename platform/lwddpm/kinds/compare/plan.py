@@ -131,8 +131,7 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
 def from_other_start(config: EvaluationConfig, start: Start) -> EvaluationConfig:
     """The protocol of a system with the start that it does not sample from; reconstructing knows no start."""
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
-    calibrate: bool | Literal["auto"] = False if start == "noise" else "auto"
-    return config.model_copy(update={"start": start, "calibrate": calibrate, "metrics": metrics})
+    return config.model_copy(update={"start": start, "calibrate": False, "metrics": metrics})
 
 
 def without_network(config: EvaluationConfig) -> EvaluationConfig:
