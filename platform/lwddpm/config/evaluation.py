@@ -50,7 +50,7 @@ class SamplingConfig(Section):
     calibrate: bool = Field(
         False,
         exclude_if=is_false,
-        description="correct the network by the prior where noise hides the slice; helps epsilon models without a start",
+        description="correct the network by the prior where noise hides the slice: for epsilon without a start",
     )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
