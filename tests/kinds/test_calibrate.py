@@ -9,7 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 from lwddpm.cli.app import app
-from lwddpm.config import RegistryConfig, SamplingConfig, TrainJob
+from lwddpm.cluster.generate import generate_images
+from lwddpm.cluster.session import Session
+from lwddpm.config import RegistryConfig, SamplingConfig, TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import ConfigError, DataError
@@ -54,6 +56,15 @@ def test_a_folder_gets_the_file_and_is_drawn_from_it(calibrate, model_dir: Path)
     code, summary, _ = calibrate(str(model_dir), "--fresh")
     assert (code, summary["state"]) == (0, "calibrated")
     assert (model_dir / PRIOR_FILE).read_bytes() == kept  # it is the same each time
+
+
+def test_a_process_that_has_drawn_from_the_folder_sees_its_prior(calibrate, model_dir: Path) -> None:
+    """As the board's does: it keeps a model loaded, and calibrating leaves its weights and config as they are."""
+    with Session(WorkersConfig()) as session:
+        before = generate_images(model_dir, SamplingConfig(num_inference_steps=3), 2, session)
+        assert calibrate(str(model_dir))[0] == 0
+        after = generate_images(model_dir, SamplingConfig(num_inference_steps=3), 2, session)
+    assert (before != after).any()
 
 
 def test_a_version_never_changes_and_its_alias_moves(

@@ -96,7 +96,8 @@ def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, 
 
 
 def _modified(model_dir: str) -> int:
-    return (Path(model_dir) / "config.json").stat().st_mtime_ns
+    # of any file: `models calibrate` adds a prior to a folder and leaves the others
+    return max(file.stat().st_mtime_ns for file in Path(model_dir).iterdir())
 
 
 @functools.lru_cache(maxsize=2)
