@@ -82,21 +82,17 @@ class Prior:
 
     def trusted_until(self, num_train_timesteps: int) -> int:
         """The last timestep up to which the network is trusted to TRUSTED or more: above it the prior knows as much."""
-        trust = np.interp(
-            np.arange(num_train_timesteps), calibrated_timesteps(num_train_timesteps), self.trust.cpu().numpy()
-        )
-        below = np.flatnonzero(trust < TRUSTED)
+        below = np.flatnonzero(self._trust_of_all(num_train_timesteps) < TRUSTED)
         return max(int(below[0]) - 1, 0) if len(below) else num_train_timesteps - 1
 
     def trust_at(self, timestep: int, num_train_timesteps: int) -> float:
-        """`trust` at any timestep: linear between the calibrated ones."""
-        knots = calibrated_timesteps(num_train_timesteps).tolist()
-        after = next((i for i, knot in enumerate(knots) if knot >= timestep), len(knots) - 1)
-        before = max(after - 1, 0)
-        if after == before or timestep <= knots[before]:
-            return float(self.trust[before])
-        share = (timestep - knots[before]) / (knots[after] - knots[before])
-        return float(torch.lerp(self.trust[before], self.trust[after], share))
+        """`trust` at any timestep."""
+        return float(self._trust_of_all(num_train_timesteps)[timestep])
+
+    def _trust_of_all(self, num_train_timesteps: int) -> np.ndarray:
+        """Linear between the calibrated timesteps."""
+        knots = calibrated_timesteps(num_train_timesteps)
+        return np.interp(np.arange(num_train_timesteps), knots, self.trust.cpu().numpy())
 
 
 def num_directions(num_slices: int) -> int:

@@ -1,6 +1,7 @@
 """The saved or registered model that an evaluate or sample job names, and what it can be asked for."""
 
 from pathlib import Path
+from typing import Literal
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
@@ -24,7 +25,7 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     return model_dir, read_saved_model(model_dir)
 
 
-def start_of(sampling: SamplingConfig, model_dir: Path) -> str:
+def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "noise"]:
     """Where drawing from a model starts: `gaussian` or `noise`; what `auto` comes to."""
     if sampling.start != "auto":
         return sampling.start

@@ -16,9 +16,10 @@ from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.result import Unavailable
 from lwddpm.jobfile import flattened
 from lwddpm.kinds.compare.comparison import Comparison
-from lwddpm.kinds.compare.measurements import Measurer, model_of, prior_of_start, snr_curves, start_of
+from lwddpm.kinds.compare.measurements import Measurer, model_of, prior_of_start, snr_curves
 from lwddpm.kinds.compare.plan import DISTANCES, PlannedTraining, Start, protocol_of
 from lwddpm.kinds.prepare import summary_of
+from lwddpm.kinds.saved_model import start_of
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.report.data import ComparisonReport, Curves, MeasuredSystem, ReportData, Training
 from lwddpm.tracking.rundir import run_folder
@@ -124,7 +125,7 @@ def _system(
         return MeasuredSystem(
             name=name, trainings=labels, timesteps=None, sampler=None, inference_steps=None, network_calls=1
         )
-    start = other_start or start_of(config, trainings[0])
+    start = other_start or start_of(config, model_of(trainings[0]))
     visited = planned_timesteps(DiffusionProcess(diffusion), config, prior_of_start(trainings[0], start))
     return MeasuredSystem(
         name=name,

@@ -31,6 +31,7 @@ from lwddpm.kinds.compare.plan import (
     protocol_of,
     without_network,
 )
+from lwddpm.kinds.saved_model import start_of
 from lwddpm.progress import bar, say
 from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
 from lwddpm.report.results import SSIM
@@ -91,7 +92,9 @@ class Measurer:
     def starts(self) -> dict[System, Start]:
         """The other start of each diffusion system; empty where models have no prior to start from."""
         return {
-            system: "noise" if start_of(protocol_of(self.job, system, 0), training) == "gaussian" else "gaussian"
+            system: "noise"
+            if start_of(protocol_of(self.job, system, 0), model_of(training)) == "gaussian"
+            else "gaussian"
             for system, (training, *_) in self.plan.systems.items()
             if system not in families.ADVERSARIAL and (model_of(training) / PRIOR_FILE).exists()
         }
@@ -180,7 +183,8 @@ class Measurer:
             assert saved.diffusion is not None
             config = protocol_of(self.job, system, 0)
             process = DiffusionProcess(saved.diffusion).to(self._device)
-            visited = planned_timesteps(process, config, prior_of_start(training, start_of(config, training))).tolist()
+            start = start_of(config, model_of(training))
+            visited = planned_timesteps(process, config, prior_of_start(training, start)).tolist()
             histograms = noise_histograms(model, process, images, visited)
             yield NoiseHistogram(
                 system=system,
@@ -292,11 +296,6 @@ class Measurer:
 def model_of(training: PlannedTraining) -> Path:
     """Folder of the final model."""
     return run_folder(training.job) / "model"
-
-
-def start_of(config: EvaluationConfig, training: PlannedTraining) -> Start:
-    """Where sampling a trained diffusion model as `config` says starts."""
-    return "noise" if config.start == "noise" or not (model_of(training) / PRIOR_FILE).exists() else "gaussian"
 
 
 def prior_of_start(training: PlannedTraining, start: Start) -> Prior | None:
