@@ -180,12 +180,14 @@ class _Path:
         visited = planned_timesteps(process, sampling, starts_from)
         return cls(process, visited, starts_from, trusted)
 
-    def begin(self, noise: Tensor) -> Tensor:
-        """Slices at the first visited timestep, of unit noise [B, 1, S, S]."""
+    def begin(self, noise: Tensor, streams: list[torch.Generator]) -> Tensor:
+        """Slices at the first visited timestep, of unit noise [B, 1, S, S]; from a prior, of the streams' next numbers
+        too."""
         if self.starts_from is None:
             return noise
         first = int(self.visited[0])
-        return self.starts_from.noisy(noise, float(self.process.signal[first]), float(self.process.noise[first]))
+        draws = _noise((len(noise), self.starts_from.num_draws), streams, noise.device)
+        return self.starts_from.noisy(draws, noise, float(self.process.signal[first]), float(self.process.noise[first]))
 
     def walk(
         self,
@@ -234,7 +236,7 @@ def generate(
                 x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = path.walk(model, sampling, path.begin(noise), streams)
+                x = path.walk(model, sampling, path.begin(noise, streams), streams)
             images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -267,7 +269,7 @@ def denoising_trajectory(
     with _inference(model):
         streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
-        states, noising_steps = [path.begin(noise)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
+        states, noising_steps = [path.begin(noise, streams)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
         if path.starts_from is not None:
             states.insert(0, noise)
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])

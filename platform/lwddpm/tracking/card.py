@@ -82,11 +82,11 @@ def _start(prior: Prior | None) -> str:
     """How drawing begins, and what that keeps of the training slices."""
     if prior is None:
         return "from noise: no prior is stored"
-    percentiles, directions = prior.percentiles.shape
+    components, directions = prior.centres.shape
+    mixture = "a Gaussian" if components == 1 else f"a mixture of {components} Gaussians"
     return (
         f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
-        f"variance and {percentiles} percentiles along each, made from all training slices (docs/sampling.md says what "
-        "they reveal)"
+        f"variance and {mixture} in them, fitted to all training slices (docs/sampling.md says what they reveal)"
     )
 
 
