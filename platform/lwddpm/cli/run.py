@@ -73,6 +73,14 @@ def sample(
         str | None,
         typer.Option(help="gaussian (default where the model has a prior) or noise. None for GANs."),
     ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Lead away from the model's guide, if it has one, such as 1.5; two calls a step. 1: no."),
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Noise levels sigma between which to guide, such as 0.2 2; default all."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
@@ -96,6 +104,8 @@ def sample(
             "num_inference_steps": steps,
             "eta": eta,
             "start": start,
+            "guidance": guidance,
+            "guidance_interval": guidance_interval,
             "batch_size": batch_size,
             "seed": seed,
         }
