@@ -24,6 +24,7 @@ _SAMPLING: dict[str, Any] = {
     **ONE_PASS,
     "eta": 0.0,
     "start": "auto",
+    "timestep_spacing": "auto",
     "calibrate": False,
     "guidance": 1.0,
     "guidance_interval": None,

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
     # diffusers 0.42 wraps torch tensors by np.array; NumPy 2 finds torch's __array__ outdated.
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
-SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++")
+SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "unipc", "heun")
 DIFFUSION = DiffusionConfig(prediction_type="v_prediction")
 SIZE, T = 16, 1000
 

@@ -62,11 +62,15 @@ def sample(
     ],
     count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
     sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim (default), dpmsolver++ or sde-dpmsolver++. None for GANs.")
+        str | None,
+        typer.Option(help="ddpm, ddim (default), dpmsolver++, sde-dpmsolver++, unipc or heun. None for GANs."),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
+    ] = None,
+    timestep_spacing: Annotated[
+        str | None, typer.Option(help="trailing or karras; default karras for heun, else trailing. None for GANs.")
     ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM only: 0 (default) deterministic, 1 as noisy as DDPM.")] = None,
     start: Annotated[
@@ -102,6 +106,7 @@ def sample(
         sampling = {
             "sampler": sampler,
             "num_inference_steps": steps,
+            "timestep_spacing": timestep_spacing,
             "eta": eta,
             "start": start,
             "guidance": guidance,

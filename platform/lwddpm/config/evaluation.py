@@ -11,7 +11,7 @@ from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto, is_false, is_none, is_one
 from lwddpm.families import ONE_PASS, OnePass
 
-DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "unipc", "heun"]
 Sampler = Literal[DiffusionSampler, OnePass]
 Metric = Literal[
     "fid",
@@ -43,6 +43,12 @@ class SamplingConfig(Section):
     sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
     num_inference_steps: PositiveInt = Field(
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
+    )
+    timestep_spacing: Literal["auto", "trailing", "karras"] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="trailing: timesteps at equal distances; karras: noise levels that are denser where noise is low "
+        "(rho 7), for heun always; auto: karras for heun, else trailing",
     )
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
     start: Literal["auto", "gaussian", "noise"] = Field(
@@ -77,6 +83,18 @@ class SamplingConfig(Section):
         if isinstance(values, dict):
             return {key: value for key, value in values.items() if value is not None}
         return values
+
+    @model_validator(mode="after")
+    def _heun_takes_karras(self) -> "SamplingConfig":
+        if self.sampler == "heun" and self.timestep_spacing == "trailing":
+            rule = "must be karras for heun, whose steps are straight in sigma"
+            raise RuleBroken("timestep_spacing", rule, "trailing", "leave it out, or choose another sampler")
+        return self
+
+    @property
+    def on_karras_levels(self) -> bool:
+        """What `auto` comes to."""
+        return self.timestep_spacing == "karras" or self.sampler == "heun"
 
     @field_validator("guidance_interval")
     @classmethod

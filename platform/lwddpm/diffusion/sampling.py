@@ -1,11 +1,12 @@
-"""Drawing slices with diffusers' samplers, each image from its own random stream.
+"""Drawing slices with diffusers' samplers, and Heun's, each image from its own random stream.
 
 Three choices keep the samplers exact and bounded for every schedule and prediction type:
 
 * The scheduler runs on a *respaced* chain that holds only the visited timesteps (Nichol & Dhariwal 2021, section 4),
   so that its next step is the next visited one. diffusers' DDIM would otherwise step to `t - T // n`, which is that
   step only where n divides T.
-* Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891).
+* Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891);
+  or they are those nearest to the noise levels of `karras`.
 * The scheduler is given the clean slices that the prediction implies, clamped to [-1, 1]. With epsilon and the cosine
   schedule they are otherwise huge at late timesteps (abar_T = 2.4e-9), and DPM-Solver++ diverges.
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from lwddpm.config import DiffusionConfig, SamplingConfig
 from lwddpm.diffusion.denoiser import Denoiser, is_guided, noise_level
 from lwddpm.diffusion.intensity import from_uint8, gamma_of, to_uint8
+from lwddpm.diffusion.karras import heun, karras_timesteps
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
@@ -32,7 +34,7 @@ Device = torch.device | str
 RECONSTRUCTION_STEPS = 50
 # Signal sqrt(abar_t) at which a start from the prior hands over at the latest, measured (docs/sampling.md): a sampler
 # that adds noise makes up for an early start, a deterministic one only loses steps by it.
-LATEST_START = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9}
+LATEST_START = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9, "unipc": 0.9, "heun": 0.9}
 
 
 def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
@@ -61,14 +63,15 @@ def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, prior
         prior: where the way starts from it: then below the timesteps that need no network; None: from noise.
     """
     total, steps = process.config.num_train_timesteps, sampling.num_inference_steps
-    if prior is None:
-        return visited_timesteps(total, steps)
-    first = start_timestep(process, prior, sampling.sampler)
-    return visited_timesteps(first + 1, min(steps, first + 1))
+    first = total - 1 if prior is None else start_timestep(process, prior, sampling.sampler)
+    if prior is not None:
+        steps = min(steps, first + 1)
+    return karras_timesteps(process, first, steps) if sampling.on_karras_levels else visited_timesteps(first + 1, steps)
 
 
 def network_calls(diffusion: DiffusionConfig | None, sampling: SamplingConfig, prior: Prior | None) -> int:
-    """Calls of a network that draw a slice: one for each visited timestep, two where it is guided; one of a GAN.
+    """Calls of a network that draw a slice: one for each visited timestep, two where it is guided, and with Heun's
+    method those of all but the first once more; one of a GAN.
 
     Args:
         prior: of the model, if it has one; `sampling` says whether the way starts from it.
@@ -77,7 +80,13 @@ def network_calls(diffusion: DiffusionConfig | None, sampling: SamplingConfig, p
         return 1
     process = DiffusionProcess(diffusion)
     visited = planned_timesteps(process, sampling, _start(sampling, prior)).tolist()
-    return len(visited) + sum(is_guided(sampling, noise_level(process, timestep)) for timestep in visited)
+    asked = visited + visited[1:] if sampling.sampler == "heun" else visited
+    return len(asked) + sum(is_guided(sampling, noise_level(process, timestep)) for timestep in asked)
+
+
+def steps_within(calls: int, sampler: str) -> int:
+    """As many steps as make so many network calls at most, without guidance; at least 1."""
+    return max(1, (calls + 1) // 2 if sampler == "heun" else calls)
 
 
 def _start(sampling: SamplingConfig, prior: Prior | None) -> Prior | None:
@@ -90,6 +99,7 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
 
     ddpm: Ho et al. 2020 (arXiv:2006.11239), algorithm 2. ddim: Song et al. 2021 (arXiv:2010.02502), eq. 12.
     dpmsolver++: Lu et al. 2022 (arXiv:2211.01095), algorithm 2 (2M); sde-dpmsolver++ is its stochastic form.
+    unipc: Zhao et al. 2023 (arXiv:2302.04867), algorithms 5 and 7 (order 2, B_2(h)). Heun's method takes none.
 
     Its own timesteps count the visited ones (n - 1 to 0) and its model output is the clean slice.
 
@@ -99,10 +109,11 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
         visited: falling timesteps to visit, long [n]; default: `visited_timesteps` of the two configs.
 
     Returns:
-        A DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler. The last has state: make one for each batch.
+        A DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler. The last two have state:
+        make one for each batch.
     """
     # here: importing diffusers takes over a second of every process that could draw and does not
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     if visited is None:
         visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
@@ -121,6 +132,8 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
             scheduler = DDIMScheduler(**options, clip_sample=False)
         case "dpmsolver++" | "sde-dpmsolver++":
             scheduler = DPMSolverMultistepScheduler(**options, algorithm_type=sampling.sampler)
+        case "unipc":
+            scheduler = UniPCMultistepScheduler(**options)
         case _:
             raise ValueError(f"{sampling.sampler} is no sampler of a diffusion model")
     # diffusers multiplies float32 alphas, and 1 - beta of a long stride underflows.
@@ -156,10 +169,14 @@ def denoise(
         Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
     """
     denoiser = Denoiser(model, process, sampling, guide, trusted)
+    if sampling.sampler == "heun":
+        return heun(denoiser, visited, x, on_step)
     scheduler = make_scheduler(process.config, sampling, visited)
-    options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
+    options: dict[str, Any] = {} if sampling.sampler == "unipc" else {"generator": streams}
+    if sampling.sampler == "ddim":
+        options["eta"] = sampling.eta
     for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
-        x = scheduler.step(denoiser.clean(x, timestep), position, x, generator=streams, **options).prev_sample
+        x = scheduler.step(denoiser.clean(x, timestep), position, x, **options).prev_sample
         if on_step is not None:
             on_step(x)
     return x

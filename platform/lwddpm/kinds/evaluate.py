@@ -20,7 +20,7 @@ from lwddpm.cluster.generate import feature_extraction, generate_images, reconst
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import denoising_trajectory
+from lwddpm.diffusion.sampling import denoising_trajectory, steps_within
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
@@ -174,7 +174,7 @@ def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> E
     """The same evaluation without guidance, in as many network calls; reconstructing knows none."""
     diffusion = read_saved_model(model_dir).diffusion
     assert diffusion is not None
-    steps = min(calls, diffusion.num_train_timesteps)
+    steps = min(steps_within(calls, config.sampler), diffusion.num_train_timesteps)
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     changes = {"guidance": 1.0, "guidance_interval": None, "num_inference_steps": steps, "metrics": metrics}
     return config.model_copy(update=changes)

@@ -101,7 +101,8 @@ class MeasurementCache:
     def _samples_file(self, model_dir: Path | None, sampling: SamplingConfig) -> Path:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
-        settings |= sampling.model_dump(mode="json", include={"start", "calibrate", "guidance", "guidance_interval"})
+        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing"}
+        settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 
     def _measurement_file(self, model_dir: Path | None, config: EvaluationConfig) -> Path:

@@ -147,7 +147,14 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
         overrides |= {"sampler": "ddim", "num_inference_steps": job.compare.ddim_steps}
     if system in families.ADVERSARIAL:  # nothing is denoised
         metrics = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
-        overrides |= {**ONE_PASS, **_UNGUIDED, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
+        overrides |= {
+            **ONE_PASS,
+            **_UNGUIDED,
+            "timestep_spacing": "auto",
+            "eta": 0.0,
+            "reconstruction_timestep": 50,
+            "metrics": metrics,
+        }
     own = {
         key.removeprefix("evaluation."): value
         for key, value in flattened(job.compare.overrides.get(system, {})).items()
@@ -166,7 +173,7 @@ def without_network(config: EvaluationConfig) -> EvaluationConfig:
     """The protocol for slices of the Gaussian baseline, which draws in one pass and denoises nothing."""
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     return EvaluationConfig.model_validate(
-        config.model_dump(exclude={"start", "calibrate", *_UNGUIDED})
+        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", *_UNGUIDED})
         | {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
     )
 
