@@ -24,7 +24,10 @@ _SAMPLING: dict[str, Any] = {
     **ONE_PASS,
     "eta": 0.0,
     "start": "auto",
+    "timestep_spacing": "auto",
     "calibrate": False,
+    "guidance": 1.0,
+    "guidance_interval": None,
     "reconstruction_timestep": 50,
 }
 # All that only diffusion models have, by dotted key.
@@ -36,6 +39,7 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "model.head_skip": False,
     "model.patch": 1,
     "training.timestep_sampling": "uniform",
+    "training.guide_epoch": None,
     "training.validation_samples": 0,  # for val/loss: an adversarial loss on held-out slices says nothing of samples
     **{f"evaluation.{name}": value for name, value in _SAMPLING.items()},
 }

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_none
 
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
@@ -66,6 +66,12 @@ class TrainingConfig(Section):
     snapshot_epochs: tuple[Epochs, ...] = Field(
         (), description="keep EMA weights and draw a sample grid at these epochs; the last step is always drawn"
     )
+    guide_epoch: Epochs | None = Field(
+        None,
+        exclude_if=is_none,
+        description="keep the EMA weights of this epoch with the model as its guide, which evaluation.guidance and "
+        "sampling.guidance lead away from; a snapshot too",
+    )
     validation_samples: NonNegativeInt = Field(256, description="slices for val/loss; 0: none")
 
     @model_validator(mode="before")
@@ -80,6 +86,17 @@ class TrainingConfig(Section):
         if self.epochs is not None and self.max_steps is not None:
             lengths = {"epochs": self.epochs, "max_steps": self.max_steps}
             raise RuleBroken("", "give epochs or max_steps, not both", lengths, "set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _the_guide_is_an_earlier_network(self) -> "TrainingConfig":
+        if self.guide_epoch is not None and self.epochs is not None and self.guide_epoch >= self.epochs:
+            raise RuleBroken(
+                "guide_epoch",
+                f"must be below training.epochs = {self.epochs}",
+                self.guide_epoch,
+                "the guide is weaker than the model: try the first third",
+            )
         return self
 
 

@@ -66,7 +66,7 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
             f"| network | {network}, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
             f"{diffusion.prediction_type}, {diffusion.loss} loss{tone} |\n"
-            f"| drawing | {_start(prior)} |"
+            f"| drawing | {_start(prior)}{_guide(job)} |"
         )
     assert adversarial is not None
     bounds = {"clip": adversarial.clip, "gradient penalty": adversarial.gradient_penalty}
@@ -88,6 +88,13 @@ def _start(prior: Prior | None) -> str:
         f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
         f"variance and {mixture} in them, fitted to all training slices (docs/sampling.md says what they reveal)"
     )
+
+
+def _guide(job: TrainJob) -> str:
+    """That the model can be guided, and what it is measured with."""
+    if job.training.guide_epoch is None:
+        return ""
+    return f"; its guide in `guide/` is the network after {job.training.guide_epoch:g} epochs"
 
 
 def _optimizer(job: TrainJob) -> str:

@@ -33,6 +33,7 @@ from lwddpm.training.checkpoint import (
     save_checkpoint,
     save_model,
     set_aside,
+    snapshot_path,
 )
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
@@ -277,7 +278,7 @@ class _Trainer:
         if value is not None:
             self.reporter.metrics({self.step: {"train/diversity": value}})
         if self.step < self.schedule.num_steps:
-            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}", prior)
+            self._save_model(snapshot_path(self.run_dir, epoch), prior)
 
     @functools.cached_property
     def _real_slices(self) -> np.ndarray:
@@ -314,7 +315,13 @@ class _Trainer:
             epoch=self.step / self.schedule.steps_per_epoch,
             parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
         )
-        save_model(path, self.training.ema.model, saved, prior)
+        save_model(path, self.training.ema.model, saved, prior, self._guide())
+
+    def _guide(self) -> Path | None:
+        """The snapshot that later models of this training keep as their guide, once it has been taken."""
+        at = self.schedule.guide
+        path = snapshot_path(self.run_dir, at / self.schedule.steps_per_epoch) if at and at < self.step else None
+        return path if path is not None and path.exists() else None
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
         """Let rank 0 do something while the others wait; what fails there fails on all, so that none waits for ever.
