@@ -88,6 +88,7 @@ BEYOND = {
     "model.head_skip": ("false", "true"),
     "model.patch": ("1", "2"),
     "training.timestep_sampling": ("uniform", "stratified"),
+    "training.adam_betas": ("[0.9,0.999]", "[0.9,0.99]"),
     "diffusion.intensity_gamma": ("1", "0.5"),
 }
 
@@ -124,6 +125,7 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
         (["model.family=gan", *NULLS, "model.attention=se"], "gan has no use for model.attention"),
         (["model.family=gan", *NULLS, "model.patch=2", "model.head_skip=true"], "use for model.head_skip, model.patch"),
         (["model.family=gan", *NULLS, "training.timestep_sampling=stratified"], "use for training.timestep_sampling"),
+        (["model.family=gan", *NULLS, "training.adam_betas=[0.9,0.99]"], "no use for training.adam_betas"),
         (["model.family=gan", *NULLS, "training.validation_samples=9"], "no use for training.validation_samples"),
         (["model.family=gan", *NULLS, "evaluation.sampler=ddim"], "no use for evaluation.sampler"),
         (["model.family=gan", *NULLS, "data.image_size=48"], "power of two from 16 to 256 for gan, got 48"),

@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from lwddpm.config.model import Beta
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
+ADAM_BETAS = (0.9, 0.999)
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
 
@@ -32,6 +34,11 @@ class TrainingConfig(Section):
         "constant", description="after the warm-up; cosine falls to 0 at the last step"
     )
     warmup_steps: NonNegativeInt = Field(0, description="steps over which the learning rate rises from 0 to lr")
+    adam_betas: tuple[Beta, Beta] = Field(
+        ADAM_BETAS,
+        exclude_if=lambda betas: betas == ADAM_BETAS,
+        description="of Adam: how long it remembers gradients, and their squares; of GANs adversarial.betas",
+    )
     batch_size: PositiveInt = Field(
         32, description="slices a step over all workers; each worker's share follows from workers.count"
     )

@@ -1,6 +1,7 @@
 """The model card of a registered version: what it is, what it was made from, how good it is, what it is not for."""
 
 from lwddpm.config import TrainJob
+from lwddpm.config.training import ADAM_BETAS
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import Prior
 from lwddpm.evaluation.result import EvaluationResult
@@ -91,4 +92,6 @@ def _start(prior: Prior | None) -> str:
 
 
 def _optimizer(job: TrainJob) -> str:
+    if job.diffusion is not None and job.training.adam_betas != ADAM_BETAS:
+        return f"Adam (betas {job.training.adam_betas[0]:g} and {job.training.adam_betas[1]:g})"
     return "RMSprop" if job.adversarial is not None and job.adversarial.optimizer == "rmsprop" else "Adam"

@@ -28,7 +28,10 @@ class DenoisingStep(TrainingStep):
         self.modules = {"model": self.model, "ema": self.ema.model}
         self.optimizers = {
             "optimizer": torch.optim.Adam(
-                self.model.parameters(), lr=job.training.lr, fused=device.type in ("cpu", "cuda")
+                self.model.parameters(),
+                lr=job.training.lr,
+                betas=job.training.adam_betas,
+                fused=device.type in ("cpu", "cuda"),
             )
         }
         self.network: nn.Module = self.model
