@@ -88,6 +88,7 @@ BEYOND = {
     "model.head_skip": ("false", "true"),
     "model.patch": ("1", "2"),
     "training.timestep_sampling": ("uniform", "stratified"),
+    "training.ema_lengths": ("[]", "[0.05]"),
     "training.adam_betas": ("[0.9,0.999]", "[0.9,0.99]"),
     "diffusion.intensity_gamma": ("1", "0.5"),
 }

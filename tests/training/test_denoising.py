@@ -1,13 +1,23 @@
 """What the step of the diffusion models learns from, by the equations of its parts."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
+from lwddpm.diffusion.intensity import from_uint8
+from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.errors import ConfigError
+from lwddpm.models.build import build_model
+from lwddpm.training.batches import BatchLoader, validation_draw
+from lwddpm.training.checkpoint import latest_checkpoint, load_model
 from lwddpm.training.denoising import DenoisingStep
+from lwddpm.training.loop import train
+from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.schedule import Schedule
 
 CPU = torch.device("cpu")
@@ -39,3 +49,53 @@ def test_adam_has_the_betas_of_the_job(build: Build) -> None:
         most = moved.quantile(0.8)  # a gradient near Adam's epsilon moves a weight by less
         torch.testing.assert_close(most, torch.tensor(1e-2), rtol=1e-3, atol=0)
     assert build().optimizers["optimizer"].param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_of_several_averages_the_one_with_the_least_validation_loss_is_kept(
+    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    lengths = "training.ema_lengths=[0.02,0.28]"
+    job = tiny_job(lengths, "training.max_steps=40", "training.lr=4e-3", "training.ema_decay=0.5")
+    recorder = RecordingReporter()
+    train(job, tiny_dataset, tmp_path, recorder, CPU)
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert job.diffusion is not None
+    images, process = tiny_dataset.images("validation"), DiffusionProcess(job.diffusion)
+    draw = validation_draw(job.seed, len(images), len(images), 1000)
+    noise = BatchLoader(images, CPU).gaussian(draw.noise_seeds, 1, 16, 16)
+    x_0, timesteps = from_uint8(torch.tensor(images[draw.indices]))[:, None], torch.from_numpy(draw.timesteps)
+    losses = {}
+    for length, name in {None: "ema", 0.02: "ema_0.02", 0.28: "ema_0.28"}.items():
+        network = build_model(job.model)
+        network.load_state_dict(load_file(checkpoint / f"{name}.safetensors"))
+        with torch.no_grad():
+            prediction = network(process.q_sample(x_0, timesteps, noise), timesteps)
+        losses[length] = process.losses(prediction, x_0, timesteps, noise).mean().item()
+        assert recorder.values[40][f"val/loss_{name}"] == pytest.approx(losses[length], rel=1e-4)
+    best = min(losses, key=losses.__getitem__)
+    assert len({round(loss, 4) for loss in losses.values()}) == 3, "three different networks"
+    model, saved = load_model(tmp_path / "model")
+    assert saved.ema_length == best
+    expected = load_file(checkpoint / f"ema{'' if best is None else f'_{best}'}.safetensors")
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    others = {load_model(folder)[1].ema_length for folder in (tmp_path / "averages").iterdir()}
+    assert others == losses.keys() - {best}
+
+
+def test_further_averages_change_nothing_that_is_learnt(
+    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    plain, several = RecordingReporter(), RecordingReporter()
+    train(tiny_job(), tiny_dataset, tmp_path / "plain", plain, CPU)
+    train(tiny_job("training.ema_lengths=[0.1]"), tiny_dataset, tmp_path / "several", several, CPU)
+    assert several.series("train/loss") == plain.series("train/loss")
+    weights = [load_file(tmp_path / run / "snapshots/epoch_1/model.safetensors") for run in ("plain", "several")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not (tmp_path / "plain" / "averages").exists()
+    assert "ema_length" not in (tmp_path / "plain" / "model" / "config.json").read_text()
+
+
+def test_choosing_takes_validation_slices(tiny_job: Callable[..., TrainJob]) -> None:
+    with pytest.raises(ConfigError, match=r"training\.ema_lengths.*validation slices.*data\.splits"):
+        tiny_job("training.ema_lengths=[0.1]", "data.splits=[0.8,0,0.2]")

@@ -186,7 +186,16 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-_COMPARED = ("train/loss", "train/grad_norm", "val/loss", "train/loss_discriminator", "train/grad_norm_discriminator")
+_COMPARED = (
+    "val/loss_ema",
+    "val/loss_ema_0.05",
+    "val/loss_ema_0.2",
+    "train/loss",
+    "train/grad_norm",
+    "val/loss",
+    "train/loss_discriminator",
+    "train/grad_norm_discriminator",
+)
 
 
 def _assert_same_curve(one: dict[int, dict[str, float]], other: dict[int, dict[str, float]], rel: float) -> None:
@@ -213,6 +222,7 @@ def test_several_processes_follow_the_loss_curve_of_one(
 def test_the_parts_beyond_the_paper_keep_every_parity(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
     """Strata are of the global batch; tone, skip and patches are nothing that a worker or a stop could change."""
     beyond = ("training.timestep_sampling=stratified", "diffusion.intensity_gamma=0.5", "model.head_skip=true")
+    beyond += ("training.ema_lengths=[0.05,0.2]",)
     build = functools.partial(tiny_job, *beyond, "model.patch=2")
     one = _train(build(), tiny_dataset, tmp_path / "one").values
     two = _train_on(2, build("workers.count=2"), tiny_dataset, tmp_path / "two")
@@ -225,6 +235,7 @@ def test_the_parts_beyond_the_paper_keep_every_parity(tiny_job: Build, tiny_data
         _assert_same_curve(one, other, rel=1e-9)
     for part in (parts, rest):
         _assert_same_curve({step: one[step] for step in part}, part, rel=1e-9)
+    assert {"val/loss_ema", "val/loss_ema_0.05", "val/loss_ema_0.2"} <= one[8].keys() & two[8].keys() & rest[8].keys()
     saved = load_model(tmp_path / "one" / "model", CPU)[1]  # it takes the weights, so it is the same network
     assert saved.diffusion is not None
     assert (saved.diffusion.intensity_gamma, saved.model.patch, saved.model.head_skip) == (0.5, 2, True)

@@ -6,9 +6,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from lwddpm.config.model import Beta
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_empty
 
 ADAM_BETAS = (0.9, 0.999)
+EmaLength = Annotated[float, Field(ge=0.001, le=0.28)]  # 0.2887 is that of a weight that does not depend on the step
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
 
@@ -53,6 +54,12 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="of the moving average of the weights, which is what is sampled; 0: the weights themselves"
     )
+    ema_lengths: Annotated[tuple[EmaLength, ...], Field(max_length=8)] = Field(
+        (),
+        exclude_if=is_empty,
+        description="further averages, whose reach is such a share of the training, such as 0.05; of them and that "
+        "of ema_decay the one with the least loss on validation slices is kept at the end",
+    )
     timestep_sampling: Literal["uniform", "stratified"] = Field(
         "uniform",
         exclude_if=lambda sampling: sampling == "uniform",
@@ -87,6 +94,12 @@ class TrainingConfig(Section):
         if self.epochs is not None and self.max_steps is not None:
             lengths = {"epochs": self.epochs, "max_steps": self.max_steps}
             raise RuleBroken("", "give epochs or max_steps, not both", lengths, "set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _each_length_once(self) -> "TrainingConfig":
+        if len(set(self.ema_lengths)) < len(self.ema_lengths):
+            raise RuleBroken("ema_lengths", "each length may stand once", self.ema_lengths, "leave the second out")
         return self
 
 

@@ -32,7 +32,7 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 | | |
 |---|---|
 {_method(job, saved, prior)}
-| training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, EMA {training.ema_decay:g}, \
+| training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, {_average(job, saved)}, \
 seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
 | duplicates | {manifest.duplicates.exact_copies} exact copies, {manifest.duplicates.near_pairs} near-duplicate pairs, \
@@ -89,6 +89,16 @@ def _start(prior: Prior | None) -> str:
         f"variance and {percentiles} percentiles along each, made from all training slices (docs/sampling.md says what "
         "they reveal)"
     )
+
+
+def _average(job: TrainJob, saved: SavedModel) -> str:
+    """Of which steps the weights are the average, and how that was chosen."""
+    kept, lengths = saved.ema_length, job.training.ema_lengths
+    average = f"EMA {job.training.ema_decay:g}" if kept is None else f"EMA over {kept:g} of the training"
+    if not lengths:
+        return average
+    others = [f"decay {job.training.ema_decay:g}", *(f"{length:g}" for length in lengths)]
+    return f"{average} (of {', '.join(others)} that with the least loss on validation slices)"
 
 
 def _optimizer(job: TrainJob) -> str:

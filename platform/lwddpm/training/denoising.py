@@ -8,10 +8,12 @@ from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 
 GRID_STEPS = 50
+CHOSEN_ON = 1024  # validation slices at most, by which an average is chosen
 
 
 class DenoisingStep(TrainingStep):
@@ -25,7 +27,9 @@ class DenoisingStep(TrainingStep):
         self.num_timesteps = job.diffusion.num_train_timesteps
         # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
         self.grid = SamplingConfig(sampler="ddim", num_inference_steps=min(GRID_STEPS, self.num_timesteps))
-        self.modules = {"model": self.model, "ema": self.ema.model}
+        self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
+        self.modules = {"model": self.model}
+        self.modules |= {average_name(length): average.model for length, average in self.averages.items()}
         self.optimizers = {
             "optimizer": torch.optim.Adam(
                 self.model.parameters(),
@@ -51,14 +55,26 @@ class DenoisingStep(TrainingStep):
             return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
 
         loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], self.learning_rate(step))
-        self.ema.update(self.model, step)
+        for average in self.averages.values():
+            average.update(self.model, step)
         return {"train/loss": loss_, "train/grad_norm": norm}
 
-    @torch.no_grad()
+    def choose(self) -> dict[str, float]:
+        """The average with the least loss on validation slices; the same slices, timesteps and noise for all."""
+        count = min(CHOSEN_ON, self.dataset.num("validation"))
+        if len(self.averages) == 1 or count == 0:
+            return {}
+        losses = {length: self._mean_loss(average.model, count) for length, average in self.averages.items()}
+        self.kept_length = min(losses, key=losses.__getitem__)
+        return {f"val/loss_{average_name(length)}": loss for length, loss in losses.items()}
+
     def validate(self) -> dict[str, float]:
         count = min(self.job.training.validation_samples, self.dataset.num("validation"))
-        if count == 0:
-            return {}
+        return {"val/loss": self._mean_loss(self.kept.model, count)} if count else {}
+
+    @torch.no_grad()
+    def _mean_loss(self, network: nn.Module, count: int) -> float:
+        """Mean loss of so many validation slices, shared by the ranks."""
         images = self.dataset.images("validation")
         draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps)
         loader = BatchLoader(images, self.device, self.loader.gamma)
@@ -66,10 +82,10 @@ class DenoisingStep(TrainingStep):
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for begin in range(self.rank * share, count, self.world * share):
             batch = loader.load(draw.part(begin, begin + share))
-            total += self._losses(self.ema.model, *batch).double().sum()
+            total += self._losses(network, *batch).double().sum()
         if self.world > 1:
             dist.all_reduce(total)
-        return {"val/loss": total.item() / count}
+        return total.item() / count
 
     def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
         x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
