@@ -1,5 +1,6 @@
 """What the step of the diffusion models learns from, by the equations of its parts."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,45 @@ def test_further_averages_change_nothing_that_is_learnt(
 def test_choosing_takes_validation_slices(tiny_job: Callable[..., TrainJob]) -> None:
     with pytest.raises(ConfigError, match=r"training\.ema_lengths.*validation slices.*data\.splits"):
         tiny_job("training.ema_lengths=[0.1]", "data.splits=[0.8,0,0.2]")
+
+
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "flow", "edm"])
+def test_the_network_is_trained_on_what_its_prediction_type_says(build: Build, prediction_type: str) -> None:
+    step = build(f"diffusion.prediction_type={prediction_type}", "diffusion.loss=l2")
+    x_0, noise = torch.rand(3, 1, 16, 16) * 2 - 1, torch.randn(3, 1, 16, 16)
+    timesteps = torch.tensor([20, 500, 950])
+    abar = (
+        torch.cos((timesteps / 1000 + 1e-3 + 0.008) / 1.008 * torch.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
+    ) ** 2
+    a, n = (value[:, None, None, None] for value in (abar.sqrt(), (1 - abar).sqrt()))
+    spread = (0.25 * a**2 + n**2).sqrt()
+
+    class Perfect(torch.nn.Module):
+        def forward(self, given: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+            x_t = a * x_0 + n * noise
+            match prediction_type:
+                case "flow":
+                    torch.testing.assert_close(given, x_t / (a + n), atol=1e-4, rtol=0)
+                    return noise - x_0
+                case "edm":
+                    torch.testing.assert_close(given, x_t / spread, atol=1e-4, rtol=0)
+                    return (x_0 - 0.25 * a / spread**2 * x_t) * spread / (0.5 * n)
+            torch.testing.assert_close(given, x_t, atol=1e-4, rtol=0)
+            return a * noise - n * x_0
+
+    losses = step._losses(Perfect(), x_0, timesteps, noise)
+    torch.testing.assert_close(losses, torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_noise_levels_are_those_that_the_job_asks_for(build: Build) -> None:
+    """Without the network: the timesteps of many steps have the mean and spread of ln sigma."""
+    step = build("training.timestep_sampling=log_normal", "training.log_sigma_mean=-1", "training.log_sigma_std=0.7")
+    levels = -step.process.snrs.double().log() / 2
+    drawn: list[torch.Tensor] = []
+    step.network = torch.nn.Module()
+    step.network.forward = lambda given, timesteps: drawn.append(timesteps) or step.model(given, timesteps)  # type: ignore
+    for number in range(60):
+        step.take(number)
+    seen = levels[torch.cat(drawn)]
+    assert float(seen.mean()) == pytest.approx(-1, abs=0.03)
+    assert float(seen.std()) == pytest.approx(0.7, abs=0.05)

@@ -6,9 +6,11 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from lwddpm.config.model import Beta
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_empty
+from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_empty, is_none
 
 ADAM_BETAS = (0.9, 0.999)
+# mean and standard deviation of ln sigma: Karras et al. 2024 for 64x64 pixels, Esser et al. 2024 (arXiv:2403.03206)
+NORMAL_LOG_SIGMA = {"log_normal": (-0.8, 1.6), "logit_normal": (0.0, 1.0)}
 EmaLength = Annotated[float, Field(ge=0.001, le=0.28)]  # 0.2887 is that of a weight that does not depend on the step
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
@@ -60,11 +62,18 @@ class TrainingConfig(Section):
         description="further averages, whose reach is such a share of the training, such as 0.05; of them and that "
         "of ema_decay the one with the least loss on validation slices is kept at the end",
     )
-    timestep_sampling: Literal["uniform", "stratified"] = Field(
+    timestep_sampling: Literal["uniform", "stratified", "log_normal", "logit_normal"] = Field(
         "uniform",
         exclude_if=lambda sampling: sampling == "uniform",
         description="how the slices of a batch get their timesteps: each at random, or one from each of batch_size "
-        "equal parts of the chain, so that the loss of a step varies less",
+        "equal parts of the chain, so that the loss of a step varies less; log_normal (EDM's) and logit_normal (flow "
+        "matching's): one from each of batch_size equally likely parts, with normal ln sigma",
+    )
+    log_sigma_mean: Annotated[float, Field(ge=-10, le=10)] | None = Field(
+        None, exclude_if=is_none, description="of the normal ln sigma; default: -0.8 for log_normal, 0 for logit_normal"
+    )
+    log_sigma_std: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, exclude_if=is_none, description="of the normal ln sigma; default: 1.6 for log_normal, 1 for logit_normal"
     )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -95,6 +104,23 @@ class TrainingConfig(Section):
             lengths = {"epochs": self.epochs, "max_steps": self.max_steps}
             raise RuleBroken("", "give epochs or max_steps, not both", lengths, "set one of them to null")
         return self
+
+    @model_validator(mode="after")
+    def _only_some_samplings_are_normal(self) -> "TrainingConfig":
+        for name in ("log_sigma_mean", "log_sigma_std"):
+            if getattr(self, name) is not None and self.timestep_sampling not in NORMAL_LOG_SIGMA:
+                rule = f"is for timestep_sampling: {' and '.join(NORMAL_LOG_SIGMA)}, not for {self.timestep_sampling}"
+                raise RuleBroken(name, rule, getattr(self, name), "leave it out")
+        return self
+
+    @property
+    def log_sigma(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of ln sigma in training; None where timesteps are uniform."""
+        if self.timestep_sampling not in NORMAL_LOG_SIGMA:
+            return None
+        mean, std = NORMAL_LOG_SIGMA[self.timestep_sampling]
+        given = self.log_sigma_mean
+        return mean if given is None else given, self.log_sigma_std or std
 
     @model_validator(mode="after")
     def _each_length_once(self) -> "TrainingConfig":

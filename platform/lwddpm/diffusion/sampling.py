@@ -137,7 +137,7 @@ def denoise(
     options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
     for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
         timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = model(x, timesteps).to(x.dtype)
+        prediction = model(process.network_input(x, timesteps), timesteps).to(x.dtype)
         x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
         if trusted is not None:
             expected = trusted.expected_x_0(x, float(process.signal[timestep]), float(process.noise[timestep]))

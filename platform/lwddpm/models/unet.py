@@ -49,7 +49,7 @@ class Stage(nn.Module):
 
 
 class LightweightUNet(nn.Module):
-    """Predicts the noise or velocity in noisy slices.
+    """Predicts the noise, or another target, from noisy slices.
 
     Args:
         config: widths (`dim` times each of `dim_mults`), attention of the stages, and layout.
@@ -93,11 +93,12 @@ class LightweightUNet(nn.Module):
         """Predict from noisy slices.
 
         Args:
-            x: noisy slices, float [B, 1, H, W], H and W divisible by `config.downsampling`.
+            x: noisy slices, as `DiffusionProcess.network_input` gives them, float [B, 1, H, W], H and W divisible by
+                `config.downsampling`.
             timesteps: long [B], from 0 (least noise) to num_train_timesteps - 1.
 
         Returns:
-            The prediction, [B, 1, H, W]: noise or velocity, as the network was trained.
+            The prediction, [B, 1, H, W]: noise or another target, as the network was trained.
 
         Raises:
             ValueError: height or width not divisible by the down-sampling.

@@ -29,6 +29,7 @@ VARIANTS = {
     "linear": "linear",
     "none": "none",
     "v_prediction": "v",
+    "edm": "EDM",
 }
 GANS = ("gan", "wgan", "lsgan")
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.process import DiffusionProcess, timestep_cdf
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
 from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.schedule import Schedule
@@ -25,6 +25,8 @@ class DenoisingStep(TrainingStep):
         assert job.diffusion is not None
         self.process = DiffusionProcess(job.diffusion).to(device)
         self.num_timesteps = job.diffusion.num_train_timesteps
+        log_sigma = job.training.log_sigma
+        self.cdf = timestep_cdf(job.diffusion, *log_sigma).numpy() if log_sigma is not None else None
         # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
         self.grid = SamplingConfig(sampler="ddim", num_inference_steps=min(GRID_STEPS, self.num_timesteps))
         self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
@@ -49,7 +51,7 @@ class DenoisingStep(TrainingStep):
         config, seed = self.job.training, self.job.seed
         num_images = len(self.loader.images)
         flip, sampling = config.horizontal_flip, config.timestep_sampling
-        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling)
+        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
 
         def loss(begin: int, end: int) -> Tensor:
             return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
@@ -76,7 +78,7 @@ class DenoisingStep(TrainingStep):
     def _mean_loss(self, network: nn.Module, count: int) -> float:
         """Mean loss of so many validation slices, shared by the ranks."""
         images = self.dataset.images("validation")
-        draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps)
+        draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps, self.cdf)
         loader = BatchLoader(images, self.device, self.loader.gamma)
         share = max(1, self.job.training.batch_size // self.world)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -88,7 +90,8 @@ class DenoisingStep(TrainingStep):
         return total.item() / count
 
     def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
+        x_t = self.process.q_sample(x_0, timesteps, noise)
+        given = self.precision.place_input(self.process.network_input(x_t, timesteps))
         with self.precision.autocast():
-            prediction = network(x_t, timesteps)
+            prediction = network(given, timesteps)
         return self.process.losses(prediction, x_0, timesteps, noise)
