@@ -75,6 +75,12 @@ class TrainingConfig(Section):
     log_sigma_std: Annotated[float, Field(gt=0, le=10)] | None = Field(
         None, exclude_if=is_none, description="of the normal ln sigma; default: 1.6 for log_normal, 1 for logit_normal"
     )
+    loss_weighting: Literal["fixed", "learned"] = Field(
+        "fixed",
+        exclude_if=lambda weighting: weighting == "fixed",
+        description="of the timesteps: as diffusion.min_snr_gamma says, or learned beside the network, so that each "
+        "noise level weighs alike",
+    )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the device multiplies it fast"

@@ -1,5 +1,6 @@
 """The step of the diffusion models: predict the noise, or velocity, in noised slices (Ho et al. 2020, algorithm 1)."""
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.process import DiffusionProcess, timestep_cdf
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
 from lwddpm.training.ema import PowerFunctionAverage, average_name
+from lwddpm.training.loss_weight import LossWeight
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 
@@ -32,20 +34,25 @@ class DenoisingStep(TrainingStep):
         self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
         self.modules = {"model": self.model}
         self.modules |= {average_name(length): average.model for length, average in self.averages.items()}
-        self.optimizers = {
-            "optimizer": torch.optim.Adam(
-                self.model.parameters(),
-                lr=job.training.lr,
-                betas=job.training.adam_betas,
-                fused=device.type in ("cpu", "cuda"),
-            )
-        }
+        self.optimizers = {"optimizer": self._optimizer(self.model)}
         self.network: nn.Module = self.model
+        self.weighted: nn.Module | None = None
+        if job.training.loss_weighting == "learned":
+            probabilities = np.diff(self.cdf, prepend=0) if self.cdf is not None else np.ones(self.num_timesteps)
+            weight = LossWeight(self.process, torch.from_numpy(probabilities / probabilities.sum())).to(device)
+            self.modules["loss_weight"] = self.weighted = weight
+            self.optimizers["optimizer_loss_weight"] = self._optimizer(weight)
+
+    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        config, fused = self.job.training, self.device.type in ("cpu", "cuda")
+        return torch.optim.Adam(network.parameters(), lr=config.lr, betas=config.adam_betas, fused=fused)
 
     def distribute(self) -> None:
         if self.precision.compile:
             self.model.compile()  # in place: the names in checkpoints stay the same
         self.network = self.shared(self.model)
+        if self.weighted is not None:
+            self.weighted = self.shared(self.weighted)
 
     def take(self, step: int) -> dict[str, Tensor]:
         config, seed = self.job.training, self.job.seed
@@ -53,10 +60,21 @@ class DenoisingStep(TrainingStep):
         flip, sampling = config.horizontal_flip, config.timestep_sampling
         draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
 
-        def loss(begin: int, end: int) -> Tensor:
-            return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
+        unweighted = torch.zeros((), device=self.device)
 
-        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], self.learning_rate(step))
+        def loss(begin: int, end: int) -> Tensor:
+            x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
+            losses = self._losses(self.network, x_0, timesteps, noise)
+            if self.weighted is None:
+                return losses.mean()
+            unweighted.add_(losses.detach().sum() * (self.world / config.batch_size))
+            return self.weighted(losses, timesteps).mean()
+
+        rate = self.learning_rate(step)
+        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], rate)
+        if self.weighted is not None:
+            loss_ = unweighted  # comparable with val/loss, and with a training without weights
+            self.advance(self.optimizers["optimizer_loss_weight"], rate)
         for average in self.averages.values():
             average.update(self.model, step)
         return {"train/loss": loss_, "train/grad_norm": norm}

@@ -132,11 +132,15 @@ class TrainingStep(ABC):
             total += part.detach()
         limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
         norm = nn.utils.clip_grad_norm_(_parameters(optimizer), limit)
+        self.advance(optimizer, lr)
+        return total, norm
+
+    def advance(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
+        """Move the parameters by the gradients that they have, and clear these."""
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=self.world == 1)  # DDP's bucket views keep their memory
-        return total, norm
 
     def learning_rate(self, step: int) -> float:
         return learning_rate(self.job.training, step, self.schedule.num_steps)
