@@ -38,6 +38,7 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "training.adam_betas": (0.9, 0.999),
     "training.ema_lengths": (),
     "training.timestep_sampling": "uniform",
+    "training.augment": 0,
     "training.loss_weighting": "fixed",
     "training.log_sigma_mean": None,
     "training.log_sigma_std": None,

@@ -231,6 +231,7 @@ BEYOND = {
         "training.timestep_sampling=log_normal",
         "training.loss_weighting=learned",
         "training.ema_lengths=[0.05,0.2]",
+        "training.augment=0.5",
     ),
 }
 

@@ -6,7 +6,16 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from lwddpm.config.model import Beta
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_empty, is_none
+from lwddpm.config.section import (
+    LARGEST_INT,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    is_empty,
+    is_none,
+)
 
 ADAM_BETAS = (0.9, 0.999)
 # mean and standard deviation of ln sigma: Karras et al. 2024 for 64x64 pixels, Esser et al. 2024 (arXiv:2403.03206)
@@ -80,6 +89,12 @@ class TrainingConfig(Section):
         exclude_if=lambda weighting: weighting == "fixed",
         description="of the timesteps: as diffusion.min_snr_gamma says, or learned beside the network, so that each "
         "noise level weighs alike",
+    )
+    augment: Fraction = Field(
+        0,
+        exclude_if=lambda probability: probability == 0,
+        description="probability of each of several changes of a slice (mirrored, shifted, scaled, rotated, brighter), "
+        "of which the network is told, so that it draws slices without them; EDM's is 0.12",
     )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.process import DiffusionProcess, timestep_cdf
+from lwddpm.models.blocks import zeroed
+from lwddpm.training.augmentation import CHANGES, augmentation_draw, augmented
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
 from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.loss_weight import LossWeight
@@ -34,8 +36,13 @@ class DenoisingStep(TrainingStep):
         self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
         self.modules = {"model": self.model}
         self.modules |= {average_name(length): average.model for length, average in self.averages.items()}
-        self.optimizers = {"optimizer": self._optimizer(self.model)}
         self.network: nn.Module = self.model
+        self.told: nn.Module | None = None
+        if job.training.augment > 0:
+            # for training alone: drawing tells of no change, and the layer has no bias
+            told = zeroed(nn.Linear(len(CHANGES), job.model.dim, bias=False, device=device))
+            self.modules["augmentation"] = self.told = told
+        self.optimizers = {"optimizer": self._optimizer(self.model, self.told)}
         self.weighted: nn.Module | None = None
         if job.training.loss_weighting == "learned":
             probabilities = np.diff(self.cdf, prepend=0) if self.cdf is not None else np.ones(self.num_timesteps)
@@ -43,14 +50,17 @@ class DenoisingStep(TrainingStep):
             self.modules["loss_weight"] = self.weighted = weight
             self.optimizers["optimizer_loss_weight"] = self._optimizer(weight)
 
-    def _optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    def _optimizer(self, *networks: nn.Module | None) -> torch.optim.Optimizer:
         config, fused = self.job.training, self.device.type in ("cpu", "cuda")
-        return torch.optim.Adam(network.parameters(), lr=config.lr, betas=config.adam_betas, fused=fused)
+        parameters = [parameter for network in networks if network is not None for parameter in network.parameters()]
+        return torch.optim.Adam(parameters, lr=config.lr, betas=config.adam_betas, fused=fused)
 
     def distribute(self) -> None:
         if self.precision.compile:
             self.model.compile()  # in place: the names in checkpoints stay the same
         self.network = self.shared(self.model)
+        if self.told is not None:
+            self.told = self.shared(self.told)
         if self.weighted is not None:
             self.weighted = self.shared(self.weighted)
 
@@ -60,11 +70,16 @@ class DenoisingStep(TrainingStep):
         flip, sampling = config.horizontal_flip, config.timestep_sampling
         draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
 
+        all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
         unweighted = torch.zeros((), device=self.device)
 
         def loss(begin: int, end: int) -> Tensor:
             x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
-            losses = self._losses(self.network, x_0, timesteps, noise)
+            condition = None
+            if self.told is not None:
+                changes = self.loader.move(all_changes[begin:end])
+                x_0, condition = augmented(x_0, changes), self.told(changes.to(x_0.dtype))
+            losses = self._losses(self.network, x_0, timesteps, noise, condition)
             if self.weighted is None:
                 return losses.mean()
             unweighted.add_(losses.detach().sum() * (self.world / config.batch_size))
@@ -107,9 +122,11 @@ class DenoisingStep(TrainingStep):
             dist.all_reduce(total)
         return total.item() / count
 
-    def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
+    def _losses(
+        self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         x_t = self.process.q_sample(x_0, timesteps, noise)
         given = self.precision.place_input(self.process.network_input(x_t, timesteps))
         with self.precision.autocast():
-            prediction = network(given, timesteps)
+            prediction = network(given, timesteps, *([] if condition is None else [condition]))
         return self.process.losses(prediction, x_0, timesteps, noise)
