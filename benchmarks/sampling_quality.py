@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--reference", type=int, help="training slices compared with; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samplers", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = open_dataset(given.dataset)
@@ -44,7 +45,10 @@ def main() -> None:
         parser.error("takes a dataset of 32 or more training slices")
     began = time.perf_counter()
     prior = calibrated_for(prior.to(device), network, saved.diffusion, dataset)
-    print(f"calibrated in {time.perf_counter() - began:.1f} s, {len(prior.directions)} directions")
+    print(
+        f"calibrated in {time.perf_counter() - began:.1f} s, {len(prior.directions)} directions, "
+        f"{len(prior.weights)} components"
+    )
 
     extract = load_extractor("fd_lite0", device=torch.device(device))
     train = dataset.images("train")
@@ -58,10 +62,10 @@ def main() -> None:
     print("|---|---:|---|---|---:|---:|---:|")
     for sampler in given.samplers:
         for steps in STEPS[sampler]:
-            for name, settings in STARTS.items():
+            for name in given.starts:
                 distances, means = [], []
                 for seed in given.seeds:
-                    sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed, **settings)
+                    sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed, **STARTS[name])
                     images = generate(
                         network, saved.diffusion, sampling, range(given.samples), saved.image_size, device, prior=prior
                     )

@@ -17,9 +17,12 @@ from pydantic import BaseModel, Field
 
 from lwddpm import families
 from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
+from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.stored_guide import has_guide
+from lwddpm.training.stored_prior import read_prior
 from lwddpm_board.dataset import open_known
 from lwddpm_board.stores import Missing, Stores
 
@@ -37,20 +40,33 @@ class DrawingRequest(BaseModel):
     steps: Annotated[int, Field(ge=1, le=10_000)] = 50
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
+    guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
+    guidance_low: Annotated[float, Field(ge=0)] = 0.0
+    guidance_high: Annotated[float, Field(ge=0)] = 0.0  # no upper end
     nearest: bool = True
 
 
-def _fitting(wanted: DrawingRequest, saved: SavedModel) -> SamplingConfig:
+def _fitting(wanted: DrawingRequest, saved: SavedModel, model_dir: Path) -> SamplingConfig:
     """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
     if saved.diffusion is None:
         return SamplingConfig(**ONE_PASS, seed=wanted.seed, batch_size=_BATCH)
+    low, high = wanted.guidance_low, wanted.guidance_high
+    if 0 < high <= low:
+        raise ConfigError(f"guidance_high: must be above guidance_low = {low:g}, got {high:g}; 0: no upper end")
     sampling = SamplingConfig(
         sampler=wanted.sampler,
         num_inference_steps=wanted.steps,
         seed=wanted.seed,
         eta=wanted.eta,
+        guidance=wanted.guidance,
+        guidance_interval=None if low == high == 0 else (low, high or sys.float_info.max),
         batch_size=_BATCH,
     )
+    if wanted.guidance != 1 and not has_guide(model_dir):
+        raise ConfigError(
+            f"guidance: takes a model with a guide, which this one was registered without, got {wanted.guidance:g}; "
+            "set it to 1"
+        )
     try:
         check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
@@ -64,6 +80,7 @@ class Drawing:
     """One request and how far it is.
 
     Attributes:
+        calls: of a network, for each slice.
         nearest: for each image its nearest training slice; None where they are not at hand.
         note: why there is no nearest slice, or why the drawing failed.
     """
@@ -71,6 +88,7 @@ class Drawing:
     id: str
     wanted: DrawingRequest
     sampling: SamplingConfig
+    calls: int
     version: RegisteredVersion
     folder: Path
     state: Literal["running", "done", "failed", "cancelled"] = "running"
@@ -104,7 +122,10 @@ class Drawing:
         steps = self.sampling.num_inference_steps
         if self.sampling.sampler == families.SAMPLER:
             return f"one pass of the generator, seed {self.sampling.seed}"
-        return f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}, seed {self.sampling.seed}"
+        words = f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}"
+        if self.sampling.guidance != 1:
+            words += f", guidance {self.sampling.guidance:g}"
+        return f"{words}, {self.calls} network call{'' if self.calls == 1 else 's'} a slice, seed {self.sampling.seed}"
 
     def images(self) -> np.ndarray:
         """uint8 [count, S, S].
@@ -133,7 +154,8 @@ class Drawings:
             LwddpmError: another drawing is running.
         """
         saved = read_saved_model(model_dir)
-        sampling = _fitting(wanted, saved)
+        sampling = _fitting(wanted, saved, model_dir)
+        calls = network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
         with self._lock:
             if any(drawing.state == "running" for drawing in self._all.values()):
@@ -141,7 +163,7 @@ class Drawings:
             name = secrets.token_hex(8)
             folder = self._stores.workspace / "drawings" / name
             folder.mkdir(parents=True)
-            drawing = Drawing(name, wanted, sampling, version, folder, note=note, total=wanted.count)
+            drawing = Drawing(name, wanted, sampling, calls, version, folder, note=note, total=wanted.count)
             self._all[name] = drawing
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)

@@ -24,7 +24,10 @@ _SAMPLING: dict[str, Any] = {
     **ONE_PASS,
     "eta": 0.0,
     "start": "auto",
+    "timestep_spacing": "auto",
     "calibrate": False,
+    "guidance": 1.0,
+    "guidance_interval": None,
     "reconstruction_timestep": 50,
 }
 # All that only diffusion models have, by dotted key.
@@ -42,6 +45,7 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "training.loss_weighting": "fixed",
     "training.log_sigma_mean": None,
     "training.log_sigma_std": None,
+    "training.guide_epoch": None,
     "training.validation_samples": 0,  # for val/loss: an adversarial loss on held-out slices says nothing of samples
     **{f"evaluation.{name}": value for name, value in _SAMPLING.items()},
 }

@@ -1,17 +1,17 @@
-"""The prior against exact Gaussians, SciPy's root finder and the path that a sampler walks."""
+"""The prior against exact Gaussians, mixtures that are known, and scikit-learn."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import brentq
-from scipy.stats import norm, skew
+from scipy.stats import ks_2samp, skew
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.prior import (
     NUM_DIRECTIONS,
-    NUM_PERCENTILES,
     Prior,
     calibrate,
     calibrated_timesteps,
@@ -21,9 +21,9 @@ from lwddpm.diffusion.prior import (
 from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.diffusion.sampling import (
     LATEST_START,
-    denoise,
     denoising_trajectory,
     generate,
+    network_calls,
     start_timestep,
     visited_timesteps,
 )
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
 SIZE, T = 8, 1000
-SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++")
+SAMPLERS = ("ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "unipc", "heun")
 DIFFUSION = DiffusionConfig(prediction_type="v_prediction")
 
 
@@ -59,15 +59,19 @@ def test_directions_are_those_of_largest_variance():
     directions = prior.directions.flatten(1).double().numpy()
     np.testing.assert_allclose(directions @ directions.T, np.eye(5), atol=1e-5)
     np.testing.assert_allclose(np.abs(directions[:2] @ vectors[:, [-1, -2]]), np.eye(2), atol=1e-4)
-    np.testing.assert_allclose(prior.percentiles.numpy().var(0), variances[::-1][:5], rtol=1e-2)
+    np.testing.assert_allclose(prior.deviations.square(), variances[::-1][:5], rtol=1e-2)
     np.testing.assert_allclose(prior.mean.flatten(), flat.mean(0), atol=1e-6)
     assert torch.equal(prior.directions, fit_prior(images, 5).directions)
+
+
+def draws(prior: Prior, num: int) -> Tensor:
+    return torch.randn(num, prior.num_draws, generator=torch.Generator().manual_seed(5))
 
 
 def test_noisy_slices_have_the_moments_of_noised_ones(prior):
     noise = torch.randn(20_000, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     signal, noise_level = 0.8, 0.6
-    x = prior.noisy(noise, signal, noise_level).flatten(1).double()
+    x = prior.noisy(draws(prior, 20_000), noise, signal, noise_level).flatten(1).double()
     clean = from_uint8(slices(4000)).flatten(1).double()
     torch.testing.assert_close(x.mean(0), signal * clean.mean(0), atol=0.06, rtol=0)
     directions = prior.directions.flatten(1).double()
@@ -77,35 +81,60 @@ def test_noisy_slices_have_the_moments_of_noised_ones(prior):
     assert float(across.square().sum() / len(x) / (SIZE**2 - 2)) == pytest.approx(noise_level**2, rel=0.02)
 
 
-def test_each_direction_keeps_the_shape_of_its_distribution():
-    """Brightness is skewed: a Gaussian of the same variance would draw too few bright slices."""
+def test_a_mixture_keeps_what_a_gaussian_does_not():
+    """Brightness is skewed: one Gaussian of the same variance draws too few bright slices."""
+    images = slices(4000, skewed=True)
+    real = from_uint8(images).flatten(1)
+
+    def drawn_along(components: int) -> tuple[np.ndarray, np.ndarray]:
+        prior = fit_prior(images, 2, components=components)
+        directions = prior.directions.flatten(1)
+        return (
+            (real @ directions.T).numpy(),
+            (prior.clean(draws(prior, 4000)).float().flatten(1) @ directions.T).numpy(),
+        )
+
+    for components, close in ((1, False), (8, True)):
+        wanted, drawn = drawn_along(components)
+        assert np.abs(skew(wanted, axis=0)).min() > 0.7
+        distances = [ks_2samp(wanted[:, k] - wanted[:, k].mean(), drawn[:, k] - drawn[:, k].mean()) for k in range(2)]
+        assert all((distance.statistic < 0.04) == close for distance in distances)
+
+
+def test_slices_of_two_kinds_stay_two_kinds():
+    """As planes do: nothing is drawn between them, and each kind as often as it is there."""
+    kinds = torch.cat([slices(1400) // 2, 255 - slices(600) // 2])
+    prior = fit_prior(kinds, 2, components=2)
+    assert sorted(prior.weights.tolist()) == pytest.approx([0.3, 0.7], abs=0.02)
+    brightness = to_uint8(prior.clean(draws(prior, 4000)).float()).flatten(1).float().mean(1)
+    assert float((brightness > 128).float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(((brightness > 100) & (brightness < 155)).float().mean()) < 0.02
+
+
+def test_clean_slices_have_scikit_learn_s_likelihood():
+    """Draws are as likely under the fitted mixture as the training slices themselves."""
+    from sklearn.mixture import GaussianMixture
+
     images = slices(4000, skewed=True)
     prior = fit_prior(images, 2)
-    directions = prior.directions.flatten(1)
-    real = (from_uint8(images).flatten(1) @ directions.T).numpy()
-    noise = torch.randn(4000, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    drawn = (prior.noisy(noise, 0.9999, 0.0141).flatten(1) @ directions.T).numpy()
-    assert np.abs(skew(real, axis=0)).min() > 0.7
-    np.testing.assert_allclose(skew(drawn, axis=0), skew(real, axis=0), atol=0.35)
-    levels = [0.02, 0.25, 0.5, 0.75, 0.98]
-    spread = real.std(0)
-    np.testing.assert_allclose(
-        np.quantile(drawn, levels, axis=0) / spread, np.quantile(real, levels, axis=0) / spread, atol=0.15
-    )
+    mixture = GaussianMixture(len(prior.weights))
+    mixture.weights_, mixture.means_ = prior.weights.double().numpy(), prior.centres.double().numpy()
+    mixture.precisions_cholesky_ = np.linalg.inv(prior.factors.double().numpy()).transpose(0, 2, 1)
+
+    def likelihood(x: Tensor) -> float:
+        along = (x.double().flatten(1) - prior.mean.flatten()) @ prior.directions.flatten(1).double().T
+        return mixture.score((along / prior.deviations).numpy())
+
+    assert likelihood(prior.clean(draws(prior, 4000))) == pytest.approx(likelihood(from_uint8(images)), abs=0.06)
 
 
-def test_projections_solve_the_equation_of_the_path(prior):
-    """F(y) = Phi(z), F the mixture of normals around the percentiles: SciPy finds the same y."""
-    noise = torch.randn(5, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
-    signal, noise_level = 0.7, 0.714
-    directions = prior.directions.flatten(1).double()
-    along = noise.flatten(1).double() @ directions.T
-    x = prior.noisy(noise, signal, noise_level).flatten(1).double() - signal * prior.mean.flatten().double()
-    for k in range(2):
-        centres = signal * prior.percentiles[:, k].double().numpy()
-        for z, y in zip(along[:, k].tolist(), (x @ directions.T)[:, k].tolist(), strict=True):
-            wanted = brentq(lambda v, z=z, c=centres: norm.cdf((v - c) / noise_level).mean() - norm.cdf(z), -40, 40)
-            assert y == pytest.approx(wanted, abs=1e-5)
+def test_no_component_stands_for_a_few_slices():
+    """Ten slices of their own kind would get a component, and could be told from it."""
+    images = torch.cat([slices(2000), 255 - slices(10) // 4])
+    prior = fit_prior(images, 4)
+    assert float(prior.weights.min()) * len(images) >= 64
+    assert 1 < len(prior.weights) <= 7  # one for each 256
+    assert len(fit_prior(images[:511]).weights) == 1
 
 
 class BestDenoiser(nn.Module):
@@ -122,25 +151,11 @@ class BestDenoiser(nn.Module):
         return (signal * x - self.prior.expected_x_0(x, signal, noise)) / noise
 
 
-def test_the_start_lies_on_the_path_that_the_sampler_walks(prior):
-    """From the same noise, DDIM in all of its steps with the exact network arrives where the closed form begins."""
-    process, t = DiffusionProcess(DIFFUSION), 400
-    noise = torch.randn(16, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(3))
-    visited = visited_timesteps(T, T)
-    states = [noise]
-    ddim = SamplingConfig(sampler="ddim", num_inference_steps=T)
-    denoise(BestDenoiser(prior), process, ddim, visited, noise, [], on_step=states.append)
-    walked = states[visited.tolist().index(t)]
-    start = prior.noisy(noise, float(process.signal[t]), float(process.noise[t]))
-    assert float((walked - start).square().mean().sqrt()) < 0.02
-    assert float((noise * process.noise[t] - start).square().mean().sqrt()) > 0.2  # which is not so by chance
-
-
 def test_expected_slices_are_the_gaussian_s_conditional_mean(prior):
     signal, noise_level = 0.6, 0.8
     x = torch.randn(4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
     u = prior.directions.flatten(1).double().numpy().T
-    covariance = u @ np.diag(prior.percentiles.numpy().astype(float).var(0)) @ u.T
+    covariance = u @ np.diag(prior.deviations.numpy().astype(float) ** 2) @ u.T
     mean = prior.mean.flatten().double().numpy()
     gain = signal * covariance @ np.linalg.inv(signal**2 * covariance + noise_level**2 * np.eye(SIZE**2))
     wanted = mean + (x.flatten(1).double().numpy() - signal * mean) @ gain.T
@@ -173,7 +188,7 @@ def test_trust_is_what_the_network_deserves(prior, prediction_type):
 def test_trust_between_calibrated_timesteps_is_linear(prior):
     knots = calibrated_timesteps(T).tolist()
     assert (knots[0], knots[-1], len(knots)) == (0, T - 1, len(prior.trust))
-    falling = Prior(prior.mean, prior.directions, prior.percentiles, torch.linspace(1, 0, len(knots)))
+    falling = replace(prior, trust=torch.linspace(1, 0, len(knots)))
     for t in (0, 1, 300, 500, 998, 999):
         assert falling.trust_at(t, T) == pytest.approx(1 - t / (T - 1), abs=1e-3)
 
@@ -205,10 +220,8 @@ def test_too_few_slices_are_refused():
 def test_slices_that_are_all_one_have_a_prior():
     images = torch.full((40, SIZE, SIZE), 90, dtype=torch.uint8)
     prior = fit_prior(images)
-    assert prior.percentiles.abs().max() < 1e-5
-    assert prior.percentiles.shape == (NUM_PERCENTILES, 1)
-    x = prior.noisy(torch.randn(3, 1, SIZE, SIZE), 0.9, 0.436)
-    assert x.isfinite().all()
+    torch.testing.assert_close(prior.clean(draws(prior, 3)).float(), from_uint8(images[:3])[:, None], atol=1e-4, rtol=0)
+    assert prior.centres.shape == (1, 1)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -217,12 +230,13 @@ def test_samplers_begin_where_the_signal_is_strong(prior, sampler, steps):
     network, process = BestDenoiser(prior), DiffusionProcess(DIFFUSION)
     first = start_timestep(process, prior, sampler)  # of a network that nobody has measured
     assert process.signal[first] >= LATEST_START[sampler] > process.signal[first + 1]
-    images = generate(
-        network, DIFFUSION, SamplingConfig(sampler=sampler, num_inference_steps=steps), [0], SIZE, "cpu", prior=prior
-    )
-    assert network.calls[0] == first
-    assert len(network.calls) == min(steps, first + 1)
-    assert network.calls == sorted(set(network.calls), reverse=True)
+    sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps)
+    images = generate(network, DIFFUSION, sampling, [0], SIZE, "cpu", prior=prior)
+    visited = list(dict.fromkeys(network.calls))  # Heun's method asks at all but the first twice
+    assert visited[0] == first
+    assert len(visited) == min(steps, first + 1)
+    assert visited == sorted(visited, reverse=True)
+    assert len(network.calls) == network_calls(DIFFUSION, sampling, prior)
     assert images.shape == (1, SIZE, SIZE)
 
 
@@ -232,7 +246,7 @@ def test_a_network_that_is_trusted_takes_over_earlier(prior, sampler):
     process = DiffusionProcess(DIFFUSION)
 
     def first(trust: Tensor) -> int:
-        trusted = Prior(prior.mean, prior.directions, prior.percentiles, trust)
+        trusted = replace(prior, trust=trust)
         return start_timestep(process, trusted, sampler)
 
     falling = torch.linspace(1, 0.7, 16)
@@ -266,7 +280,7 @@ def test_a_job_may_leave_the_prior_out(prior):
 
 def test_distrust_pulls_towards_the_prior(prior):
     """A network that is not believed at all leaves the prior's own estimate: less spread than unit noise would have."""
-    nowhere = Prior(prior.mean, prior.directions, prior.percentiles, torch.zeros(16))
+    nowhere = replace(prior, trust=torch.zeros(16))
     guessing = Knowing(torch.randint(0, 256, (8, SIZE, SIZE), generator=torch.Generator().manual_seed(0)))
     sampling = SamplingConfig(sampler="ddim", num_inference_steps=4, calibrate=True)
     drawn = from_uint8(generate(guessing, DIFFUSION, sampling, range(8), SIZE, "cpu", prior=nowhere)).flatten(1)

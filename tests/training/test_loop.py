@@ -17,9 +17,10 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.training.adversarial import LOSSES, AdversarialLoss
-from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.checkpoint import latest_checkpoint, load_guide, load_model
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
+from lwddpm.training.stored_guide import has_guide
 
 from ..processes import free_port
 
@@ -162,6 +163,56 @@ def test_killed_and_continued_equals_uninterrupted(
     assert rest.series("train/loss").items() <= whole.series("train/loss").items()
     a, b = (load_file(tmp_path / part / "model" / "model.safetensors") for part in ("whole", "parts"))
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_model_keeps_the_snapshot_of_its_guide_epoch_also_after_a_kill(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Six steps an epoch: the guide is that of step 3, which is no snapshot otherwise; the kill comes after it."""
+    job = tiny_job("training.guide_epoch=0.5")
+    process = _start(job, tiny_dataset, tmp_path / "parts", "kill", "5")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    _train(job, tiny_dataset, tmp_path / "parts")
+    _train(job, tiny_dataset, tmp_path / "whole")
+    _train(tiny_job(), tiny_dataset, tmp_path / "without")
+    at_step_3 = load_file(tmp_path / "whole" / "snapshots" / "epoch_0.5" / "model.safetensors")
+    final = load_file(tmp_path / "whole" / "model" / "model.safetensors")
+    for part in ("parts", "whole"):
+        assert load_model(tmp_path / part / "model" / "guide")[1].step == 3
+        weights = load_guide(tmp_path / part / "model").state_dict()  # type: ignore[union-attr]
+        assert all(torch.equal(weights[key], at_step_3[key]) for key in at_step_3)
+    assert not all(torch.equal(final[key], at_step_3[key]) for key in final)
+    assert load_guide(tmp_path / "without" / "model") is None
+    unchanged = load_file(tmp_path / "without" / "model" / "model.safetensors")
+    assert all(torch.equal(final[key], unchanged[key]) for key in final)  # keeping one changes nothing that is learnt
+    assert job.training_digest() == tiny_job().training_digest()
+    assert job.result_digest() != tiny_job().result_digest()  # but how the model can be drawn
+
+
+def test_a_training_that_pauses_before_its_guide_has_none_yet(
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    job = tiny_job("training.guide_epoch=0.5")
+    for until, has in ((2, False), (5, True)):
+        _train(job, tiny_dataset, tmp_path, until=until)
+        assert has_guide(tmp_path / "paused") == has
+
+
+def test_a_guide_of_another_process_is_refused(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
+    _train(tiny_job("training.guide_epoch=0.5"), tiny_dataset, tmp_path / "run")
+    model_dir = tmp_path / "run" / "model"
+    config = model_dir / "guide" / "config.json"
+    saved = json.loads(config.read_text())
+    saved["diffusion"]["beta_schedule"] = "linear"
+    config.unlink()  # it is a link to the snapshot's
+    config.write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match="guide: must have the diffusion settings"):
+        load_guide(model_dir)
+    weights = model_dir / "guide" / "model.safetensors"
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"model.safetensors is missing"):
+        load_guide(model_dir)
 
 
 def _train_on(world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:

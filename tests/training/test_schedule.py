@@ -17,6 +17,14 @@ def test_epochs_become_steps_and_the_last_step_is_always_kept() -> None:
     assert schedule.snapshots == {20, 70, 100}
 
 
+@pytest.mark.parametrize(("epoch", "guide"), [(None, None), (2.5, 25), (0.01, 1), (9.99, None), (50, None)])
+def test_the_guide_is_a_snapshot_from_before_the_end(epoch: float | None, guide: int | None) -> None:
+    config = TrainingConfig(max_steps=100, batch_size=8, snapshot_epochs=(2,), guide_epoch=epoch)
+    schedule = Schedule.of(config, num_images=85)
+    assert schedule.guide == guide
+    assert schedule.snapshots == {20, 100} | ({guide} if guide else set())
+
+
 @pytest.mark.parametrize("batches_per_step", [1, 2, 3, 5])
 @pytest.mark.parametrize("num_images", [80, 85, 131, 352])
 def test_epochs_show_every_slice_as_often_as_there_are_epochs(num_images: int, batches_per_step: int) -> None:

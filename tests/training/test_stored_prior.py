@@ -39,7 +39,7 @@ def _not_finite(file, tensors):
 
 
 def _of_many_directions(file, tensors):
-    tensors["directions"] = torch.zeros(17, 16, 16)
+    tensors["directions"], tensors["centres"] = torch.zeros(17, 16, 16), torch.zeros(1, 17)
     save_file(tensors, file)
 
 
@@ -48,7 +48,7 @@ def _something_else(file, tensors):
 
 
 def _of_no_dimension(file, tensors):
-    save_file(tensors | {"directions": torch.tensor(1.0)}, file)
+    save_file(tensors | {"centres": torch.tensor(1.0)}, file)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,10 @@ const eta = form.querySelector("[data-eta]");
 const only = () => { eta.hidden = form.elements.sampler.value !== "ddim"; };
 form.elements.sampler.addEventListener("change", only);
 only();
+const between = form.querySelectorAll("[data-between]");
+const guided = () => { for (const field of between) field.hidden = Number(form.elements.guidance.value) <= 1; };
+form.elements.guidance.addEventListener("input", guided);
+guided();
 
 onSend(form, async (wanted) => {
   list.replaceChildren();

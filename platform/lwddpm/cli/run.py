@@ -62,16 +62,28 @@ def sample(
     ],
     count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
     sampler: Annotated[
-        str | None, typer.Option(help="ddpm, ddim (default), dpmsolver++ or sde-dpmsolver++. None for GANs.")
+        str | None,
+        typer.Option(help="ddpm, ddim (default), dpmsolver++, sde-dpmsolver++, unipc or heun. None for GANs."),
     ] = None,
     steps: Annotated[
         int | None,
         typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
     ] = None,
+    timestep_spacing: Annotated[
+        str | None, typer.Option(help="trailing or karras; default karras for heun, else trailing. None for GANs.")
+    ] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM only: 0 (default) deterministic, 1 as noisy as DDPM.")] = None,
     start: Annotated[
         str | None,
         typer.Option(help="gaussian (default where the model has a prior) or noise. None for GANs."),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Lead away from the model's guide, if it has one, such as 1.5; two calls a step. 1: no."),
+    ] = None,
+    guidance_interval: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Noise levels sigma between which to guide, such as 0.2 2; default all."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
@@ -94,8 +106,11 @@ def sample(
         sampling = {
             "sampler": sampler,
             "num_inference_steps": steps,
+            "timestep_spacing": timestep_spacing,
             "eta": eta,
             "start": start,
+            "guidance": guidance,
+            "guidance_interval": guidance_interval,
             "batch_size": batch_size,
             "seed": seed,
         }

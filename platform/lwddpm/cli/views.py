@@ -75,7 +75,9 @@ def summary(result: dict[str, Any]) -> None:
     for warning in result.get("warnings", []):
         console.print(f"warning: {warning}", markup=False)
     if "out" in result:
-        _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
+        calls = result["network_calls"]
+        cost = f"{calls} network call{'s' if calls > 1 else ''} a slice"
+        _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}, {cost}"})
     if "report" in result:
         _facts({"report": result["report"]})
     if "run_id" in result:

@@ -16,7 +16,7 @@ from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
-from lwddpm.training.checkpoint import SavedModel, load_model
+from lwddpm.training.checkpoint import SavedModel, load_guide, load_model
 from lwddpm.training.stored_prior import read_prior
 
 _FEATURE_CHUNK = 64
@@ -63,7 +63,10 @@ def feature_extraction(
 
 def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
     model, saved, prior = _load(device, model_dir, _modified(model_dir))
-    return generate(model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior).numpy()
+    guide = _load_guide(device, model_dir, _modified(model_dir)) if sampling.guidance != 1 else None
+    return generate(
+        model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior, guide=guide
+    ).numpy()
 
 
 def _reconstruct(
@@ -93,6 +96,11 @@ def _extract(device: str, name: str, inception_weights: str | None, chunk: list[
 def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel, Prior | None]:
     model, saved = load_model(Path(model_dir), device)
     return model, saved, read_prior(Path(model_dir), saved.image_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_guide(device: str, model_dir: str, modified: int) -> torch.nn.Module | None:
+    return load_guide(Path(model_dir), device)
 
 
 def _modified(model_dir: str) -> int:

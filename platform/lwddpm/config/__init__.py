@@ -16,6 +16,7 @@ from lwddpm.config.evaluation import (
     Sampler,
     SamplingConfig,
     SamplingT,
+    check_guide,
     check_steps,
     one_pass,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "TrainingJob",
     "WorkerRange",
     "WorkersConfig",
+    "check_guide",
     "check_steps",
     "one_pass",
     "shown",

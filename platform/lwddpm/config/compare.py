@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from lwddpm import families
-from lwddpm.config.evaluation import EvaluationConfig, check_steps
+from lwddpm.config.evaluation import EvaluationConfig, check_guide, check_steps
 from lwddpm.config.job import NameOfMany, TrainingJob
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, SeveralInt
@@ -126,6 +126,7 @@ class CompareJob(TrainingJob):
         assert self.diffusion is not None
         if self.compare.proxy is not None:
             check_steps(self.compare.proxy, self.diffusion, "compare.proxy")
+            check_guide(self.compare.proxy, self.training.guide_epoch, "compare.proxy")
         return self
 
     @property

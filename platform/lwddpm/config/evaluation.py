@@ -1,17 +1,17 @@
 """Sections `sampling` and `evaluation`: how slices are drawn and measured."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lwddpm import families
 from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto, is_false
+from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto, is_false, is_none, is_one
 from lwddpm.families import ONE_PASS, OnePass
 
-DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "unipc", "heun"]
 Sampler = Literal[DiffusionSampler, OnePass]
 Metric = Literal[
     "fid",
@@ -31,6 +31,10 @@ Metric = Literal[
 ]
 
 
+# Noise levels sigma = sqrt(1 - abar) / sqrt(abar), from a lower one that is left out to an upper one that is in.
+SigmaInterval = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
+
+
 class SamplingConfig(Section):
     """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file."""
 
@@ -39,6 +43,12 @@ class SamplingConfig(Section):
     sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
     num_inference_steps: PositiveInt = Field(
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
+    )
+    timestep_spacing: Literal["auto", "trailing", "karras"] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="trailing: timesteps at equal distances; karras: noise levels that are denser where noise is low "
+        "(rho 7), for heun always; auto: karras for heun, else trailing",
     )
     eta: Fraction = Field(0.0, description="DDIM only: 0 is deterministic, 1 is as noisy as DDPM")
     start: Literal["auto", "gaussian", "noise"] = Field(
@@ -52,6 +62,18 @@ class SamplingConfig(Section):
         exclude_if=is_false,
         description="correct the network by the prior where noise hides the slice: for epsilon without a start",
     )
+    guidance: Annotated[float, Field(ge=1, le=100)] = Field(
+        1.0,
+        exclude_if=is_one,
+        description="w of D_guide + w (D - D_guide): away from the model's guide (training.guide_epoch), where each "
+        "step calls a network twice; 1: none",
+    )
+    guidance_interval: SigmaInterval | None = Field(
+        None,
+        exclude_if=is_none,
+        description="guide between these noise levels alone: sigma = sqrt(1 - abar) / sqrt(abar), above the first and "
+        "up to the second; default: at all",
+    )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
 
@@ -61,6 +83,25 @@ class SamplingConfig(Section):
         if isinstance(values, dict):
             return {key: value for key, value in values.items() if value is not None}
         return values
+
+    @model_validator(mode="after")
+    def _heun_takes_karras(self) -> "SamplingConfig":
+        if self.sampler == "heun" and self.timestep_spacing == "trailing":
+            rule = "must be karras for heun, whose steps are straight in sigma"
+            raise RuleBroken("timestep_spacing", rule, "trailing", "leave it out, or choose another sampler")
+        return self
+
+    @property
+    def on_karras_levels(self) -> bool:
+        """What `auto` comes to."""
+        return self.timestep_spacing == "karras" or self.sampler == "heun"
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _interval_rises(cls, interval: SigmaInterval | None) -> SigmaInterval | None:
+        if interval is not None and interval[0] >= interval[1]:
+            raise RuleBroken("", "the first noise level must be below the second", interval, "such as [0.2, 2]")
+        return interval
 
 
 class EvaluationConfig(SamplingConfig):
@@ -100,6 +141,25 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
             f"{section}.reconstruction_timestep",
             f"must be below diffusion.num_train_timesteps = {limit}",
             sampling.reconstruction_timestep,
+        )
+
+
+def check_guide(sampling: SamplingConfig, guide_epoch: float | None, section: str) -> None:
+    """Refuse guidance of a training whose model has no guide.
+
+    Args:
+        guide_epoch: `training.guide_epoch`.
+        section: where the sampling settings stand in the job.
+
+    Raises:
+        RuleBroken: names the setting and what it takes.
+    """
+    if sampling.guidance != 1 and guide_epoch is None:
+        raise RuleBroken(
+            f"{section}.guidance",
+            "takes a model with a guide, and training.guide_epoch is null",
+            sampling.guidance,
+            "set that to an epoch from the first third of the training, or leave guidance out",
         )
 
 

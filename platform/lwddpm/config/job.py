@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from lwddpm import families
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_steps
+from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_none
@@ -134,6 +134,7 @@ class TrainingJob(Job):
             raise RuleBroken("training.ema_lengths", rule, remedy="give validation a share, or leave the lengths out")
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
+            check_guide(self.evaluation, self.training.guide_epoch, "evaluation")
         return self
 
     def _check_image_size(self) -> None:
@@ -186,6 +187,7 @@ class TrainingJob(Job):
             "adversarial": self.adversarial,
         }
         settings = {name: section.essentials() for name, section in sections.items() if section is not None}
+        settings["training"].pop("guide_epoch", None)  # decides what is kept with the model, and how that may be drawn
         return {"seed": self.seed, "data": self.data.dataset_path, **settings}
 
     def training_digest(self) -> str:
@@ -194,7 +196,9 @@ class TrainingJob(Job):
 
     def earlier_training_digest(self) -> str:
         """That of version 0.1.0, which counted all of `training`: its folders and studies are known by it."""
-        return hex_digest(self.training_settings() | {"training": self.training.model_dump(mode="json")}, 8)
+        return hex_digest(
+            self.training_settings() | {"training": self.training.model_dump(mode="json", exclude={"guide_epoch"})}, 8
+        )
 
 
 class TrainJob(TrainingJob):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import FailFast, Field, model_validator
 
 from lwddpm import families
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_one_pass, check_steps
+from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_one_pass, check_steps
 from lwddpm.config.job import NameOfMany, TrainingJob
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, SeveralInt
@@ -150,6 +150,7 @@ class SearchJob(TrainingJob):
             reconstructs = "eval/ssim_reconstruction" in self._named
             proxy = self.search.proxy if reconstructs else _without_reconstruction(self.search.proxy)
             check_steps(proxy, self.diffusion, "search.proxy")
+            check_guide(proxy, self.training.guide_epoch, "search.proxy")
         return self
 
     @property

@@ -110,6 +110,12 @@ class TrainingConfig(Section):
     snapshot_epochs: tuple[Epochs, ...] = Field(
         (), description="keep EMA weights and draw a sample grid at these epochs; the last step is always drawn"
     )
+    guide_epoch: Epochs | None = Field(
+        None,
+        exclude_if=is_none,
+        description="keep the EMA weights of this epoch with the model as its guide, which evaluation.guidance and "
+        "sampling.guidance lead away from; a snapshot too",
+    )
     validation_samples: NonNegativeInt = Field(256, description="slices for val/loss; 0: none")
 
     @model_validator(mode="before")
@@ -134,6 +140,23 @@ class TrainingConfig(Section):
                 raise RuleBroken(name, rule, getattr(self, name), "leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _each_length_once(self) -> "TrainingConfig":
+        if len(set(self.ema_lengths)) < len(self.ema_lengths):
+            raise RuleBroken("ema_lengths", "each length may stand once", self.ema_lengths, "leave the second out")
+        return self
+
+    @model_validator(mode="after")
+    def _the_guide_is_an_earlier_network(self) -> "TrainingConfig":
+        if self.guide_epoch is not None and self.epochs is not None and self.guide_epoch >= self.epochs:
+            raise RuleBroken(
+                "guide_epoch",
+                f"must be below training.epochs = {self.epochs}",
+                self.guide_epoch,
+                "the guide is weaker than the model: try the first third",
+            )
+        return self
+
     @property
     def log_sigma(self) -> tuple[float, float] | None:
         """Mean and standard deviation of ln sigma in training; None where timesteps are uniform."""
@@ -142,12 +165,6 @@ class TrainingConfig(Section):
         mean, std = NORMAL_LOG_SIGMA[self.timestep_sampling]
         given = self.log_sigma_mean
         return mean if given is None else given, self.log_sigma_std or std
-
-    @model_validator(mode="after")
-    def _each_length_once(self) -> "TrainingConfig":
-        if len(set(self.ema_lengths)) < len(self.ema_lengths):
-            raise RuleBroken("ema_lengths", "each length may stand once", self.ema_lengths, "leave the second out")
-        return self
 
 
 class WorkerRange(Section):

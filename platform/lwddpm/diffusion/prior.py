@@ -1,18 +1,18 @@
-"""What is known of noisy slices without a network: the Gaussian of the training slices, in its few largest directions.
+"""What is known of slices without a network: a mixture of Gaussians in the few directions of largest variance.
 
-At high noise a slice is its mean, its brightness and a few large shapes. Of a Gaussian the probability-flow path has a
-closed form (Wang & Vastola 2023, arXiv:2311.10892), so that samplers may start far below timestep T - 1 without a
-network call. The paths along orthogonal directions do not touch each other, and along one direction the path of *any*
-distribution has a closed form: that distribution is kept as percentiles of the training slices' projections, because
-brightness is skewed and a Gaussian draws too few bright slices.
+At high noise a slice is its mean, its brightness, its plane and a few large shapes. Samplers may draw those from the
+training slices' own distribution, noise them to a timestep far below T - 1, and begin there, without a network call
+(Everaert et al. 2024, arXiv:2309.15842, do so with one Gaussian; Wang & Vastola 2023, arXiv:2311.10892, say why little
+is lost). One Gaussian draws too few bright slices and mixes the planes; a mixture keeps both:
 
-    x_t = s mean + n (z - D^T D z) + D^T y,   y_k = F_k^-1(Phi((D z)_k))
+    x_0 = mean + D^T (deviations * (centre_m + L_m a)),   x_t = s x_0 + n z
 
-with signal s, noise n, directions D, unit noise z, and F_k the mixture of normals of width n around s times percentile
-k. Its least-squares estimate of the clean slice also corrects a network where noise hides the slice: `trust` says how
-far the network's own estimate is to be believed at each timestep.
+with signal s, noise n, orthonormal directions D, component m with its probability, unit noise a and z. The
+least-squares estimate of the clean slice under one Gaussian also corrects a network where noise hides the slice:
+`trust` says how far the network's own estimate is to be believed at each timestep.
 """
 
+import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -22,13 +22,15 @@ from torch import Tensor, nn
 from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.diffusion.process import DiffusionProcess
 
-NUM_DIRECTIONS = 16  # more make no difference at 32x32; 8 cost 2 of fd_lite0
-# With so many a training slice cannot be told from others by its distance to the directions: docs/sampling.md.
+NUM_DIRECTIONS = 16
+NUM_COMPONENTS = 8
+# With so many a training slice cannot be told from others by what the prior says of it: docs/sampling.md.
 SLICES_PER_DIRECTION = 32
+SLICES_PER_COMPONENT = 256
+_FEWEST_IN_A_COMPONENT = 64
 TRUSTED = 0.87  # where samplers hand over from the prior to the network; measured, see docs/sampling.md
-NUM_PERCENTILES = 65  # from the 0.8th to the 99.2th: extreme slices are not kept
 _CALIBRATED = 16  # timesteps
-_BISECTIONS = 48  # halve a range of about 30 to 1e-13
+_ADDED_VARIANCE = 0.01  # of each component, relative to that of all slices: none collapses onto a few of them
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,20 @@ class Prior:
     Attributes:
         mean: float32 [S, S].
         directions: orthonormal, of largest variance first, float32 [K, S, S].
-        percentiles: of the training slices' projections, around 0 and of their variance, float32 [P, K].
+        deviations: standard deviations of the training slices along them, float32 [K].
+        weights: probabilities of the components, float32 [M].
+        centres: of the components, in units of `deviations`, float32 [M, K].
+        factors: of their covariances L L^T, lower triangular, in the same units, float32 [M, K, K].
         trust: of a network's clean slices, from 0 to about 1, at `calibrated_timesteps`, float32 [C]; zeros where it
             has not been measured.
     """
 
     mean: Tensor
     directions: Tensor
-    percentiles: Tensor
+    deviations: Tensor
+    weights: Tensor
+    centres: Tensor
+    factors: Tensor
     trust: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
@@ -55,27 +63,40 @@ class Prior:
     def to(self, device: torch.device | str) -> "Prior":
         return Prior(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
-    def noisy(self, noise: Tensor, signal: float, noise_level: float) -> Tensor:
-        """Slices x_t on the paths that end in `noise` at the last timestep.
+    @property
+    def num_draws(self) -> int:
+        """Standard normal numbers that one slice takes: one for its component, one for each direction."""
+        return len(self.directions) + 1
+
+    def clean(self, draws: Tensor) -> Tensor:
+        """Slices x_0 of the distribution, float64 [B, 1, S, S].
 
         Args:
-            noise: unit normal, float32 [B, 1, S, S].
-            signal, noise_level: sqrt(abar_t) and sqrt(1 - abar_t); the latter above 0.
-
-        Returns:
-            float32 [B, 1, S, S].
+            draws: unit normal, [B, `num_draws`].
         """
-        z, directions = noise.flatten(1).double(), self.directions.flatten(1).double()
-        along = z @ directions.T
-        moved = _inverse_cdf(torch.special.ndtr(along), signal * self.percentiles.double(), noise_level)
-        x = signal * self.mean.flatten().double() + noise_level * z + (moved - noise_level * along) @ directions
-        return x.reshape(noise.shape).to(noise.dtype)
+        draws = draws.double()
+        ends = self.weights.double().cumsum(0)
+        component = torch.searchsorted(ends, torch.special.ndtr(draws[:, 0]) * ends[-1]).clamp(max=len(ends) - 1)
+        shapes = torch.einsum("bjk,bk->bj", self.factors[component].double(), draws[:, 1:])
+        along = (self.centres[component] + shapes) * self.deviations
+        x_0 = self.mean.flatten() + along @ self.directions.flatten(1).double()
+        return x_0.reshape(-1, 1, *self.mean.shape)
+
+    def noisy(self, draws: Tensor, noise: Tensor, signal: float, noise_level: float) -> Tensor:
+        """Noised slices x_t of the distribution, of noise's shape and type.
+
+        Args:
+            draws: unit normal, [B, `num_draws`].
+            noise: unit normal, float32 [B, 1, S, S].
+            signal, noise_level: sqrt(abar_t) and sqrt(1 - abar_t).
+        """
+        return (signal * self.clean(draws) + noise_level * noise).to(noise.dtype)
 
     def expected_x_0(self, x_t: Tensor, signal: float, noise_level: float) -> Tensor:
         """Least-squares estimate of the clean slices in x_t [B, 1, S, S], of the same shape: the Gaussian's mean given
         x_t, with no variance but along the directions."""
         mean, directions = self.mean.flatten().to(x_t.dtype), self.directions.flatten(1).to(x_t.dtype)
-        variances = self.percentiles.var(0, correction=0).to(x_t.dtype)
+        variances = self.deviations.square().to(x_t.dtype)
         along = (x_t.flatten(1) - signal * mean) @ directions.T
         shrunk = along * (signal * variances / (signal**2 * variances + noise_level**2))
         return (mean + shrunk @ directions).reshape(x_t.shape)
@@ -100,12 +121,20 @@ def num_directions(num_slices: int) -> int:
     return min(NUM_DIRECTIONS, num_slices // SLICES_PER_DIRECTION)
 
 
-def fit_prior(images: Tensor, directions: int | None = None, *, gamma: float = 1) -> Prior:
+def num_components(num_slices: int) -> int:
+    """How many components so many training slices allow, at least 1."""
+    return max(min(NUM_COMPONENTS, num_slices // SLICES_PER_COMPONENT), 1)
+
+
+def fit_prior(
+    images: Tensor, directions: int | None = None, *, components: int | None = None, gamma: float = 1
+) -> Prior:
     """The prior of training slices.
 
     Args:
         images: uint8 [N, S, S].
         directions: how many; default: `num_directions` of N.
+        components: how many at most; default: `num_components` of N.
         gamma: of the model's intensities, see `intensity`.
 
     Raises:
@@ -114,33 +143,37 @@ def fit_prior(images: Tensor, directions: int | None = None, *, gamma: float = 1
     wanted = num_directions(len(images)) if directions is None else directions
     if not 1 <= wanted < len(images):
         raise ValueError(f"a prior needs {SLICES_PER_DIRECTION} or more slices, got {len(images)}")
+    components = num_components(len(images)) if components is None else components
     generator = torch.Generator().manual_seed(0)
     flat = from_uint8(images, gamma).float().flatten(1)
     mean = flat.mean(0)
     centred = flat - mean
     basis = _largest_directions(centred, wanted, generator)
     along = (centred @ basis).double()
-    levels = (torch.arange(NUM_PERCENTILES, dtype=torch.float64) + 0.5) / NUM_PERCENTILES
-    percentiles = torch.quantile(along, levels, dim=0)
-    percentiles -= percentiles.mean(0)
-    # the tails are cut off: what is left is stretched to the variance of all
-    stretch = (along.var(0) / percentiles.var(0, correction=0).clamp(min=1e-12)).sqrt()
+    deviations = along.std(0).clamp(min=1e-6)
+    weights, centres, covariances = _mixture((along / deviations).numpy(), components)
     size = images.shape[-1]
     return Prior(
         mean.reshape(size, size),
         basis.T.reshape(wanted, size, size).contiguous(),
-        (percentiles * stretch).float(),
+        deviations.float(),
+        torch.from_numpy(weights).float(),
+        torch.from_numpy(centres).float(),
+        torch.linalg.cholesky(torch.from_numpy(covariances)).float(),
         torch.zeros(_CALIBRATED, dtype=torch.float32),
     )
 
 
-def empty_prior(image_size: int, directions: int) -> Prior:
+def empty_prior(image_size: int, directions: int, components: int) -> Prior:
     """A prior's shapes and types, without content."""
     with torch.device("meta"):
         return Prior(
             torch.empty(image_size, image_size, dtype=torch.float32),
             torch.empty(directions, image_size, image_size, dtype=torch.float32),
-            torch.empty(NUM_PERCENTILES, directions, dtype=torch.float32),
+            torch.empty(directions, dtype=torch.float32),
+            torch.empty(components, dtype=torch.float32),
+            torch.empty(components, directions, dtype=torch.float32),
+            torch.empty(components, directions, directions, dtype=torch.float32),
             torch.empty(_CALIBRATED, dtype=torch.float32),
         )
 
@@ -176,6 +209,25 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
     return replace(prior, trust=torch.stack(trust).clamp(0, 1).float())
 
 
+def _mixture(points: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [M], centres [M, K] and covariances [M, K, K] of the mixture that is fitted to points [N, K].
+
+    With fewer components than asked for, down to one, until each stands for 64 points or more.
+    """
+    # here: scikit-learn takes a second to import, and drawing does not need it
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+
+    while True:
+        mixture = GaussianMixture(components, reg_covar=_ADDED_VARIANCE, max_iter=200, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a fit that could still improve is a good start too
+            mixture.fit(points)
+        if components == 1 or mixture.weights_.min() * len(points) >= _FEWEST_IN_A_COMPONENT:
+            return mixture.weights_, mixture.means_, mixture.covariances_
+        components -= 1
+
+
 def _largest_directions(centred: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
     """Orthonormal directions of largest variance [D, K], of slices [N, D] around their mean.
 
@@ -190,22 +242,3 @@ def _largest_directions(centred: Tensor, wanted: int, generator: torch.Generator
     basis = sketch @ vectors.flip(1)[:, :wanted].float()
     largest = basis.gather(0, basis.abs().argmax(0, keepdim=True))
     return torch.where(largest < 0, -basis, basis)
-
-
-def _inverse_cdf(probabilities: Tensor, centres: Tensor, width: float) -> Tensor:
-    """Where equal mixtures of normals reach given probabilities, by bisection.
-
-    Args:
-        probabilities: [B, K].
-        centres: of each mixture's normals, [P, K].
-        width: their standard deviation.
-    """
-    tiny = 1e-12
-    wanted = probabilities.clamp(tiny, 1 - tiny)
-    low = (centres.min(0).values - 8 * width).expand_as(wanted)
-    high = (centres.max(0).values + 8 * width).expand_as(wanted)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        below = torch.special.ndtr((middle[:, None] - centres) / width).mean(1) < wanted
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2

@@ -1,15 +1,17 @@
-"""Drawing slices with diffusers' samplers, each image from its own random stream.
+"""Drawing slices with diffusers' samplers, and Heun's, each image from its own random stream.
 
 Three choices keep the samplers exact and bounded for every schedule and prediction type:
 
 * The scheduler runs on a *respaced* chain that holds only the visited timesteps (Nichol & Dhariwal 2021, section 4),
   so that its next step is the next visited one. diffusers' DDIM would otherwise step to `t - T // n`, which is that
   step only where n divides T.
-* Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891).
+* Visited timesteps are spaced "trailing": the first is T - 1, where training ends (Lin et al. 2024, arXiv:2305.08891);
+  or they are those nearest to the noise levels of `karras`.
 * The scheduler is given the clean slices that the prediction implies, clamped to [-1, 1]. With epsilon and the cosine
   schedule they are otherwise huge at late timesteps (abar_T = 2.4e-9), and DPM-Solver++ diverges.
 
-A model with a prior (`prior`) starts where the signal is strong enough for its network to say more than the prior does.
+A model with a prior (`prior`) starts where the signal is strong enough for its network to say more than the prior does,
+and one with a guide, a weaker network, can be led away from what that would draw (`denoiser`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
+from lwddpm.diffusion.denoiser import Denoiser, is_guided, noise_level
 from lwddpm.diffusion.intensity import from_uint8, gamma_of, to_uint8
+from lwddpm.diffusion.karras import heun, karras_timesteps
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
 
@@ -30,7 +34,7 @@ Device = torch.device | str
 RECONSTRUCTION_STEPS = 50
 # Signal sqrt(abar_t) at which a start from the prior hands over at the latest, measured (docs/sampling.md): a sampler
 # that adds noise makes up for an early start, a deterministic one only loses steps by it.
-LATEST_START = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9}
+LATEST_START = {"ddpm": 0.7, "sde-dpmsolver++": 0.7, "ddim": 0.9, "dpmsolver++": 0.9, "unipc": 0.9, "heun": 0.9}
 
 
 def visited_timesteps(num_train_timesteps: int, num_inference_steps: int) -> Tensor:
@@ -59,10 +63,35 @@ def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, prior
         prior: where the way starts from it: then below the timesteps that need no network; None: from noise.
     """
     total, steps = process.config.num_train_timesteps, sampling.num_inference_steps
-    if prior is None:
-        return visited_timesteps(total, steps)
-    first = start_timestep(process, prior, sampling.sampler)
-    return visited_timesteps(first + 1, min(steps, first + 1))
+    first = total - 1 if prior is None else start_timestep(process, prior, sampling.sampler)
+    if prior is not None:
+        steps = min(steps, first + 1)
+    return karras_timesteps(process, first, steps) if sampling.on_karras_levels else visited_timesteps(first + 1, steps)
+
+
+def network_calls(diffusion: DiffusionConfig | None, sampling: SamplingConfig, prior: Prior | None) -> int:
+    """Calls of a network that draw a slice: one for each visited timestep, two where it is guided, and with Heun's
+    method those of all but the first once more; one of a GAN.
+
+    Args:
+        prior: of the model, if it has one; `sampling` says whether the way starts from it.
+    """
+    if diffusion is None:
+        return 1
+    process = DiffusionProcess(diffusion)
+    visited = planned_timesteps(process, sampling, _start(sampling, prior)).tolist()
+    asked = visited + visited[1:] if sampling.sampler == "heun" else visited
+    return len(asked) + sum(is_guided(sampling, noise_level(process, timestep)) for timestep in asked)
+
+
+def steps_within(calls: int, sampler: str) -> int:
+    """As many steps as make so many network calls at most, without guidance; at least 1."""
+    return max(1, (calls + 1) // 2 if sampler == "heun" else calls)
+
+
+def _start(sampling: SamplingConfig, prior: Prior | None) -> Prior | None:
+    """What the way starts from: a model's prior, or None: noise."""
+    return None if sampling.start == "noise" else prior
 
 
 def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited: Tensor | None = None) -> Any:
@@ -70,6 +99,7 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
 
     ddpm: Ho et al. 2020 (arXiv:2006.11239), algorithm 2. ddim: Song et al. 2021 (arXiv:2010.02502), eq. 12.
     dpmsolver++: Lu et al. 2022 (arXiv:2211.01095), algorithm 2 (2M); sde-dpmsolver++ is its stochastic form.
+    unipc: Zhao et al. 2023 (arXiv:2302.04867), algorithms 5 and 7 (order 2, B_2(h)). Heun's method takes none.
 
     Its own timesteps count the visited ones (n - 1 to 0) and its model output is the clean slice.
 
@@ -79,10 +109,11 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
         visited: falling timesteps to visit, long [n]; default: `visited_timesteps` of the two configs.
 
     Returns:
-        A DDPMScheduler, DDIMScheduler or DPMSolverMultistepScheduler. The last has state: make one for each batch.
+        A DDPMScheduler, DDIMScheduler, DPMSolverMultistepScheduler or UniPCMultistepScheduler. The last two have state:
+        make one for each batch.
     """
     # here: importing diffusers takes over a second of every process that could draw and does not
-    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+    from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
     if visited is None:
         visited = visited_timesteps(diffusion.num_train_timesteps, sampling.num_inference_steps)
@@ -101,6 +132,8 @@ def make_scheduler(diffusion: DiffusionConfig, sampling: SamplingConfig, visited
             scheduler = DDIMScheduler(**options, clip_sample=False)
         case "dpmsolver++" | "sde-dpmsolver++":
             scheduler = DPMSolverMultistepScheduler(**options, algorithm_type=sampling.sampler)
+        case "unipc":
+            scheduler = UniPCMultistepScheduler(**options)
         case _:
             raise ValueError(f"{sampling.sampler} is no sampler of a diffusion model")
     # diffusers multiplies float32 alphas, and 1 - beta of a long stride underflows.
@@ -118,31 +151,32 @@ def denoise(
     streams: list[torch.Generator],
     on_step: Callable[[Tensor], None] | None = None,
     trusted: Prior | None = None,
+    guide: nn.Module | None = None,
 ) -> Tensor:
     """Walk noisy slices from the first visited timestep to the clean ones.
 
     Args:
         process: forward process that the model was trained with, on the device of x.
-        sampling: `sampler` and `eta`; the steps are those of `visited`.
+        sampling: `sampler`, `eta` and guidance; the steps are those of `visited`.
         visited: falling timesteps, long [n]; see `visited_timesteps`.
         x: slices at the first visited timestep, float32 [B, 1, H, W].
         streams: one generator for each slice; read at every step of a stochastic sampler.
         on_step: called with the state after each step; the last one is the result.
         trusted: corrects the network's clean slices by how far it is to be believed.
+        guide: the weaker network that guidance leads away from.
 
     Returns:
         Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
     """
+    denoiser = Denoiser(model, process, sampling, guide, trusted)
+    if sampling.sampler == "heun":
+        return heun(denoiser, visited, x, on_step)
     scheduler = make_scheduler(process.config, sampling, visited)
-    options: dict[str, Any] = {"eta": sampling.eta} if sampling.sampler == "ddim" else {}
+    options: dict[str, Any] = {} if sampling.sampler == "unipc" else {"generator": streams}
+    if sampling.sampler == "ddim":
+        options["eta"] = sampling.eta
     for position, timestep in zip(scheduler.timesteps.tolist(), visited.tolist(), strict=True):
-        timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = model(process.network_input(x, timesteps), timesteps).to(x.dtype)
-        x_0 = process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
-        if trusted is not None:
-            expected = trusted.expected_x_0(x, float(process.signal[timestep]), float(process.noise[timestep]))
-            x_0 = expected.lerp(x_0, trusted.trust_at(timestep, len(process.signal))).clamp(-1, 1)
-        x = scheduler.step(x_0, position, x, generator=streams, **options).prev_sample
+        x = scheduler.step(denoiser.clean(x, timestep), position, x, **options).prev_sample
         if on_step is not None:
             on_step(x)
     return x
@@ -162,30 +196,43 @@ class _Path:
     Attributes:
         starts_from: the prior, or None: from noise.
         trusted: the prior where it also corrects the network.
+        guide: the weaker network, where there is guidance.
     """
 
     process: DiffusionProcess
     visited: Tensor
     starts_from: Prior | None
     trusted: Prior | None
+    guide: nn.Module | None
 
     @classmethod
-    def of(cls, diffusion: DiffusionConfig, sampling: SamplingConfig, prior: Prior | None, device: Device) -> "_Path":
+    def of(
+        cls,
+        diffusion: DiffusionConfig,
+        sampling: SamplingConfig,
+        prior: Prior | None,
+        guide: nn.Module | None,
+        device: Device,
+    ) -> "_Path":
         if prior is None and (sampling.start == "gaussian" or sampling.calibrate):
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
+        if guide is None and sampling.guidance != 1:
+            raise ValueError("guidance takes a model that has a guide")
         process = DiffusionProcess(diffusion).to(device)
         prior = prior.to(device) if prior is not None else None
         trusted = prior if sampling.calibrate else None
-        starts_from = None if sampling.start == "noise" else prior
+        starts_from = _start(sampling, prior)
         visited = planned_timesteps(process, sampling, starts_from)
-        return cls(process, visited, starts_from, trusted)
+        return cls(process, visited, starts_from, trusted, guide if sampling.guidance != 1 else None)
 
-    def begin(self, noise: Tensor) -> Tensor:
-        """Slices at the first visited timestep, of unit noise [B, 1, S, S]."""
+    def begin(self, noise: Tensor, streams: list[torch.Generator]) -> Tensor:
+        """Slices at the first visited timestep, of unit noise [B, 1, S, S]; from a prior, of the streams' next numbers
+        too."""
         if self.starts_from is None:
             return noise
         first = int(self.visited[0])
-        return self.starts_from.noisy(noise, float(self.process.signal[first]), float(self.process.noise[first]))
+        draws = _noise((len(noise), self.starts_from.num_draws), streams, noise.device)
+        return self.starts_from.noisy(draws, noise, float(self.process.signal[first]), float(self.process.noise[first]))
 
     def walk(
         self,
@@ -195,7 +242,7 @@ class _Path:
         streams: list[torch.Generator],
         on_step: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        return denoise(model, self.process, sampling, self.visited, x, streams, on_step, self.trusted)
+        return denoise(model, self.process, sampling, self.visited, x, streams, on_step, self.trusted, self.guide)
 
 
 def generate(
@@ -207,6 +254,7 @@ def generate(
     device: Device,
     *,
     prior: Prior | None = None,
+    guide: nn.Module | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Draw images; image i depends only on (model, settings, sampling.seed, i), not on its batch or shard.
@@ -220,13 +268,14 @@ def generate(
         indices: which images of the endless sequence to draw, each at least 0.
         image_size: S, divisible by the model's down-sampling.
         prior: of the model, on any device, if it has one; `sampling` says whether it is used.
+        guide: of the model, on `device` and in eval mode, if it has one; used where `sampling` asks for guidance.
         on_batch: called after each batch with its number of images.
 
     Returns:
         uint8 [N, S, S] on the CPU, in the order of `indices`.
     """
     images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
-    path = _Path.of(diffusion, sampling, prior, device) if diffusion is not None else None
+    path = _Path.of(diffusion, sampling, prior, guide, device) if diffusion is not None else None
     with _inference(model):
         for batch in _batches(indices, sampling.batch_size):
             streams = noise_streams(sampling.seed, batch)
@@ -234,7 +283,7 @@ def generate(
                 x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = path.walk(model, sampling, path.begin(noise), streams)
+                x = path.walk(model, sampling, path.begin(noise, streams), streams)
             images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -251,6 +300,7 @@ def denoising_trajectory(
     num_frames: int,
     *,
     prior: Prior | None = None,
+    guide: nn.Module | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The way from noise to the images of `generate`, in evenly spaced frames; all images are one batch.
 
@@ -263,11 +313,11 @@ def denoising_trajectory(
     """
     if not 2 <= num_frames <= sampling.num_inference_steps + 1:
         raise ValueError(f"num_frames must be from 2 to {sampling.num_inference_steps + 1}, got {num_frames}")
-    path = _Path.of(diffusion, sampling, prior, device)
+    path = _Path.of(diffusion, sampling, prior, guide, device)
     with _inference(model):
         streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
-        states, noising_steps = [path.begin(noise)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
+        states, noising_steps = [path.begin(noise, streams)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
         if path.starts_from is not None:
             states.insert(0, noise)
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])

@@ -43,6 +43,7 @@ class MetricInputs:
     extract: Extract
     reconstruct: Reconstruct | None
     on_progress: Progress
+    network_calls: int | None = None
     _kept: dict[str, Any] = field(default_factory=dict)  # what several metrics need
 
     @property
@@ -131,6 +132,8 @@ def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "weights_sha256": None,
         "sampler": inputs.config.sampler,
         "num_inference_steps": inputs.config.num_inference_steps,
+        "guidance": inputs.config.guidance,
+        "network_calls": inputs.network_calls,
         "start": None if inputs.config.start == "auto" else inputs.config.start,
     }
     return MetricRecord(name=name, **(of_generated | values))

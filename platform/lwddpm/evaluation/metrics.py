@@ -184,6 +184,8 @@ def _reconstruction(name: str, inputs: MetricInputs) -> MetricRecord:
         reference="held-out",
         sampler="ddim",
         num_inference_steps=min(timestep + 1, RECONSTRUCTION_STEPS),
+        guidance=1.0,
+        network_calls=min(timestep + 1, RECONSTRUCTION_STEPS),
         start=None,
         protocol=f"mean SSIM of {len(originals)} random held-out slices with themselves, noised to t = {timestep} "
         "and denoised by deterministic DDIM; says nothing about samples, and has no floor: 1 is reached at t = 0",

@@ -1,5 +1,7 @@
 """What is measured, against what, on how many slices. docs/metrics.md says the same in prose."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -39,6 +41,7 @@ def evaluate(
     extract: Extract | None = None,
     reconstruct: Reconstruct | None = None,
     on_progress: Progress | None = None,
+    network_calls: int | None = None,
 ) -> EvaluationResult:
     """Compute `config.metrics` for generated slices.
 
@@ -50,6 +53,7 @@ def evaluate(
         reconstruct: (uint8 [N, S, S], timestep) -> uint8 [N, S, S], as `diffusion.sampling.reconstruct` does;
             None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
+        network_calls: with which a slice was drawn, for the record; None: not known.
 
     Returns:
         The metrics, and those that could not be computed with the reason.
@@ -59,6 +63,7 @@ def evaluate(
         ValueError: `generated` is not uint8 [N >= 2, S, S] of the dataset's size.
     """
     inputs = _inputs(generated, dataset, config, extract, reconstruct, on_progress or _no_progress)
+    inputs = replace(inputs, network_calls=network_calls)
     records: list[MetricRecord] = []
     unavailable: list[Unavailable] = []
     for name in config.metrics:

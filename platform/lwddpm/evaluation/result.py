@@ -23,7 +23,9 @@ class MetricRecord(Record):
         weights_sha256: of the extractor's weights; None for SSIM.
         interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
         parts: the value by class, or by side of a band; empty where there is no such thing.
-        sampler, num_inference_steps, start: how the measured slices were made; start is None where it is not known.
+        sampler, num_inference_steps, start, guidance: how the measured slices were made; start is None where it is not
+            known, guidance is 1 without.
+        network_calls: with which each was drawn, two for a guided step; None where it is not known.
     """
 
     name: str
@@ -41,6 +43,17 @@ class MetricRecord(Record):
     interval: tuple[float, float] | None = None
     parts: dict[str, float] = {}
     start: str | None = None
+    guidance: float = 1.0
+    network_calls: int | None = None
+
+    @property
+    def drawn(self) -> str:
+        """How the measured slices were made, in words."""
+        words = f"{self.sampler}, {self.num_inference_steps} step{'s' if self.num_inference_steps > 1 else ''}"
+        words += ", gaussian start" if self.start == "gaussian" else ""
+        words += f", guidance {self.guidance:g}" if self.guidance != 1 else ""
+        known = self.network_calls is not None and self.network_calls != self.num_inference_steps
+        return words + (f", {self.network_calls} calls" if known else "")
 
 
 class Unavailable(Record):
@@ -71,24 +84,31 @@ class Parts(NamedTuple):
 
 
 class EvaluationResult(Record):
-    """All figures of one evaluation, ready for JSON."""
+    """All figures of one evaluation, ready for JSON.
+
+    Attributes:
+        warnings: what makes the figures misleading, such as a mode collapse.
+        unguided: where slices are drawn with guidance, the same figures without it, in as many network calls.
+    """
 
     dataset_version: str
     simulated: bool
     config: EvaluationConfig
     records: tuple[MetricRecord, ...]
     unavailable: tuple[Unavailable, ...]
-    warnings: tuple[str, ...] = ()  # what makes the figures misleading, such as a mode collapse
+    warnings: tuple[str, ...] = ()
+    unguided: tuple[MetricRecord, ...] = ()
 
     def metrics(self) -> dict[str, float]:
-        """`eval/NAME` and, where there is one, `eval/NAME_floor`."""
+        """`eval/NAME` and, where there is one, `eval/NAME_floor`; with guidance also `eval/NAME_unguided`."""
         values = {f"eval/{record.name}": record.value for record in self.records}
         floors = {f"eval/{record.name}_floor": record.floor for record in self.records if record.floor is not None}
-        return values | floors
+        return values | floors | {f"eval/{record.name}_unguided": record.value for record in self.unguided}
 
     def num_slices(self) -> dict[str, int]:
         """How many slices each figure of `metrics` stands for; a floor has the n of its figure."""
-        return {f"eval/{record.name}": record.n for record in self.records}
+        unguided = {f"eval/{record.name}_unguided": record.n for record in self.unguided}
+        return {f"eval/{record.name}": record.n for record in self.records} | unguided
 
     def by_part(self) -> list[Parts]:
         """The figures that are told by class, or by side: those of the same parts beside each other."""
@@ -111,16 +131,15 @@ class EvaluationResult(Record):
             "| metric | value | 95 % interval | real-versus-real floor | n | reference | size | extractor | sampler |",
             "|---|---:|---|---:|---:|---|---|---|---|",
         ]
-        for r in self.records:
+        named = [(r.name, r) for r in self.records] + [(f"{r.name}, unguided", r) for r in self.unguided]
+        for name, r in named:
             floor = "-" if r.floor is None else measured(r.floor)
             reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
             network = "-" if r.weights_sha256 is None else f"{r.extractor} ({r.weights_sha256[:8]})"
             interval = "-" if r.interval is None else " to ".join(map(measured, r.interval))
-            steps = f"{r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''}"
-            start = ", gaussian start" if r.start == "gaussian" else ""
             lines.append(
-                f"| {r.name} | {measured(r.value)} | {interval} | {floor} | {r.n} | {reference} | {r.image_size} px "
-                f"| {network} | {r.sampler}, {steps}{start} |"
+                f"| {name} | {measured(r.value)} | {interval} | {floor} | {r.n} | {reference} | {r.image_size} px "
+                f"| {network} | {r.drawn} |"
             )
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"

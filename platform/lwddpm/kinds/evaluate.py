@@ -20,7 +20,7 @@ from lwddpm.cluster.generate import feature_extraction, generate_images, reconst
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import denoising_trajectory
+from lwddpm.diffusion.sampling import denoising_trajectory, steps_within
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
@@ -28,12 +28,12 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
-from lwddpm.kinds.saved_model import fetch, fitting, start_of
+from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
 from lwddpm.progress import say
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.checkpoint import load_guide, load_model, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
@@ -142,13 +142,22 @@ def evaluate_model(
         say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")
     generated = generate_images(model_dir, config, max(count, _PICTURED), session, exported)
     samples = generated[:count]
+    extract = feature_extraction(session, config.inception_weights, exported)
+    calls = calls_of(config, model_dir)
     result = evaluate(
         samples,
         dataset,
         config,
-        extract=feature_extraction(session, config.inception_weights, exported),
+        extract=extract,
         reconstruct=reconstruction(model_dir, config, session, exported),
+        network_calls=calls,
     )
+    if config.guidance != 1:
+        say(f"guided, each slice takes {calls} network calls; measured without guidance in as many, too")
+        plain = without_guidance(config, calls, model_dir)
+        unguided = generate_images(model_dir, plain, count, session, exported)
+        beside = evaluate(unguided, dataset, plain, extract=extract, network_calls=calls_of(plain, model_dir))
+        result = result.model_copy(update={"unguided": beside.records})
     for unavailable in result.unavailable:
         say(f"{unavailable.name} is not reported: {unavailable.reason}")
     for warning in result.warnings:
@@ -159,6 +168,16 @@ def evaluate_model(
     log_images(run, samples)
     _log_figures(model_dir, dataset, config, session, run, generated, count)
     return Evaluation(result, samples)
+
+
+def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> EvaluationConfig:
+    """The same evaluation without guidance, in as many network calls; reconstructing knows none."""
+    diffusion = read_saved_model(model_dir).diffusion
+    assert diffusion is not None
+    steps = min(steps_within(calls, config.sampler), diffusion.num_train_timesteps)
+    metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
+    changes = {"guidance": 1.0, "guidance_interval": None, "num_inference_steps": steps, "metrics": metrics}
+    return config.model_copy(update=changes)
 
 
 def reconstruction(
@@ -201,5 +220,6 @@ def _log_figures(
         device,
         num_frames,
         prior=read_prior(model_dir, saved.image_size),
+        guide=load_guide(model_dir, device),
     )
     run.figure(figures.denoising_strip(frames.numpy(), timesteps.tolist()), "denoising")

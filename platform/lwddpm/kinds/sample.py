@@ -34,7 +34,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     from lwddpm.cluster.exported import ExportedSeries
     from lwddpm.cluster.generate import generate_images
     from lwddpm.evaluation import figures
-    from lwddpm.kinds.saved_model import fetch, fitting, start_of
+    from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
 
     model_dir, saved = fetch(job, session)
     sampling = fitting(job.sampling, saved, model_dir, "sampling")
@@ -51,8 +51,15 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
             "model_uri": job.model_uri,
             "sampling": sampling.model_dump(),
             "start": start_of(sampling, model_dir),
+            "network_calls": calls_of(sampling, model_dir),
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }
         write_json(folder / "samples.json", about)
-    return {"name": job.name, "out": str(out), "count": job.count, "image_size": saved.image_size}
+    return {
+        "name": job.name,
+        "out": str(out),
+        "count": job.count,
+        "image_size": saved.image_size,
+        "network_calls": about["network_calls"],
+    }

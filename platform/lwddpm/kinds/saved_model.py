@@ -5,11 +5,13 @@ from typing import Literal
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
+from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
-from lwddpm.training.stored_prior import PRIOR_FILE
+from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
+from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 
 def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedModel]:
@@ -32,6 +34,12 @@ def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "
     return "gaussian" if (model_dir / PRIOR_FILE).exists() else "noise"
 
 
+def calls_of(sampling: SamplingConfig, model_dir: Path) -> int:
+    """Network calls that draw a slice of a model."""
+    saved = read_saved_model(model_dir)
+    return network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
+
+
 def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: str) -> SamplingT:
     """The sampling settings as this model takes them: as they are, or one pass of a GAN's generator.
 
@@ -48,10 +56,25 @@ def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: st
         check_steps(sampling, saved.diffusion, section)
     except RuleBroken as broken:
         raise ConfigError(str(broken)) from None
+    check_parts(sampling, model_dir, section)
+    return sampling
+
+
+def check_parts(sampling: SamplingConfig, model_dir: Path, section: str) -> None:
+    """Refuse settings that take a part which a diffusion model does not have: a prior, a guide.
+
+    Raises:
+        ConfigError: names the setting and the part.
+    """
     for key, asked in (("start", sampling.start == "gaussian"), ("calibrate", sampling.calibrate)):
         if asked and not (model_dir / PRIOR_FILE).exists():
             raise ConfigError(
                 f"{section}.{key}: takes a model with a prior, got {model_dir} without {PRIOR_FILE}; leave it out, or "
                 "give the model one: lwddpm models calibrate MODEL --set data.source=PATH"
             )
-    return sampling
+    if sampling.guidance != 1 and not has_guide(model_dir):
+        raise ConfigError(
+            f"{section}.guidance: takes a model with a guide, got {sampling.guidance:g} for {model_dir} without "
+            f"{GUIDE_FOLDER}; leave it out, or run its training job again with --set training.guide_epoch=EPOCH, "
+            "one of its training.snapshot_epochs"
+        )

@@ -23,6 +23,7 @@ from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
+from lwddpm.kinds.guide import check_guide_epoch, check_guide_snapshot, keep_guide
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
@@ -115,6 +116,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
+    check_guide_epoch(job, dataset)
     if job.training.ema_lengths and dataset.num("validation") == 0:
         raise DataError(
             f"{dataset.path}: training.ema_lengths: choosing takes validation slices, got 0; give them a share of "
@@ -164,6 +166,7 @@ def train_evaluate_register(
         dataset = prepared()
         session.rest()
         check_dataset(job, dataset)
+        check_guide_snapshot(job, dataset, folder)
         run.dataset(dataset)
         return dataset
 
@@ -216,6 +219,7 @@ def _evaluate_and_register(
 ) -> FinishedTraining:
     """Measure and register the model of a run folder, as far as the job asks for it; `run` gets the numbers."""
     model_dir = folder / "model"
+    keep_guide(job, dataset, folder)
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,

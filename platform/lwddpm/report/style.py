@@ -16,7 +16,7 @@ DASHES = {"lw_ddpm": "-", "ddpm": "--", "ddim": ":", "gan": "-", "wgan": "--", "
 
 def display_name(label: str) -> str:
     """A system's or sampler's or variant's name as people write it."""
-    samplers = {"dpmsolver++": "DPM-Solver++", "sde-dpmsolver++": "SDE-DPM-Solver++"}
+    samplers = {"dpmsolver++": "DPM-Solver++", "sde-dpmsolver++": "SDE-DPM-Solver++", "unipc": "UniPC", "heun": "Heun"}
     return (NAMES | VARIANTS | samplers).get(label, label)
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, EvaluationConfig, SearchJob
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import generate, reconstruct
+from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
 from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import load_guide, load_model
 from lwddpm.training.stored_prior import read_prior
 
 LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for
@@ -77,12 +77,14 @@ def measure(
     """
     model, saved = load_model(model_dir, device)
     prior = read_prior(model_dir, saved.image_size)
+    guide = load_guide(model_dir, device) if proxy.guidance != 1 else None
+    draw = functools.partial(generate, model, saved.diffusion, prior=prior, guide=guide)
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
     if wanted:
         config = proxy.model_copy(update={"metrics": wanted})
         indices = range(num_evaluated(dataset, config))
-        images = generate(model, saved.diffusion, config, indices, saved.image_size, device, prior=prior)
+        images = draw(config, indices, saved.image_size, device)
         show(saved.epoch, images.numpy())
         result = evaluate(
             images,
@@ -90,16 +92,16 @@ def measure(
             config,
             extract=lambda name, images: _extract(name, config.inception_weights, device, images),
             reconstruct=_reconstruction(model, saved.diffusion, config, device),
+            network_calls=network_calls(saved.diffusion, config, prior),
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
         measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
         warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})
-        draw = functools.partial(generate, model, saved.diffusion)
-        draw(warm_up, range(_TIMED_SAMPLES), saved.image_size, device, prior=prior)
+        draw(warm_up, range(_TIMED_SAMPLES), saved.image_size, device)
         start = time.perf_counter()
-        draw(proxy, range(_TIMED_SAMPLES), saved.image_size, device, prior=prior)
+        draw(proxy, range(_TIMED_SAMPLES), saved.image_size, device)
         measured["sampling_seconds"] = (time.perf_counter() - start) * LATENCY_SAMPLES / _TIMED_SAMPLES
     return measured
 

@@ -31,6 +31,7 @@ _NOT_SEARCHED = {
     **dict.fromkeys(
         (
             "training.snapshot_epochs",
+            "training.guide_epoch",
             "training.log_every_steps",
             "training.keep_checkpoints",
             "training.checkpoint_every_epochs",

@@ -67,7 +67,7 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
             f"| network | {network}, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
             f"{diffusion.prediction_type}, {diffusion.loss} loss{tone} |\n"
-            f"| drawing | {_start(prior)} |"
+            f"| drawing | {_start(prior)}{_guide(job)} |"
         )
     assert adversarial is not None
     bounds = {"clip": adversarial.clip, "gradient penalty": adversarial.gradient_penalty}
@@ -83,11 +83,11 @@ def _start(prior: Prior | None) -> str:
     """How drawing begins, and what that keeps of the training slices."""
     if prior is None:
         return "from noise: no prior is stored"
-    percentiles, directions = prior.percentiles.shape
+    components, directions = prior.centres.shape
+    mixture = "a Gaussian" if components == 1 else f"a mixture of {components} Gaussians"
     return (
         f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
-        f"variance and {percentiles} percentiles along each, made from all training slices (docs/sampling.md says what "
-        "they reveal)"
+        f"variance and {mixture} in them, fitted to all training slices (docs/sampling.md says what they reveal)"
     )
 
 
@@ -99,6 +99,13 @@ def _average(job: TrainJob, saved: SavedModel) -> str:
         return average
     others = [f"decay {job.training.ema_decay:g}", *(f"{length:g}" for length in lengths)]
     return f"{average} (of {', '.join(others)} that with the least loss on validation slices)"
+
+
+def _guide(job: TrainJob) -> str:
+    """That the model can be guided, and what it is measured with."""
+    if job.training.guide_epoch is None:
+        return ""
+    return f"; its guide in `guide/` is the network after {job.training.guide_epoch:g} epochs"
 
 
 def _optimizer(job: TrainJob) -> str:

@@ -1,8 +1,10 @@
 """The model as MLflow serves it ("models from code": this file is stored with the model, nothing is pickled).
 
-Input: one row with `count`, `seed` and, for diffusion models, `steps`. Output: uint8 images [count, H, W].
+Input: one row with `count`, `seed` and, for diffusion models, `steps`; for those with a guide also `guidance`, and
+`guidance_low` and `guidance_high`, the noise levels between which it guides. Output: uint8 images [count, H, W].
 """
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import torch
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate
 from lwddpm.families import SAMPLER
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import load_guide, load_model
 from lwddpm.training.stored_prior import read_prior
 
 MAX_COUNT = 1024  # one request must not fill the server's memory
@@ -26,6 +28,7 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
         folder = Path(context.artifacts["model"])
         self.network, self.saved = load_model(folder, self.device)
         self.prior = read_prior(folder, self.saved.image_size)
+        self.guide = load_guide(folder, self.device)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Draw `count` slices; image i depends on (seed, i) alone."""
@@ -39,9 +42,18 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
                 f"got count {count}, steps {steps}, seed {seed}"
             )
         sampler = "dpmsolver++" if diffusion else SAMPLER
-        sampling = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed)
-        size = self.saved.image_size
-        return generate(self.network, diffusion, sampling, range(count), size, self.device, prior=self.prior).numpy()
+        settings = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed, **self._guidance(row))
+        draw = functools.partial(generate, self.network, diffusion, settings, prior=self.prior, guide=self.guide)
+        return draw(range(count), self.saved.image_size, self.device).numpy()
+
+    def _guidance(self, row: dict[Any, Any]) -> dict[str, Any]:
+        """Settings of guidance that a row gives, checked."""
+        weight, between = float(row.get("guidance", 1)), [row.get(f"guidance_{end}") for end in ("low", "high")]
+        if weight != 1 and self.guide is None:
+            raise ValueError(f"guidance takes a model with a guide, which this one was stored without, got {weight:g}")
+        if (between[0] is None) != (between[1] is None):
+            raise ValueError(f"guidance_low and guidance_high are given together, got {between[0]} and {between[1]}")
+        return {"guidance": weight, "guidance_interval": None if between[0] is None else between}
 
 
 mlflow.models.set_model(LwddpmModel())

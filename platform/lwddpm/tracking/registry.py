@@ -25,11 +25,16 @@ from lwddpm.files import complete_folder
 from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
+from lwddpm.training.stored_guide import GUIDE_FOLDER
 
 CHAMPION = "champion"
 NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was measured on, as JSON
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
+_INPUTS = {
+    **dict.fromkeys(("count", "seed", "steps"), "long"),
+    **dict.fromkeys(("guidance", "guidance_low", "guidance_high"), "double"),
+}
 _PROMOTION = "lwddpm.promotion."
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
@@ -127,7 +132,7 @@ def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
         artifacts={"model": str(model_dir)},
         code_paths=[str(_PACKAGE)],
         signature=ModelSignature(
-            inputs=Schema([ColSpec("long", field, required=False) for field in ("count", "seed", "steps")]),
+            inputs=Schema([ColSpec(kind, field, required=False) for field, kind in _INPUTS.items()]),
             outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
         ),
         pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
@@ -205,7 +210,8 @@ def _download(reference: str) -> Path:
     except (MlflowException, RequestException, OSError) as error:
         reason = _gone(reference) or " ".join(str(error).split())
         raise CheckpointError(f"{reference}: its files cannot be fetched ({reason})") from None
-    for file in ("config.json", "model.safetensors", "prior.safetensors"):
+    guide = [f"{GUIDE_FOLDER}/{file}" for file in ("config.json", "model.safetensors")]
+    for file in ("config.json", "model.safetensors", "prior.safetensors", *guide):
         if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
     return folder

@@ -18,7 +18,7 @@ from lwddpm.progress import say
 from lwddpm.tracking.metric_log import MetricLog
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import LOCK, read_job
-from lwddpm.training.checkpoint import copy_checkpoint, is_whole, read_saved_model, read_state
+from lwddpm.training.checkpoint import copy_checkpoint, is_whole, read_saved_model, read_state, snapshot_path
 from lwddpm.training.schedule import Schedule
 
 _LENGTH = {"training.epochs", "training.max_steps"}
@@ -84,7 +84,8 @@ def begin_training(job: TrainJob, folder: Path, num_train: int, dataset_version:
 
 
 def missing_snapshots(job: TrainJob, folder: Path, schedule: Schedule, step: int) -> list[str]:
-    """Epochs of `training.snapshot_epochs` that a training had passed at a step without keeping a snapshot."""
+    """Epochs of `training.snapshot_epochs`, and `guide_epoch`, that a training had passed at a step without keeping a
+    snapshot."""
     kept = _models(folder)
     passed = sorted(at for at in schedule.snapshots if at <= step and at < schedule.num_steps)
     return [f"{at / schedule.steps_per_epoch:g}" for at in passed if at not in kept]
@@ -135,7 +136,7 @@ def _continue(job: TrainJob, folder: Path, sibling: Sibling, schedule: Schedule,
             _report_again(sibling.folder, folder, step)
             for at, model_dir in _models(sibling.folder).items():
                 if at in schedule.snapshots and at <= step:
-                    _link_folder(model_dir, folder / "snapshots" / f"epoch_{at / schedule.steps_per_epoch:g}")
+                    _link_folder(model_dir, snapshot_path(folder, at / schedule.steps_per_epoch))
             copy_checkpoint(sibling.checkpoints[step], folder, job.training_digest())  # the last: now it has begun
     except BlockingIOError:
         return "it is being trained at this moment"
@@ -163,5 +164,5 @@ def _report_again(source: Path, target: Path, step: int) -> None:
 
 def _link_folder(source: Path, target: Path) -> None:
     with complete_folder(target) as folder:
-        for file in source.iterdir():
+        for file in (path for path in source.iterdir() if path.is_file()):
             link_or_copy(file, folder / file.name)

@@ -7,6 +7,7 @@
     <run>/model/                       the final model: what is evaluated, registered and sampled
         config.json, model.safetensors     the network
         prior.safetensors                  where samplers may start (`diffusion.prior`); not of GANs, nor of 0.1.0
+        guide/                             an earlier snapshot for guidance (`diffusion.denoiser`), where one is kept
 
 A folder appears under its name only when it is complete (`files`).
 
@@ -33,7 +34,16 @@ from lwddpm.diffusion.prior import Prior
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
-from lwddpm.training.stored_files import CHECKSUMS, Written, read_json_file, read_tensors, verify, write_checksums
+from lwddpm.training.stored_files import (
+    CHECKSUMS,
+    DamagedCheckpointError,
+    Written,
+    read_json_file,
+    read_tensors,
+    verify,
+    write_checksums,
+)
+from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide, write_guide
 from lwddpm.training.stored_prior import write_prior
 
 _STATE = "state.json"
@@ -215,12 +225,25 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: tor
     optimizer.load_state_dict({"state": restored, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def save_model(path: Path, weights: nn.Module, saved: SavedModel, prior: Prior | None = None) -> Path:
-    """Write a model folder: `model.safetensors`, `config.json` and, where there is a prior, `prior.safetensors`."""
+def snapshot_path(run_dir: Path, epoch: float) -> Path:
+    """The folder of the snapshot after so many epochs."""
+    return run_dir / "snapshots" / f"epoch_{epoch:g}"
+
+
+def save_model(
+    path: Path, weights: nn.Module, saved: SavedModel, prior: Prior | None = None, guide: Path | None = None
+) -> Path:
+    """Write a model folder: `model.safetensors`, `config.json` and, where there are, `prior.safetensors` and `guide`.
+
+    Args:
+        guide: folder of the weaker model.
+    """
     with complete_folder(path) as folder:
         save_file(_tensors(weights), folder / "model.safetensors")
         if prior is not None:
             write_prior(folder, prior)
+        if guide is not None:
+            write_guide(folder, guide)
         (folder / "config.json").write_text(saved.model_dump_json(indent=2))
     return path
 
@@ -252,6 +275,23 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     model = build_model(saved.model, saved.image_size)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
+
+
+def load_guide(path: Path, device: torch.device | str = "cpu") -> nn.Module | None:
+    """The guide of a model folder, as `load_model` returns a network; None where it has none.
+
+    Raises:
+        CheckpointError: it is damaged, or not of the model's diffusion process.
+    """
+    if not has_guide(path):
+        return None
+    network, weaker = load_model(path / GUIDE_FOLDER, device)
+    saved = read_saved_model(path)
+    if (weaker.diffusion, weaker.image_size) != (saved.diffusion, saved.image_size):
+        raise DamagedCheckpointError(
+            f"{path / GUIDE_FOLDER}: must have the diffusion settings and the image size of the model that it guides"
+        )
+    return network
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ from lwddpm.training.checkpoint import (
     save_checkpoint,
     save_model,
     set_aside,
+    snapshot_path,
 )
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.ema import average_name
@@ -292,7 +293,7 @@ class _Trainer:
         if value is not None:
             self.reporter.metrics({self.step: {"train/diversity": value}})
         if not last:
-            self._save_model(self.run_dir / "snapshots" / f"epoch_{epoch:g}", network, prior)
+            self._save_model(snapshot_path(self.run_dir, epoch), network, prior)
 
     @functools.cached_property
     def _real_slices(self) -> np.ndarray:
@@ -340,7 +341,13 @@ class _Trainer:
             parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
             ema_length=length,
         )
-        save_model(path, network, saved, prior)
+        save_model(path, network, saved, prior, self._guide())
+
+    def _guide(self) -> Path | None:
+        """The snapshot that later models of this training keep as their guide, once it has been taken."""
+        at = self.schedule.guide
+        path = snapshot_path(self.run_dir, at / self.schedule.steps_per_epoch) if at and at < self.step else None
+        return path if path is not None and path.exists() else None
 
     def _on_rank_0(self, action: Callable[[], None]) -> None:
         """Let rank 0 do something while the others wait; what fails there fails on all, so that none waits for ever.

@@ -18,12 +18,14 @@ class Schedule:
 
     Attributes:
         steps_per_epoch: no whole number where a GAN's step takes several batches and an epoch ends within one.
+        guide: the snapshot that is kept with the model as its guide; None: there is none, or it would come too late.
     """
 
     steps_per_epoch: float
     num_steps: int
     checkpoints: frozenset[int]
     snapshots: frozenset[int]
+    guide: int | None = None
 
     @classmethod
     def of(cls, config: TrainingConfig, num_images: int, batches_per_step: int = 1) -> "Schedule":
@@ -45,12 +47,16 @@ class Schedule:
         per_epoch = of_epoch / batches_per_step
         num_steps = config.max_steps or -(-(config.epochs or 0) * of_epoch // batches_per_step)  # epochs are whole
         every = max(1, round(config.checkpoint_every_epochs * per_epoch))
-        snapshots = {round(epoch * per_epoch) for epoch in config.snapshot_epochs}
+        guide = None if config.guide_epoch is None else max(1, round(config.guide_epoch * per_epoch))
+        if guide is not None and guide >= num_steps:
+            guide = None
+        snapshots = {round(epoch * per_epoch) for epoch in config.snapshot_epochs} | ({guide} if guide else set())
         return cls(
             steps_per_epoch=per_epoch,
             num_steps=num_steps,
             checkpoints=frozenset([*range(every, num_steps, every), num_steps]),
             snapshots=frozenset([*(max(1, step) for step in snapshots if step < num_steps), num_steps]),
+            guide=guide,
         )
 
 

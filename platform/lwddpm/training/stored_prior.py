@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lwddpm.diffusion.prior import NUM_DIRECTIONS, Prior, empty_prior
+from lwddpm.diffusion.prior import NUM_COMPONENTS, NUM_DIRECTIONS, Prior, empty_prior
 from lwddpm.files import whole_file
 from lwddpm.training.stored_files import DamagedCheckpointError, read_tensors
 
@@ -28,10 +28,14 @@ def read_prior(folder: Path, image_size: int) -> Prior | None:
     if not file.exists():
         return None
     try:
-        with safe_open(file, "pt") as header:  # the number of directions is all that a file may choose
-            directions = int(header.get_slice("directions").get_shape()[0])
-    except (SafetensorError, IndexError) as error:
+        with safe_open(file, "pt") as header:  # these two numbers are all that a file may choose
+            components, directions = (int(length) for length in header.get_slice("centres").get_shape())
+    except (SafetensorError, ValueError) as error:
         raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from None
-    if not 1 <= directions <= NUM_DIRECTIONS:
-        raise DamagedCheckpointError(f"{file}: must have 1 to {NUM_DIRECTIONS} directions, has {directions}")
-    return Prior(**read_tensors(file, empty_prior(image_size, directions).tensors()))
+    for name, number, limit in (
+        ("directions", directions, NUM_DIRECTIONS),
+        ("components", components, NUM_COMPONENTS),
+    ):
+        if not 1 <= number <= limit:
+            raise DamagedCheckpointError(f"{file}: must have 1 to {limit} {name}, has {number}")
+    return Prior(**read_tensors(file, empty_prior(image_size, directions, components).tensors()))

@@ -9,8 +9,7 @@ import torch
 
 from lwddpm.cluster.session import usable_cpus
 from lwddpm.config import CompareJob, Metric, System
-from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import planned_timesteps
+from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import JobError
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.result import Unavailable
@@ -126,7 +125,7 @@ def _system(
             name=name, trainings=labels, timesteps=None, sampler=None, inference_steps=None, network_calls=1
         )
     start = other_start or start_of(config, model_of(trainings[0]))
-    visited = planned_timesteps(DiffusionProcess(diffusion), config, prior_of_start(trainings[0], start))
+    config = config.model_copy(update={"start": start})
     return MeasuredSystem(
         name=name,
         trainings=labels,
@@ -134,7 +133,8 @@ def _system(
         sampler=config.sampler,
         inference_steps=config.num_inference_steps,
         start=start,
-        network_calls=len(visited),
+        network_calls=network_calls(diffusion, config, prior_of_start(trainings[0], start)),
+        guidance=None if config.guidance == 1 else config.guidance,
     )
 
 

@@ -112,6 +112,7 @@ def shortened(job: TrainJob, steps: int) -> TrainJob:
         "max_steps": _WARM_UP_STEPS + steps,
         "log_every_steps": _WARM_UP_STEPS,
         "snapshot_epochs": [],
+        "guide_epoch": None,
         "validation_samples": 0,
         "compile": False,  # compiling takes longer than what is timed here
         "batch_size": share,

@@ -27,8 +27,10 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_whole
 from lwddpm.kinds.evaluate import Evaluation, reconstruction
+from lwddpm.kinds.saved_model import calls_of
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.fitted_prior import FITTED_ON
+from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 
@@ -64,7 +66,10 @@ class MeasurementCache:
             return kept
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
         reconstruct = None if model_dir is None else reconstruction(model_dir, config, self.session)
-        result = evaluate(images, self.dataset, config, extract=self.features, reconstruct=reconstruct)
+        calls = None if model_dir is None else calls_of(config, model_dir)
+        result = evaluate(
+            images, self.dataset, config, extract=self.features, reconstruct=reconstruct, network_calls=calls
+        )
         write_whole(path, result.model_dump_json())
         return result
 
@@ -96,7 +101,8 @@ class MeasurementCache:
     def _samples_file(self, model_dir: Path | None, sampling: SamplingConfig) -> Path:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
-        settings |= sampling.model_dump(mode="json", include={"start", "calibrate"})
+        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing"}
+        settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 
     def _measurement_file(self, model_dir: Path | None, config: EvaluationConfig) -> Path:
@@ -109,7 +115,8 @@ class MeasurementCache:
         saved = read_saved_model(model_dir)
         prior = model_dir / PRIOR_FILE
         calibrated = f"-{hashlib.sha256(prior.read_bytes()).hexdigest()[:16]}" if prior.exists() else ""
-        return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}{calibrated}"
+        guide = f"-guided-by-{read_saved_model(model_dir / GUIDE_FOLDER).step}" if has_guide(model_dir) else ""
+        return f"{saved.training_digest}-{saved.dataset_version}-{saved.step}{calibrated}{guide}"
 
     def _file(self, kind: str, name: str) -> Path:
         folder = self.folder / kind

@@ -29,6 +29,7 @@ from lwddpm.kinds.compare.plan import (
     Start,
     from_other_start,
     protocol_of,
+    unguided,
     without_network,
 )
 from lwddpm.kinds.saved_model import start_of
@@ -36,7 +37,7 @@ from lwddpm.progress import bar, say
 from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
 from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
-from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.checkpoint import load_guide, load_model, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
@@ -140,7 +141,7 @@ class Measurer:
             for steps in self.job.compare.inference_steps:
                 if steps <= self.diffusion.num_train_timesteps:
                     changes = {"sampler": sampler, "num_inference_steps": steps, "eta": 0.0}
-                    config = self._proxy(self.job.compare.sampling_seeds[0]).model_copy(update=changes)
+                    config = unguided(self._proxy(self.job.compare.sampling_seeds[0])).model_copy(update=changes)
                     result = self._measure(f"{sampler}, {steps} steps", model_of(training), config)
                     yield _measurement("steps", sampler, system, training.seed, config, result, x=steps)
 
@@ -149,7 +150,7 @@ class Measurer:
         for system, (training, *_) in self.plan.systems.items():
             proxy = self._proxy(self.job.compare.sampling_seeds[0])
             changes = {name: getattr(proxy, name) for name in ("metrics", "num_samples", "num_reference")}
-            config = protocol_of(self.job, system, proxy.seed).model_copy(update=changes)
+            config = unguided(protocol_of(self.job, system, proxy.seed)).model_copy(update=changes)
             for epoch, model_dir in snapshots_of(training):
                 result = self._measure(f"{system}, epoch {epoch:g}", model_dir, config)
                 yield _measurement("epochs", system, system, training.seed, config, result, x=epoch)
@@ -209,8 +210,9 @@ class Measurer:
             assert saved.diffusion is not None
             prior = read_prior(model_dir, saved.image_size)
             num = min(STRIP_FRAMES, config.num_inference_steps + 1)
-            denoised, left = denoising_trajectory(
-                model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num, prior=prior
+            draw = partial(denoising_trajectory, prior=prior, guide=load_guide(model_dir, self._device))
+            denoised, left = draw(
+                model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
             )
             self.images["reverse"], labels["reverse"] = denoised.numpy(), tuple(left.tolist())
         for index, label in enumerate(self.dataset.label_names):

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, AblationConfig, CompareJob, EvaluationConfig, Metric, System, TrainJob
+from lwddpm.config import (
+    ONE_PASS,
+    AblationConfig,
+    CompareJob,
+    EvaluationConfig,
+    Metric,
+    RuleBroken,
+    System,
+    TrainJob,
+    check_guide,
+)
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import flattened, set_value, validate_job
 from lwddpm.training.schedule import Schedule
@@ -13,6 +23,7 @@ from lwddpm.training.schedule import Schedule
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
 Start = Literal["gaussian", "noise"]
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
+_UNGUIDED: dict[str, Any] = {"guidance": 1.0, "guidance_interval": None}
 _FAMILY_OF_ATTENTION = {attention: family for family, attention in families.ATTENTION.items()}
 
 
@@ -64,9 +75,21 @@ def check_compare(job: CompareJob) -> None:
         raise ConfigError(
             f"evaluation.metrics: a comparison needs fid or fd_lite0, got {list(job.protocol.metrics)}; add one"
         )
-    make_plan(job, num_train=10**9)
+    plan = make_plan(job, num_train=10**9)
     for system in job.compare.systems:
-        protocol_of(job, system, 0)
+        protocol = protocol_of(job, system, 0)
+        if system not in families.ADVERSARIAL:
+            _check_guide(protocol, plan.systems[system][0], f"compare.overrides.{system}: evaluation")
+    for variant in plan.variants:
+        if variant.system not in families.ADVERSARIAL:
+            _check_guide(job.proxy, variant.training, f"compare.ablations.{variant.ablation}: evaluation")
+
+
+def _check_guide(config: EvaluationConfig, training: PlannedTraining, section: str) -> None:
+    try:
+        check_guide(config, training.job.training.guide_epoch, section)
+    except RuleBroken as broken:
+        raise ConfigError(str(broken)) from None
 
 
 def make_plan(job: CompareJob, num_train: int) -> Plan:
@@ -112,6 +135,11 @@ def seeds_of(job: CompareJob) -> tuple[int, ...]:
     return job.compare.seeds or (job.seed,)
 
 
+def unguided(config: EvaluationConfig) -> EvaluationConfig:
+    """The settings for curves over steps and epochs, whose axes stand for network calls and for one network."""
+    return config.model_copy(update=_UNGUIDED)
+
+
 def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> EvaluationConfig:
     """How a system is sampled and measured."""
     overrides: dict[str, Any] = {"seed": sampling_seed}
@@ -119,7 +147,14 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
         overrides |= {"sampler": "ddim", "num_inference_steps": job.compare.ddim_steps}
     if system in families.ADVERSARIAL:  # nothing is denoised
         metrics = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
-        overrides |= {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
+        overrides |= {
+            **ONE_PASS,
+            **_UNGUIDED,
+            "timestep_spacing": "auto",
+            "eta": 0.0,
+            "reconstruction_timestep": 50,
+            "metrics": metrics,
+        }
     own = {
         key.removeprefix("evaluation."): value
         for key, value in flattened(job.compare.overrides.get(system, {})).items()
@@ -138,7 +173,7 @@ def without_network(config: EvaluationConfig) -> EvaluationConfig:
     """The protocol for slices of the Gaussian baseline, which draws in one pass and denoises nothing."""
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     return EvaluationConfig.model_validate(
-        config.model_dump(exclude={"start", "calibrate"})
+        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", *_UNGUIDED})
         | {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
     )
 

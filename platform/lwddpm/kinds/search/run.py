@@ -14,6 +14,7 @@ from lwddpm.config import SearchJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation.features import WeightsNotFetched, WeightsUnavailable, read_weights
 from lwddpm.files import read_json, write_json
+from lwddpm.kinds.guide import check_guide_of_trials
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.search.books import Books, close_trials
 from lwddpm.kinds.search.context import SearchRun
@@ -94,6 +95,7 @@ def run_search(job: SearchJob, session: Session, fresh: bool) -> dict[str, Any]:
             write_run_id(folder, run.run_id, uri)
             dataset = prepare(job.data, session, fresh)
             check_objectives(job, dataset)
+            check_guide_of_trials(job, dataset, Budget.of(job, dataset.num("train")).grace_steps)
             search = SearchRun.open(job, folder, dataset, run, exported, session)
             close_trials(search)
             try:

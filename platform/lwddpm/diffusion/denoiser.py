@@ -1,0 +1,76 @@
+"""What samplers are told at each step: the clean slices that a network sees in noisy ones, guided and corrected.
+
+Guidance leads away from the clean slices of a weaker network, at some noise levels:
+
+    D = D_weak + w (D_strong - D_weak)
+
+Both see the same noisy slices and timesteps. Where the weaker one is an earlier snapshot of the same training this is
+autoguidance (Karras et al. 2024, arXiv:2406.02507): what training has corrected is corrected further. Where it is the
+same network without its condition it is classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598). At high noise
+guidance costs variety, and at low noise it changes little, so that an interval of noise levels is better and cheaper
+(Kynkaanniemi et al. 2024, arXiv:2404.07724).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lwddpm.config import SamplingConfig
+from lwddpm.diffusion.prior import Prior
+from lwddpm.diffusion.process import DiffusionProcess
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """Estimates the clean slices in noisy ones.
+
+    Attributes:
+        network: predicts from (the process's `network_input` of x_t [B, 1, S, S], timesteps [B]); on its device.
+        sampling: `guidance` and `guidance_interval`.
+        weak: the network that guidance leads away from, of the same process; None: no guidance.
+        trusted: corrects the guided slices by how far `network` is to be believed: where noise hides a slice from it,
+            nothing is known of its difference from a weaker one either.
+    """
+
+    network: nn.Module
+    process: DiffusionProcess
+    sampling: SamplingConfig
+    weak: nn.Module | None = None
+    trusted: Prior | None = None
+
+    def clean(self, x: Tensor, timestep: int) -> Tensor:
+        """Clean slices of x at a timestep, float32 [B, 1, S, S], clamped to [-1, 1].
+
+        Each network's are clamped before they are combined: with epsilon they are huge at late timesteps, and so would
+        be their difference.
+        """
+        x_0 = self._predicted(self.network, x, timestep)
+        if self.weak is not None and is_guided(self.sampling, noise_level(self.process, timestep)):
+            x_0 = guided(x_0, self._predicted(self.weak, x, timestep), self.sampling.guidance).clamp(-1, 1)
+        if self.trusted is not None:
+            signal, noise = float(self.process.signal[timestep]), float(self.process.noise[timestep])
+            expected = self.trusted.expected_x_0(x, signal, noise)
+            x_0 = expected.lerp(x_0, self.trusted.trust_at(timestep, len(self.process.signal))).clamp(-1, 1)
+        return x_0
+
+    def _predicted(self, network: nn.Module, x: Tensor, timestep: int) -> Tensor:
+        timesteps = torch.full((len(x),), timestep, device=x.device)
+        prediction = network(self.process.network_input(x, timesteps), timesteps).to(x.dtype)
+        return self.process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
+
+
+def guided(strong: Tensor, weak: Tensor, weight: float) -> Tensor:
+    """D of D_strong and D_weak, of their shape; D_strong itself, to the last bit, where w is 1 or the two are equal."""
+    return weak.lerp(strong, weight)
+
+
+def noise_level(process: DiffusionProcess, timestep: int) -> float:
+    """sigma = sqrt(1 - abar) / sqrt(abar) of a timestep: the noise in x_t relative to the slice."""
+    return float(process.noise[timestep]) / float(process.signal[timestep])
+
+
+def is_guided(sampling: SamplingConfig, sigma: float) -> bool:
+    """Whether a step at a noise level calls both networks."""
+    low, high = sampling.guidance_interval or (0.0, float("inf"))
+    return sampling.guidance != 1 and low < sigma <= high
