@@ -88,14 +88,27 @@ BEYOND = {
     "model.head_skip": ("false", "true"),
     "model.patch": ("1", "2"),
     "training.timestep_sampling": ("uniform", "stratified"),
+    "training.ema_lengths": ("[]", "[0.05]"),
+    "training.log_sigma_mean": ("null", "-1"),
+    "training.log_sigma_std": ("null", "1.2"),
+    "training.loss_weighting": ("fixed", "learned"),
+    "training.augment": ("0", "0.12"),
+    "training.adam_betas": ("[0.9,0.999]", "[0.9,0.99]"),
     "diffusion.intensity_gamma": ("1", "0.5"),
+    "diffusion.sigma_data": ("0.5", "0.4"),
+}
+NEEDS = {  # what a setting is for
+    "training.log_sigma_mean": "training.timestep_sampling=log_normal",
+    "training.log_sigma_std": "training.timestep_sampling=log_normal",
+    "diffusion.sigma_data": "diffusion.prediction_type=edm",
 }
 
 
 @pytest.mark.parametrize("key", BEYOND)
 def test_what_goes_beyond_the_paper_counts_in_digests_only_where_it_is_used(key: str) -> None:
     section, _, name = key.partition(".")
-    plain, given, used = _train("demo"), *(_train("demo", f"{key}={value}") for value in BEYOND[key])
+    base = [NEEDS[key]] if key in NEEDS else []
+    plain, given, used = _train("demo", *base), *(_train("demo", *base, f"{key}={value}") for value in BEYOND[key])
     assert name not in plain.model_dump(mode="json")[section]
     assert (given.training_digest(), given.digest()) == (plain.training_digest(), plain.digest())
     assert used.training_digest() != plain.training_digest()
@@ -124,6 +137,7 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
         (["model.family=gan", *NULLS, "model.attention=se"], "gan has no use for model.attention"),
         (["model.family=gan", *NULLS, "model.patch=2", "model.head_skip=true"], "use for model.head_skip, model.patch"),
         (["model.family=gan", *NULLS, "training.timestep_sampling=stratified"], "use for training.timestep_sampling"),
+        (["model.family=gan", *NULLS, "training.adam_betas=[0.9,0.99]"], "no use for training.adam_betas"),
         (["model.family=gan", *NULLS, "training.validation_samples=9"], "no use for training.validation_samples"),
         (["model.family=gan", *NULLS, "evaluation.sampler=ddim"], "no use for evaluation.sampler"),
         (["model.family=gan", *NULLS, "data.image_size=48"], "power of two from 16 to 256 for gan, got 48"),

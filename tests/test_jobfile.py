@@ -75,6 +75,13 @@ def test_a_job_is_immutable() -> None:
         ("model={dim: 16, dim_mults: [1, 1, 1, 1, 1], patch: 4}", ["divisible by 64 for 5 levels", "patches of 4 x 4"]),
         ("model={head_skip: true, downsample_last: true}", ["model.head_skip", "first skip", "leave one of the two"]),
         ("model.patch=3", ["model.patch", "1, 2 or 4", "3"]),
+        (
+            "training.ema_lengths=[0.1,0.1]",
+            ["training.ema_lengths", "each length may stand once", "leave the second out"],
+        ),
+        ("training.log_sigma_mean=1", ["training.log_sigma_mean", "log_normal and logit_normal, not for", "got 1.0"]),
+        ("diffusion.sigma_data=0.4", ["diffusion.sigma_data", "is for prediction_type: edm", "leave it out"]),
+        ("training.ema_lengths=[0.3]", ["training.ema_lengths", "0.28"]),
         ("diffusion.intensity_gamma=0", ["diffusion.intensity_gamma", "0.25"]),
         ("workers.count={max: 33}", ["training.batch_size", "32", "at least", "33"]),
         ("workers.count={min: 2, max: 2}", ["min < max", "fixed number"]),

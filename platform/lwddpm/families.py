@@ -38,7 +38,13 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "model.downsample_last": False,
     "model.head_skip": False,
     "model.patch": 1,
+    "training.adam_betas": (0.9, 0.999),
+    "training.ema_lengths": (),
     "training.timestep_sampling": "uniform",
+    "training.augment": 0,
+    "training.loss_weighting": "fixed",
+    "training.log_sigma_mean": None,
+    "training.log_sigma_std": None,
     "training.guide_epoch": None,
     "training.validation_samples": 0,  # for val/loss: an adversarial loss on held-out slices says nothing of samples
     **{f"evaluation.{name}": value for name, value in _SAMPLING.items()},

@@ -163,22 +163,25 @@ def test_expected_slices_are_the_gaussian_s_conditional_mean(prior):
 
 
 class Knowing(nn.Module):
-    """Predicts the velocity that leads to known slices, or to slices that have nothing to do with them."""
+    """Predicts what leads to known slices, or to slices that have nothing to do with them."""
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, diffusion: DiffusionConfig = DIFFUSION) -> None:
         super().__init__()
-        self.x_0, self.process = from_uint8(images)[:, None], DiffusionProcess(DIFFUSION)
+        self.x_0, self.process = from_uint8(images)[:, None], DiffusionProcess(diffusion)
 
-    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        signal, noise = (value[timesteps][:, None, None, None] for value in (self.process.signal, self.process.noise))
-        return (signal * x - self.x_0) / noise
+    def forward(self, given: Tensor, timesteps: Tensor) -> Tensor:
+        factors = (self.process.signal, self.process.noise, self.process.input_scales)
+        signal, noise, scale = (value[timesteps][:, None, None, None] for value in factors)
+        return self.process.target(self.x_0, timesteps, (given / scale - signal * self.x_0) / noise)
 
 
-def test_trust_is_what_the_network_deserves(prior):
-    images, process = slices(64), DiffusionProcess(DIFFUSION)
-    knows = calibrate(prior, Knowing(images), process, images).trust
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "edm", "flow"])
+def test_trust_is_what_the_network_deserves(prior, prediction_type):
+    config = DiffusionConfig(prediction_type=prediction_type)
+    images, process = slices(64), DiffusionProcess(config)
+    knows = calibrate(prior, Knowing(images, config), process, images).trust
     torch.testing.assert_close(knows, torch.ones_like(knows), atol=0.02, rtol=0)
-    guesses = calibrate(prior, Knowing(torch.randint(0, 256, (64, SIZE, SIZE))), process, images).trust
+    guesses = calibrate(prior, Knowing(torch.randint(0, 256, (64, SIZE, SIZE)), config), process, images).trust
     assert guesses.max() < 0.05
 
 

@@ -46,7 +46,7 @@ def reference_abar(schedule: str) -> Tensor:
 
 
 class GaussianOracle(nn.Module):
-    """The best denoiser of independent pixels N(mean, std^2), as a network that predicts noise or velocity."""
+    """The best denoiser of independent pixels N(mean, std^2), as a network of any prediction type."""
 
     def __init__(self, config: DiffusionConfig, mean: float, std: float) -> None:
         super().__init__()
@@ -55,10 +55,22 @@ class GaussianOracle(nn.Module):
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         abar = self.abar[timesteps][:, None, None, None]
-        a, x = abar.sqrt(), x.double()
+        a, n, x = abar.sqrt(), (1 - abar).sqrt(), x.double()
+        spread = (0.25 * abar + 1 - abar).sqrt()  # of x_t, if that of the slices is sigma_data = 0.5
+        x = x * {"edm": spread, "flow": a + n}.get(self.prediction_type, 1)
         x_0 = self.mean + self.std**2 * a / (abar * self.std**2 + 1 - abar) * (x - a * self.mean)
         noise = (x - a * x_0) / (1 - abar).sqrt()
-        return (noise if self.prediction_type == "epsilon" else a * noise - (1 - abar).sqrt() * x_0).float()
+        match self.prediction_type:
+            case "epsilon":
+                return noise.float()
+            case "v_prediction":
+                return (a * noise - n * x_0).float()
+            case "flow":
+                return (noise - x_0).float()
+        # Karras et al. 2022, eq. 8, with sigma = n / a
+        sigma = n / a
+        skip, out = 0.25 / (sigma**2 + 0.25), 0.5 * sigma / (sigma**2 + 0.25).sqrt()
+        return ((x_0 - skip * x / a) / out).float()
 
 
 class Impulses:
@@ -104,7 +116,7 @@ def visited_abar(schedule: str, n: int) -> Tensor:
     return reference_abar(schedule)[[*steps, -1]]
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "edm", "flow"])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("n", [1, 2, 20, 30])  # 30 does not divide 1000
 @pytest.mark.parametrize("sampler", TRAILING)
@@ -147,7 +159,7 @@ def test_ddpm_and_ddim_states_follow_their_equations(moments, eta, n):
     torch.testing.assert_close(actual[1], torch.tensor(variance, dtype=torch.float64), atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "edm", "flow"])
 @pytest.mark.parametrize("sampler", TRAILING)
 def test_samplers_converge_to_the_data(moments, sampler, prediction_type):
     config = DiffusionConfig(prediction_type=prediction_type)

@@ -15,13 +15,14 @@ class Knowing(torch.nn.Module):
         super().__init__()
         self.process, self.image, self.factor = process, image, factor
 
-    def forward(self, x_t, timesteps):
+    def forward(self, given, timesteps):
+        x_t = given / self.process.input_scales[timesteps][:, None, None, None]
         signal, noise = (v[timesteps][:, None, None, None] for v in (self.process.signal, self.process.noise))
         true = (x_t - signal * self.image) / noise
         return self.factor * self.process.target(self.image.expand_as(x_t), timesteps, true)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "edm", "flow"])
 def test_a_model_that_knows_the_noise_has_its_histogram(prediction_type):
     process = DiffusionProcess(DiffusionConfig(prediction_type=prediction_type, num_train_timesteps=50))
     images = np.full((6, 16, 16), 255, np.uint8)

@@ -70,6 +70,19 @@ def test_a_loss_cannot_compare_trials_whose_loss_differs(search_job: Build) -> N
     load_space("architecture", search_job("search.objectives=[val/loss]"))
 
 
+@pytest.mark.parametrize(("choices", "refused"), [("[uniform, stratified]", False), ("[stratified, log_normal]", True)])
+def test_a_loss_cannot_compare_other_distributions_of_noise_levels(
+    choices: str, refused: bool, tmp_path: Path, search_job: Build
+) -> None:
+    (tmp_path / "space.yaml").write_text(f"training.timestep_sampling:\n  categorical: {choices}\n")
+    job = search_job("search.objectives=[val/loss]")
+    if refused:
+        with pytest.raises(ConfigError, match=r"differ in training\.timestep_sampling"):
+            load_space(str(tmp_path / "space.yaml"), job)
+    else:
+        load_space(str(tmp_path / "space.yaml"), job)
+
+
 def test_the_digest_follows_the_content_not_the_file(tmp_path: Path, search_job: Build) -> None:
     texts = (
         "training.lr: {float: {low: 1.0e-4, high: 1.0e-3}}\nmodel.se_reduction: {int: {low: 2, high: 8}}",

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
@@ -56,6 +57,25 @@ def test_stratified_timesteps_are_one_from_each_part_of_the_chain_and_uniform() 
     assert all(drawn.min() >= 0 and drawn.max() < 1000 for drawn in draws)
     assert np.array_equal(timesteps(7), draws[7]), "of seed and step alone"
     assert not np.array_equal(timesteps(7), timesteps(8))
+
+
+@pytest.mark.parametrize("kind", ["log_normal", "logit_normal"])
+def test_timesteps_of_a_distribution_are_one_from_each_equally_likely_part(kind: str) -> None:
+    cdf = np.cumsum([0.1, 0.0, 0.4, 0.25, 0.25])
+    draws = [training_draw(3, step, 8, 64, 5, True, kind, cdf).timesteps for step in range(400)]
+    for drawn in draws:
+        counts = np.bincount(drawn, minlength=5)
+        assert (np.abs(counts - 8 * np.diff(cdf, prepend=0)) < 1 + 1e-9).all(), "as even as whole numbers can be"
+    for values in (np.concatenate(draws), np.array([drawn[5] for drawn in draws])):
+        expected = len(values) * np.array([0.1, 0.4, 0.25, 0.25])
+        counts = np.bincount(values, minlength=5)
+        assert counts[1] == 0
+        assert ((counts[[0, 2, 3, 4]] - expected) ** 2 / expected).sum() < 16.3  # chi-squared, 3 degrees, p = 0.001
+    draw, plain = training_draw(3, 4, 8, 64, 5, True, kind, cdf), training_draw(3, 4, 8, 64, 5, True)
+    assert np.array_equal(draw.timesteps, draws[4]), "of seed and step alone"
+    assert all(np.array_equal(getattr(draw, n), getattr(plain, n)) for n in ("indices", "flips", "noise_seeds"))
+    validation = validation_draw(0, 20, 30, 5, cdf)
+    assert np.bincount(validation.timesteps, minlength=5).tolist() == [2, 0, 8, 5, 5]
 
 
 def test_stratified_timesteps_leave_all_other_draws_as_they_are() -> None:

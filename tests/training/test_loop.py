@@ -237,7 +237,16 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-_COMPARED = ("train/loss", "train/grad_norm", "val/loss", "train/loss_discriminator", "train/grad_norm_discriminator")
+_COMPARED = (
+    "val/loss_ema",
+    "val/loss_ema_0.05",
+    "val/loss_ema_0.2",
+    "train/loss",
+    "train/grad_norm",
+    "val/loss",
+    "train/loss_discriminator",
+    "train/grad_norm_discriminator",
+)
 
 
 def _assert_same_curve(one: dict[int, dict[str, float]], other: dict[int, dict[str, float]], rel: float) -> None:
@@ -260,11 +269,32 @@ def test_several_processes_follow_the_loss_curve_of_one(
         _assert_same_curve(one, _train_on(3, elastic, tiny_dataset, tmp_path / "three"), rel=1e-9)
 
 
+BEYOND = {
+    "network and tone": (
+        "training.timestep_sampling=stratified",
+        "diffusion.intensity_gamma=0.5",
+        "model.head_skip=true",
+        "model.patch=2",
+    ),
+    "target and weights": (
+        "diffusion.prediction_type=edm",
+        "diffusion.loss=l2",
+        "training.timestep_sampling=log_normal",
+        "training.loss_weighting=learned",
+        "training.ema_lengths=[0.05,0.2]",
+        "training.augment=0.5",
+    ),
+}
+
+
 @pytest.mark.usefixtures("float64")
-def test_the_parts_beyond_the_paper_keep_every_parity(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    """Strata are of the global batch; tone, skip and patches are nothing that a worker or a stop could change."""
-    beyond = ("training.timestep_sampling=stratified", "diffusion.intensity_gamma=0.5", "model.head_skip=true")
-    build = functools.partial(tiny_job, *beyond, "model.patch=2")
+@pytest.mark.parametrize("beyond", BEYOND)
+def test_the_parts_beyond_the_paper_keep_every_parity(
+    beyond: str, tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    """Strata are of the global batch, averages of the whole training; the rest is nothing that a worker or a stop could
+    change."""
+    build = functools.partial(tiny_job, *BEYOND[beyond])
     one = _train(build(), tiny_dataset, tmp_path / "one").values
     two = _train_on(2, build("workers.count=2"), tiny_dataset, tmp_path / "two")
     accumulated = _train(build("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated").values
@@ -276,11 +306,12 @@ def test_the_parts_beyond_the_paper_keep_every_parity(tiny_job: Build, tiny_data
         _assert_same_curve(one, other, rel=1e-9)
     for part in (parts, rest):
         _assert_same_curve({step: one[step] for step in part}, part, rel=1e-9)
-    saved = load_model(tmp_path / "one" / "model", CPU)[1]  # it takes the weights, so it is the same network
-    assert saved.diffusion is not None
-    assert (saved.diffusion.intensity_gamma, saved.model.patch, saved.model.head_skip) == (0.5, 2, True)
+    _assert_same_checkpoints(tmp_path / "one", tmp_path / "parts")
     plain = _train(tiny_job(), tiny_dataset, tmp_path / "plain").values
     assert plain[1]["train/loss"] != one[1]["train/loss"]
+    assert set(one[8]) == set(two[8]) == set(rest[8])
+    saved = load_model(tmp_path / "one" / "model", CPU)[1]  # it takes the weights, so it is the same network
+    assert (saved.model, saved.diffusion) == (build().model, build().diffusion)
 
 
 @pytest.mark.usefixtures("float64")

@@ -21,6 +21,11 @@ GAN = ("model.family=wgan", "adversarial.n_critic=2", "adversarial.gradient_pena
 # the class, and what makes a job for it of the smallest one
 STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
     "denoising": (DenoisingStep, False, ()),
+    "denoising, with all that is learned beside": (
+        DenoisingStep,
+        False,
+        ("training.loss_weighting=learned", "training.augment=0.5"),
+    ),
     "adversarial": (AdversarialStep, True, ("model.family=lsgan",)),
     "adversarial, wgan": (AdversarialStep, True, GAN),
 }

@@ -126,6 +126,12 @@ class TrainingJob(Job):
             raise RuleBroken("model.dim", rule, self.model.dim, "the paper's is 80, its largest multiple 4")
         self._check_image_size()
         self._check_batch_size()
+        if self.training.loss_weighting == "learned" and self.diffusion and self.diffusion.min_snr_gamma is not None:
+            rule = "learned weights take the place of those of diffusion.min_snr_gamma"
+            raise RuleBroken("training.loss_weighting", rule, "learned", "set one of the two to null")
+        if self.training.ema_lengths and self.data.splits[1] == 0:
+            rule = f"choosing takes validation slices, and data.splits is {list(self.data.splits)}"
+            raise RuleBroken("training.ema_lengths", rule, remedy="give validation a share, or leave the lengths out")
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
             check_guide(self.evaluation, self.training.guide_epoch, "evaluation")

@@ -75,6 +75,9 @@ class ModelConfig(Section):
         return self.patch * int(2 ** (len(self.dim_mults) - (0 if self.downsample_last else 1)))
 
 
+SIGMA_DATA = 0.5  # EDM's (Karras et al. 2022, table 1)
+
+
 class DiffusionConfig(Section):
     """The forward process and what the network learns of it; docs/model.md and `diffusion.process` have the maths."""
 
@@ -82,8 +85,15 @@ class DiffusionConfig(Section):
         "cosine", description="how the variance of the noise grows with the timestep"
     )
     num_train_timesteps: Annotated[int, Field(ge=2, le=10_000)] = Field(1000, description="T, the length of the chain")
-    prediction_type: Literal["epsilon", "v_prediction"] = Field(
-        "epsilon", description="the network's target: the noise, or v = sqrt(abar) noise - sqrt(1 - abar) x_0"
+    prediction_type: Literal["epsilon", "v_prediction", "edm", "flow"] = Field(
+        "epsilon",
+        description="the network's target: the noise; v = sqrt(abar) noise - sqrt(1 - abar) x_0; EDM's preconditioned "
+        "clean slice; or the velocity noise - x_0 of the linear path (flow matching)",
+    )
+    sigma_data: PositiveFloat = Field(
+        SIGMA_DATA,
+        exclude_if=lambda sigma: sigma == SIGMA_DATA,
+        description="edm: spread of the slices' intensities in [-1, 1], by which inputs and targets are scaled",
     )
     intensity_gamma: Annotated[float, Field(ge=0.25, le=2)] = Field(
         1,
@@ -95,6 +105,13 @@ class DiffusionConfig(Section):
     min_snr_gamma: PositiveFloat | None = Field(
         None, description="min-SNR loss weights with this gamma, 5 is usual; default: every timestep weighs the same"
     )
+
+    @model_validator(mode="after")
+    def _only_edm_has_a_spread(self) -> "DiffusionConfig":
+        if self.sigma_data != SIGMA_DATA and self.prediction_type != "edm":
+            rule = f"is for prediction_type: edm, not for {self.prediction_type}"
+            raise RuleBroken("sigma_data", rule, self.sigma_data, "leave it out")
+        return self
 
 
 class AdversarialConfig(Section):

@@ -4,9 +4,23 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from lwddpm.config.model import Beta
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, NonNegativeInt, PositiveFloat, PositiveInt, Section, is_none
+from lwddpm.config.section import (
+    LARGEST_INT,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    is_empty,
+    is_none,
+)
 
+ADAM_BETAS = (0.9, 0.999)
+# mean and standard deviation of ln sigma: Karras et al. 2024 for 64x64 pixels, Esser et al. 2024 (arXiv:2403.03206)
+NORMAL_LOG_SIGMA = {"log_normal": (-0.8, 1.6), "logit_normal": (0.0, 1.0)}
+EmaLength = Annotated[float, Field(ge=0.001, le=0.28)]  # 0.2887 is that of a weight that does not depend on the step
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
 
@@ -32,6 +46,11 @@ class TrainingConfig(Section):
         "constant", description="after the warm-up; cosine falls to 0 at the last step"
     )
     warmup_steps: NonNegativeInt = Field(0, description="steps over which the learning rate rises from 0 to lr")
+    adam_betas: tuple[Beta, Beta] = Field(
+        ADAM_BETAS,
+        exclude_if=lambda betas: betas == ADAM_BETAS,
+        description="of Adam: how long it remembers gradients, and their squares; of GANs adversarial.betas",
+    )
     batch_size: PositiveInt = Field(
         32, description="slices a step over all workers; each worker's share follows from workers.count"
     )
@@ -46,11 +65,36 @@ class TrainingConfig(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.999, description="of the moving average of the weights, which is what is sampled; 0: the weights themselves"
     )
-    timestep_sampling: Literal["uniform", "stratified"] = Field(
+    ema_lengths: Annotated[tuple[EmaLength, ...], Field(max_length=8)] = Field(
+        (),
+        exclude_if=is_empty,
+        description="further averages, whose reach is such a share of the training, such as 0.05; of them and that "
+        "of ema_decay the one with the least loss on validation slices is kept at the end",
+    )
+    timestep_sampling: Literal["uniform", "stratified", "log_normal", "logit_normal"] = Field(
         "uniform",
         exclude_if=lambda sampling: sampling == "uniform",
         description="how the slices of a batch get their timesteps: each at random, or one from each of batch_size "
-        "equal parts of the chain, so that the loss of a step varies less",
+        "equal parts of the chain, so that the loss of a step varies less; log_normal (EDM's) and logit_normal (flow "
+        "matching's): one from each of batch_size equally likely parts, with normal ln sigma",
+    )
+    log_sigma_mean: Annotated[float, Field(ge=-10, le=10)] | None = Field(
+        None, exclude_if=is_none, description="of the normal ln sigma; default: -0.8 for log_normal, 0 for logit_normal"
+    )
+    log_sigma_std: Annotated[float, Field(gt=0, le=10)] | None = Field(
+        None, exclude_if=is_none, description="of the normal ln sigma; default: 1.6 for log_normal, 1 for logit_normal"
+    )
+    loss_weighting: Literal["fixed", "learned"] = Field(
+        "fixed",
+        exclude_if=lambda weighting: weighting == "fixed",
+        description="of the timesteps: as diffusion.min_snr_gamma says, or learned beside the network, so that each "
+        "noise level weighs alike",
+    )
+    augment: Fraction = Field(
+        0,
+        exclude_if=lambda probability: probability == 0,
+        description="probability of each of several changes of a slice (mirrored, shifted, scaled, rotated, brighter), "
+        "of which the network is told, so that it draws slices without them; EDM's is 0.12",
     )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -89,6 +133,20 @@ class TrainingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _only_some_samplings_are_normal(self) -> "TrainingConfig":
+        for name in ("log_sigma_mean", "log_sigma_std"):
+            if getattr(self, name) is not None and self.timestep_sampling not in NORMAL_LOG_SIGMA:
+                rule = f"is for timestep_sampling: {' and '.join(NORMAL_LOG_SIGMA)}, not for {self.timestep_sampling}"
+                raise RuleBroken(name, rule, getattr(self, name), "leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _each_length_once(self) -> "TrainingConfig":
+        if len(set(self.ema_lengths)) < len(self.ema_lengths):
+            raise RuleBroken("ema_lengths", "each length may stand once", self.ema_lengths, "leave the second out")
+        return self
+
+    @model_validator(mode="after")
     def _the_guide_is_an_earlier_network(self) -> "TrainingConfig":
         if self.guide_epoch is not None and self.epochs is not None and self.guide_epoch >= self.epochs:
             raise RuleBroken(
@@ -98,6 +156,15 @@ class TrainingConfig(Section):
                 "the guide is weaker than the model: try the first third",
             )
         return self
+
+    @property
+    def log_sigma(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of ln sigma in training; None where timesteps are uniform."""
+        if self.timestep_sampling not in NORMAL_LOG_SIGMA:
+            return None
+        mean, std = NORMAL_LOG_SIGMA[self.timestep_sampling]
+        given = self.log_sigma_mean
+        return mean if given is None else given, self.log_sigma_std or std
 
 
 class WorkerRange(Section):

@@ -26,7 +26,7 @@ class Denoiser:
     """Estimates the clean slices in noisy ones.
 
     Attributes:
-        network: predicts from (x_t [B, 1, S, S], timesteps [B]); of the process, and on its device.
+        network: predicts from (the process's `network_input` of x_t [B, 1, S, S], timesteps [B]); on its device.
         sampling: `guidance` and `guidance_interval`.
         weak: the network that guidance leads away from, of the same process; None: no guidance.
         trusted: corrects the guided slices by how far `network` is to be believed: where noise hides a slice from it,
@@ -56,7 +56,7 @@ class Denoiser:
 
     def _predicted(self, network: nn.Module, x: Tensor, timestep: int) -> Tensor:
         timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = network(x, timesteps).to(x.dtype)
+        prediction = network(self.process.network_input(x, timesteps), timesteps).to(x.dtype)
         return self.process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
 
 

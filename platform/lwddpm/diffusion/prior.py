@@ -201,7 +201,8 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
         for timestep in calibrated_timesteps(process.config.num_train_timesteps).tolist():
             timesteps = torch.full((len(clean),), timestep, device=clean.device)
             x_t = process.q_sample(clean, timesteps, torch.randn(clean.shape, generator=generator).to(clean.device))
-            predicted = process.predict_x_0(x_t, timesteps, model(x_t, timesteps).to(x_t.dtype)).clamp(-1, 1)
+            prediction = model(process.network_input(x_t, timesteps), timesteps).to(x_t.dtype)
+            predicted = process.predict_x_0(x_t, timesteps, prediction).clamp(-1, 1)
             expected = prior.expected_x_0(x_t, float(process.signal[timestep]), float(process.noise[timestep]))
             beyond, wanted = (predicted - expected).double(), (clean - expected).double()
             trust.append((beyond * wanted).sum() / beyond.square().sum().clamp(min=1e-12))

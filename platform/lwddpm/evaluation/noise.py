@@ -50,8 +50,9 @@ def noise_histograms(
         x_0 = from_uint8(torch.from_numpy(batch)[:, None], process.config.intensity_gamma).to(device)
         noise = torch.randn(x_0.shape, generator=generator).to(device)
         x_t = process.q_sample(x_0, t, noise)
+        prediction = model(process.network_input(x_t, t), t).float()
         true.append(_counts(noise))
-        predicted.append(_counts(process.predict_noise(x_t, t, model(x_t, t).float())))
+        predicted.append(_counts(process.predict_noise(x_t, t, prediction)))
     return Histograms(EDGES, np.concatenate(true), np.concatenate(predicted))
 
 

@@ -117,6 +117,11 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     check_guide_epoch(job, dataset)
+    if job.training.ema_lengths and dataset.num("validation") == 0:
+        raise DataError(
+            f"{dataset.path}: training.ema_lengths: choosing takes validation slices, got 0; give them a share of "
+            "data.splits, or leave the lengths out"
+        )
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
         asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate
@@ -230,6 +235,8 @@ def _evaluate_and_register(
         "n": {},
         "model": None,
     }
+    if job.training.ema_lengths:
+        summary["ema_length"] = saved.ema_length  # null: that of ema_decay
     evaluation = None
     if job.evaluation is not None:
         evaluation = evaluate_model(model_dir, dataset, job.evaluation, session, run, exported)

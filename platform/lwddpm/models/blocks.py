@@ -39,10 +39,11 @@ class TimeEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.exp(-math.log(10_000) * exponents), persistent=False)
         self.mlp = nn.Sequential(nn.Linear(dim, out_dim), nn.SiLU(), nn.Linear(out_dim, out_dim), nn.SiLU())
 
-    def forward(self, timesteps: Tensor) -> Tensor:
-        """Timesteps, long [B], to embeddings, float [B, out_dim]."""
+    def forward(self, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Timesteps, long [B], to embeddings, float [B, out_dim]; a condition [B, dim] is added to the features."""
         angles = timesteps[:, None] * self.frequencies
-        return self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        features = torch.cat([angles.sin(), angles.cos()], dim=1)
+        return self.mlp(features if condition is None else features + condition)
 
 
 class ResidualBlock(nn.Module):

@@ -49,7 +49,7 @@ class Stage(nn.Module):
 
 
 class LightweightUNet(nn.Module):
-    """Predicts the noise or velocity in noisy slices.
+    """Predicts the noise, or another target, from noisy slices.
 
     Args:
         config: widths (`dim` times each of `dim_mults`), attention of the stages, and layout.
@@ -89,15 +89,17 @@ class LightweightUNet(nn.Module):
         self.head = ResidualBlock(2 * widths[0] if config.head_skip else widths[0], config.dim, time_dim)
         self.to_out = zeroed(nn.Conv2d(config.dim, pixels, 1))
 
-    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
+    def forward(self, x: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
         """Predict from noisy slices.
 
         Args:
-            x: noisy slices, float [B, 1, H, W], H and W divisible by `config.downsampling`.
+            x: noisy slices, as `DiffusionProcess.network_input` gives them, float [B, 1, H, W], H and W divisible by
+                `config.downsampling`.
             timesteps: long [B], from 0 (least noise) to num_train_timesteps - 1.
+            condition: what else is known of the slices, in training only, float [B, dim]; zeros are the same as None.
 
         Returns:
-            The prediction, [B, 1, H, W]: noise or velocity, as the network was trained.
+            The prediction, [B, 1, H, W]: noise or another target, as the network was trained.
 
         Raises:
             ValueError: height or width not divisible by the down-sampling.
@@ -107,7 +109,7 @@ class LightweightUNet(nn.Module):
                 f"height and width must be divisible by {self.config.downsampling} for "
                 f"{len(self.config.dim_mults)} levels, got {tuple(x.shape[2:])}"
             )
-        time = self.time_embedding(timesteps)
+        time = self.time_embedding(timesteps, condition)
         patch = self.config.patch
         x = self.stem(F.pixel_unshuffle(x, patch) if patch > 1 else x)
         skips = []

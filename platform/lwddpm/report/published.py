@@ -30,6 +30,7 @@ VARIANTS = {
     "linear": "linear",
     "none": "none",
     "v_prediction": "v",
+    "edm": "EDM",
 }
 GANS = ("gan", "wgan", "lsgan")
 

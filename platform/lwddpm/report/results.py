@@ -208,6 +208,7 @@ def _recipe_differences(training: Training) -> list[str]:
         "diffusion.beta_schedule": published.BETA_SCHEDULE,
     }
     words = {"v_prediction": "v prediction", "epsilon": "epsilon", "smooth_l1": "smooth L1", "l1": "L1", "l2": "L2"}
+    words |= {"edm": "EDM's preconditioning", "flow": "flow matching"}
     return [
         f"{words.get(used, used)} instead of {words.get(printed, printed)}"
         for key, printed in expected.items()

@@ -19,6 +19,7 @@ from optuna.distributions import (
 from lwddpm import families
 from lwddpm.config import SearchJob, TrainJob
 from lwddpm.config.keys import key_hint, known_keys
+from lwddpm.config.training import NORMAL_LOG_SIGMA
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, read_mapping, set_value, validate_job
 from lwddpm.models.build import count_parameters
@@ -148,12 +149,18 @@ def _refuse_what_has_no_grid(space: SearchSpace, path: str) -> None:
 
 def _refuse_incomparable_losses(job: SearchJob, keys: Mapping[str, Any], path: str) -> None:
     compared = {*job.search.objectives, *({job.search.pruned_on} if job.search.scheduler != "none" else ())}
-    varied = [key for key in keys if key.startswith("diffusion.")]
+    varied = [key for key, values in keys.items() if _changes_the_loss(key, values)]
     if "val/loss" in compared and varied:
         raise ConfigError(
             f"search.objectives: val/loss cannot compare trials that differ in {', '.join(varied)} ({path}): the loss "
             "itself changes with it; use eval/fd_lite0"
         )
+
+
+def _changes_the_loss(key: str, values: Any) -> bool:
+    if key == "training.timestep_sampling":
+        return bool(set(NORMAL_LOG_SIGMA) & set(values.choices))
+    return key.startswith(("diffusion.", "training.log_sigma_"))
 
 
 def _distribution(key: Any, spec: Any, job: SearchJob) -> BaseDistribution:

@@ -1,6 +1,7 @@
 """The model card of a registered version: what it is, what it was made from, how good it is, what it is not for."""
 
 from lwddpm.config import TrainJob
+from lwddpm.config.training import ADAM_BETAS
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import Prior
 from lwddpm.evaluation.result import EvaluationResult
@@ -31,7 +32,7 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 | | |
 |---|---|
 {_method(job, saved, prior)}
-| training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, EMA {training.ema_decay:g}, \
+| training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, {_average(job, saved)}, \
 seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
 | duplicates | {manifest.duplicates.exact_copies} exact copies, {manifest.duplicates.near_pairs} near-duplicate pairs, \
@@ -90,6 +91,16 @@ def _start(prior: Prior | None) -> str:
     )
 
 
+def _average(job: TrainJob, saved: SavedModel) -> str:
+    """Of which steps the weights are the average, and how that was chosen."""
+    kept, lengths = saved.ema_length, job.training.ema_lengths
+    average = f"EMA {job.training.ema_decay:g}" if kept is None else f"EMA over {kept:g} of the training"
+    if not lengths:
+        return average
+    others = [f"decay {job.training.ema_decay:g}", *(f"{length:g}" for length in lengths)]
+    return f"{average} (of {', '.join(others)} that with the least loss on validation slices)"
+
+
 def _guide(job: TrainJob) -> str:
     """That the model can be guided, and what it is measured with."""
     if job.training.guide_epoch is None:
@@ -98,4 +109,6 @@ def _guide(job: TrainJob) -> str:
 
 
 def _optimizer(job: TrainJob) -> str:
+    if job.diffusion is not None and job.training.adam_betas != ADAM_BETAS:
+        return f"Adam (betas {job.training.adam_betas[0]:g} and {job.training.adam_betas[1]:g})"
     return "RMSprop" if job.adversarial is not None and job.adversarial.optimizer == "rmsprop" else "Adam"

@@ -46,29 +46,38 @@ def training_draw(
     num_timesteps: int,
     flip: bool,
     timestep_sampling: str = "uniform",
+    cdf: np.ndarray | None = None,
 ) -> Draw:
     """The global batch of a step (counted from 0).
 
     An epoch is as many whole batches of a fresh permutation as there are; the remainder is left to later epochs.
 
     Args:
-        timestep_sampling: as in `TrainingConfig`; the strata of "stratified" are those of the global batch.
+        timestep_sampling: as in `TrainingConfig`; all but "uniform" have strata, which are those of the global batch.
+        cdf: `timestep_cdf` of a normal ln sigma; None: all timesteps are equally likely.
     """
     epoch, position = divmod(step, batches_per_epoch(num_images, batch_size))
     indices = _permutation(seed, epoch, num_images)[position * batch_size : (position + 1) * batch_size]
     draw = _draw(np.random.default_rng([_DRAW, seed, step]), indices, num_timesteps, flip)
     if timestep_sampling == "uniform":
         return draw
-    return dataclasses.replace(draw, timesteps=_stratified(seed, step, batch_size, num_timesteps))
+    return dataclasses.replace(draw, timesteps=_stratified(seed, step, batch_size, num_timesteps, cdf))
 
 
-def validation_draw(seed: int, num_samples: int, num_images: int, num_timesteps: int) -> Draw:
-    """The same slices, evenly spaced timesteps and noise at every call, so that val/loss curves compare."""
+def validation_draw(
+    seed: int, num_samples: int, num_images: int, num_timesteps: int, cdf: np.ndarray | None = None
+) -> Draw:
+    """The same slices, evenly spaced timesteps and noise at every call, so that val/loss curves compare.
+
+    Args:
+        cdf: as in `training_draw`; then timesteps are evenly spaced in probability, and val/loss is train/loss on other
+            slices.
+    """
     rng = np.random.default_rng([_VALIDATION, seed])
     indices = np.sort(rng.permutation(num_images)[:num_samples])
     draw = _draw(rng, indices, num_timesteps, flip=False)
-    timesteps = (np.arange(len(indices)) + 0.5) * num_timesteps / len(indices)
-    return Draw(draw.indices, rng.permutation(timesteps.astype(np.int64)), draw.flips, draw.noise_seeds)
+    timesteps = _timesteps((np.arange(len(indices)) + 0.5) / len(indices), num_timesteps, cdf)
+    return Draw(draw.indices, rng.permutation(timesteps), draw.flips, draw.noise_seeds)
 
 
 def latent_draw(seed: int, step: int, batch_size: int) -> np.ndarray:
@@ -81,15 +90,23 @@ def mixing_draw(seed: int, update: int, batch_size: int) -> np.ndarray:
     return np.random.default_rng([_MIXING, seed, update]).random(batch_size, dtype=np.float32)
 
 
-def _stratified(seed: int, step: int, batch_size: int, num_timesteps: int) -> np.ndarray:
-    """Timesteps floor(T frac(u + i / B)), one u a step, in random order, int64 [B]; each alone is uniform.
+def _stratified(seed: int, step: int, batch_size: int, num_timesteps: int, cdf: np.ndarray | None) -> np.ndarray:
+    """Timesteps at the quantiles frac(u + i / B), one u a step, in random order, int64 [B]; each alone is uniform, or
+    distributed as the cdf has it.
 
     The low-discrepancy sampler of Kingma et al. 2021 (arXiv:2107.00630), appendix I.1. The order is random so that the
     share of a worker, or a part of an accumulated batch, has timesteps from the whole chain too.
     """
     rng = np.random.default_rng([_STRATA, seed, step])
     places = (rng.random() + np.arange(batch_size) / batch_size) % 1
-    return rng.permutation((num_timesteps * places).astype(np.int64))
+    return rng.permutation(_timesteps(places, num_timesteps, cdf))
+
+
+def _timesteps(places: np.ndarray, num_timesteps: int, cdf: np.ndarray | None) -> np.ndarray:
+    """Timesteps at quantiles [B] in [0, 1), int64 [B]."""
+    if cdf is None:
+        return (num_timesteps * places).astype(np.int64)
+    return np.searchsorted(cdf, places, side="right").clip(max=num_timesteps - 1)
 
 
 def _draw(rng: np.random.Generator, indices: np.ndarray, num_timesteps: int, flip: bool) -> Draw:

@@ -3,6 +3,7 @@
     <run>/checkpoints/step_00001200/   weights, EMA, optimizer state, step: what a run continues from, and SHA256SUMS
     <run>/checkpoints/damaged_step_00001200/   one that could not be read, kept for whoever wants to know why
     <run>/snapshots/epoch_70/          a model as it was then
+    <run>/averages/ema_0.05/           the averages that were not chosen, of a training with `ema_lengths`
     <run>/model/                       the final model: what is evaluated, registered and sampled
         config.json, model.safetensors     the network
         prior.safetensors                  where samplers may start (`diffusion.prior`); not of GANs, nor of 0.1.0
@@ -28,6 +29,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig
+from lwddpm.config.section import is_none
 from lwddpm.diffusion.prior import Prior
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
@@ -74,6 +76,7 @@ class SavedModel(Written):
         dataset_simulated: whether it was trained on phantoms.
         step, epoch: optimizer steps and epochs of training.
         parameters: of the network that samples.
+        ema_length: which of `training.ema_lengths` these weights are the average of; None: that of `ema_decay`.
     """
 
     model: ModelConfig
@@ -85,6 +88,7 @@ class SavedModel(Written):
     step: int
     epoch: float
     parameters: int
+    ema_length: float | None = Field(None, exclude_if=is_none)
 
 
 def save_checkpoint(

@@ -1,17 +1,23 @@
 """The step of the diffusion models: predict the noise, or velocity, in noised slices (Ho et al. 2020, algorithm 1)."""
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.process import DiffusionProcess
+from lwddpm.diffusion.process import DiffusionProcess, timestep_cdf
+from lwddpm.models.blocks import zeroed
+from lwddpm.training.augmentation import CHANGES, augmentation_draw, augmented
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.training.ema import PowerFunctionAverage, average_name
+from lwddpm.training.loss_weight import LossWeight
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 
 GRID_STEPS = 50
+CHOSEN_ON = 1024  # validation slices at most, by which an average is chosen
 
 
 class DenoisingStep(TrainingStep):
@@ -23,53 +29,104 @@ class DenoisingStep(TrainingStep):
         assert job.diffusion is not None
         self.process = DiffusionProcess(job.diffusion).to(device)
         self.num_timesteps = job.diffusion.num_train_timesteps
+        log_sigma = job.training.log_sigma
+        self.cdf = timestep_cdf(job.diffusion, *log_sigma).numpy() if log_sigma is not None else None
         # Not the evaluation's sampler: the other ranks wait, and 1000 steps would keep them waiting for minutes.
         self.grid = SamplingConfig(sampler="ddim", num_inference_steps=min(GRID_STEPS, self.num_timesteps))
-        self.modules = {"model": self.model, "ema": self.ema.model}
-        self.optimizers = {
-            "optimizer": torch.optim.Adam(
-                self.model.parameters(), lr=job.training.lr, fused=device.type in ("cpu", "cuda")
-            )
-        }
+        self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
+        self.modules = {"model": self.model}
+        self.modules |= {average_name(length): average.model for length, average in self.averages.items()}
         self.network: nn.Module = self.model
+        self.told: nn.Module | None = None
+        if job.training.augment > 0:
+            # for training alone: drawing tells of no change, and the layer has no bias
+            told = zeroed(nn.Linear(len(CHANGES), job.model.dim, bias=False, device=device))
+            self.modules["augmentation"] = self.told = told
+        self.optimizers = {"optimizer": self._optimizer(self.model, self.told)}
+        self.weighted: nn.Module | None = None
+        if job.training.loss_weighting == "learned":
+            probabilities = np.diff(self.cdf, prepend=0) if self.cdf is not None else np.ones(self.num_timesteps)
+            weight = LossWeight(self.process, torch.from_numpy(probabilities / probabilities.sum())).to(device)
+            self.modules["loss_weight"] = self.weighted = weight
+            self.optimizers["optimizer_loss_weight"] = self._optimizer(weight)
+
+    def _optimizer(self, *networks: nn.Module | None) -> torch.optim.Optimizer:
+        config, fused = self.job.training, self.device.type in ("cpu", "cuda")
+        parameters = [parameter for network in networks if network is not None for parameter in network.parameters()]
+        return torch.optim.Adam(parameters, lr=config.lr, betas=config.adam_betas, fused=fused)
 
     def distribute(self) -> None:
         if self.precision.compile:
             self.model.compile()  # in place: the names in checkpoints stay the same
         self.network = self.shared(self.model)
+        if self.told is not None:
+            self.told = self.shared(self.told)
+        if self.weighted is not None:
+            self.weighted = self.shared(self.weighted)
 
     def take(self, step: int) -> dict[str, Tensor]:
         config, seed = self.job.training, self.job.seed
         num_images = len(self.loader.images)
         flip, sampling = config.horizontal_flip, config.timestep_sampling
-        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling)
+        draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
+
+        all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
+        unweighted = torch.zeros((), device=self.device)
 
         def loss(begin: int, end: int) -> Tensor:
-            return self._losses(self.network, *self.loader.load(draw.part(begin, end))).mean()
+            x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
+            condition = None
+            if self.told is not None:
+                changes = self.loader.move(all_changes[begin:end])
+                x_0, condition = augmented(x_0, changes), self.told(changes.to(x_0.dtype))
+            losses = self._losses(self.network, x_0, timesteps, noise, condition)
+            if self.weighted is None:
+                return losses.mean()
+            unweighted.add_(losses.detach().sum() * (self.world / config.batch_size))
+            return self.weighted(losses, timesteps).mean()
 
-        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], self.learning_rate(step))
-        self.ema.update(self.model, step)
+        rate = self.learning_rate(step)
+        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], rate)
+        if self.weighted is not None:
+            loss_ = unweighted  # comparable with val/loss, and with a training without weights
+            self.advance(self.optimizers["optimizer_loss_weight"], rate)
+        for average in self.averages.values():
+            average.update(self.model, step)
         return {"train/loss": loss_, "train/grad_norm": norm}
 
-    @torch.no_grad()
+    def choose(self) -> dict[str, float]:
+        """The average with the least loss on validation slices; the same slices, timesteps and noise for all."""
+        count = min(CHOSEN_ON, self.dataset.num("validation"))
+        if len(self.averages) == 1 or count == 0:
+            return {}
+        losses = {length: self._mean_loss(average.model, count) for length, average in self.averages.items()}
+        self.kept_length = min(losses, key=losses.__getitem__)
+        return {f"val/loss_{average_name(length)}": loss for length, loss in losses.items()}
+
     def validate(self) -> dict[str, float]:
         count = min(self.job.training.validation_samples, self.dataset.num("validation"))
-        if count == 0:
-            return {}
+        return {"val/loss": self._mean_loss(self.kept.model, count)} if count else {}
+
+    @torch.no_grad()
+    def _mean_loss(self, network: nn.Module, count: int) -> float:
+        """Mean loss of so many validation slices, shared by the ranks."""
         images = self.dataset.images("validation")
-        draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps)
+        draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps, self.cdf)
         loader = BatchLoader(images, self.device, self.loader.gamma)
         share = max(1, self.job.training.batch_size // self.world)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for begin in range(self.rank * share, count, self.world * share):
             batch = loader.load(draw.part(begin, begin + share))
-            total += self._losses(self.ema.model, *batch).double().sum()
+            total += self._losses(network, *batch).double().sum()
         if self.world > 1:
             dist.all_reduce(total)
-        return {"val/loss": total.item() / count}
+        return total.item() / count
 
-    def _losses(self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor) -> Tensor:
-        x_t = self.precision.place_input(self.process.q_sample(x_0, timesteps, noise))
+    def _losses(
+        self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        x_t = self.process.q_sample(x_0, timesteps, noise)
+        given = self.precision.place_input(self.process.network_input(x_t, timesteps))
         with self.precision.autocast():
-            prediction = network(x_t, timesteps)
+            prediction = network(given, timesteps, *([] if condition is None else [condition]))
         return self.process.losses(prediction, x_0, timesteps, noise)

@@ -39,7 +39,7 @@ def estimate_resources(job: TrainingJob) -> ResourceEstimate:
     share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
     parameters = count_parameters(job.model, size)
-    copies = _COPIES * parameters
+    copies = (_COPIES + len(job.training.ema_lengths)) * parameters
     with torch.device("meta"):
         model = build_model(job.model, size)
         if job.adversarial is None:

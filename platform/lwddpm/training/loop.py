@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
@@ -36,6 +37,7 @@ from lwddpm.training.checkpoint import (
     snapshot_path,
 )
 from lwddpm.training.denoising import DenoisingStep
+from lwddpm.training.ema import average_name
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
 from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
@@ -106,7 +108,7 @@ class _Trainer:
         self.job, self.dataset, self.run_dir = job, dataset, run_dir
         self.reporter, self.device, self.should_stop = reporter, device, should_stop
         self.initial_loss: float | None = None
-        self.step = 0
+        self.step, self.chosen = 0, False
         together(self._build, device)
         self._on_rank_0(self._resume)
         self._follow()
@@ -184,6 +186,8 @@ class _Trainer:
             if window.full or at_checkpoint or (self.world == 1 and self.should_stop()):
                 stopping = window.agree(self.rank == 0 and self.should_stop())
                 self._report(window, first=step - window.count)
+            if step == end:
+                self._choose()
             if step in schedule.snapshots:
                 self._on_rank_0(self._snapshot)  # before the checkpoint: a run continued from it has this grid already
             if at_checkpoint or stopping:
@@ -193,12 +197,14 @@ class _Trainer:
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
         finished = self.step >= schedule.num_steps
+        if finished or self.step == until:
+            self._choose()
         if self.step == until and not validated:
             self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
         if finished:
-            self._on_rank_0(lambda: self._save_model(self.run_dir / "model", self._calibrated_prior()))
+            self._on_rank_0(self._save_averages)
         elif self.step == until:
-            self._on_rank_0(lambda: self._save_model(self.run_dir / "paused", self._calibrated_prior()))
+            self._on_rank_0(lambda: self._save_average(self.run_dir / "paused", self.training.kept_length))
         seconds = time.perf_counter() - start
         done = (self.step - first_step) * self._images_per_step
         return TrainingOutcome(self.step, finished, seconds, done / seconds)
@@ -248,6 +254,14 @@ class _Trainer:
             remedy += ", or try training.precision: fp32"
         return f"training diverged at step {step}: {reason}; {remedy}. The last good checkpoint is kept"
 
+    def _choose(self) -> None:
+        """Settle which average of the weights is kept, once."""
+        if self.chosen:
+            return
+        self.chosen, values = True, self.training.choose()
+        if values:
+            self._on_rank_0(lambda: self.reporter.metrics({self.step: values}))
+
     def _validate(self) -> None:
         values = self.training.validate()
         if values:
@@ -269,16 +283,17 @@ class _Trainer:
 
     def _snapshot(self) -> None:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
-        epoch = self.step / self.schedule.steps_per_epoch
-        network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
-        indices, prior = range(GRID_SAMPLES), self._calibrated_prior()
+        epoch, last = self.step / self.schedule.steps_per_epoch, self.step == self.schedule.num_steps
+        network = (self.training.kept if last else self.training.ema).model  # the same whether it pauses here or not
+        grid, size = self.training.grid, self.dataset.manifest.image_size
+        indices, prior = range(GRID_SAMPLES), self._calibrated_prior(network)
         images = generate(network, self.job.diffusion, grid, indices, size, self.device, prior=prior)
         self.reporter.images(self.step, epoch, images.numpy())
         value = diversity(images.numpy(), self._real_slices)
         if value is not None:
             self.reporter.metrics({self.step: {"train/diversity": value}})
-        if self.step < self.schedule.num_steps:
-            self._save_model(snapshot_path(self.run_dir, epoch), prior)
+        if not last:
+            self._save_model(snapshot_path(self.run_dir, epoch), network, prior)
 
     @functools.cached_property
     def _real_slices(self) -> np.ndarray:
@@ -296,13 +311,23 @@ class _Trainer:
         prior = prior_of(self.dataset, self.job.diffusion) if self.job.diffusion is not None else None
         return prior.to(self.device) if prior is not None else None
 
-    def _calibrated_prior(self) -> Prior | None:
-        """The prior, with what can be said of the EMA network as it is now."""
+    def _calibrated_prior(self, network: nn.Module) -> Prior | None:
+        """The prior, with what can be said of a network as it is now."""
         if self._prior is None or self.job.diffusion is None:
             return None
-        return calibrated_for(self._prior, self.training.ema.model, self.job.diffusion, self.dataset)
+        return calibrated_for(self._prior, network, self.job.diffusion, self.dataset)
 
-    def _save_model(self, path: Path, prior: Prior | None) -> None:
+    def _save_averages(self) -> None:
+        """The kept one as the run's model, after the others, for whoever would rather measure what they draw."""
+        for length in self.training.averages.keys() - {self.training.kept_length}:
+            self._save_average(self.run_dir / "averages" / average_name(length), length)
+        self._save_average(self.run_dir / "model", self.training.kept_length)
+
+    def _save_average(self, path: Path, length: float | None) -> None:
+        network = self.training.averages[length].model
+        self._save_model(path, network, self._calibrated_prior(network), length)
+
+    def _save_model(self, path: Path, network: nn.Module, prior: Prior | None, length: float | None = None) -> None:
         saved = SavedModel(
             code_version=code_version(),
             model=self.job.model,
@@ -314,8 +339,9 @@ class _Trainer:
             step=self.step,
             epoch=self.step / self.schedule.steps_per_epoch,
             parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
+            ema_length=length,
         )
-        save_model(path, self.training.ema.model, saved, prior, self._guide())
+        save_model(path, network, saved, prior, self._guide())
 
     def _guide(self) -> Path | None:
         """The snapshot that later models of this training keep as their guide, once it has been taken."""

@@ -38,7 +38,9 @@ class TrainingStep(ABC):
 
     Attributes:
         model: the network that is trained.
-        ema: its average: what is sampled, evaluated and registered.
+        ema: its average, as `training.ema_decay` says.
+        averages: all of them, by relative length: `ema` is None's, further ones those of `training.ema_lengths`.
+        kept_length: of the average that is sampled, evaluated and registered; None until `choose` takes another.
         modules, optimizers: what a checkpoint holds, by the name of the file.
         grid: how a snapshot's samples are drawn.
     """
@@ -48,6 +50,7 @@ class TrainingStep(ABC):
     grid: SamplingConfig
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
+    kept_length: float | None = None
 
     def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
         self.job, self.dataset, self.schedule, self.device = job, dataset, schedule, device
@@ -57,7 +60,13 @@ class TrainingStep(ABC):
         network = build_model(job.model, dataset.manifest.image_size)
         self.model = self.precision.place(network.to(device)).train()
         self.ema = ExponentialMovingAverage(self.model, job.training.ema_decay)
+        self.averages: dict[float | None, ExponentialMovingAverage] = {None: self.ema}
         self.loader = BatchLoader(dataset.images("train"), device, gamma_of(job.diffusion))
+
+    @property
+    def kept(self) -> ExponentialMovingAverage:
+        """What is sampled, evaluated and registered."""
+        return self.averages[self.kept_length]
 
     @abstractmethod
     def distribute(self) -> None:
@@ -67,8 +76,12 @@ class TrainingStep(ABC):
     def take(self, step: int) -> dict[str, Tensor]:
         """Step number `step`, from 0, on this rank's share of the global batch; returns `values` of this rank."""
 
+    def choose(self) -> dict[str, float]:
+        """Settle at the end of the training which average is kept; what it was judged by. Every rank calls it."""
+        return {}
+
     def validate(self) -> dict[str, float]:
-        """Metrics of the EMA weights on held-out slices, if there are such; every rank calls it."""
+        """Metrics of the kept weights on held-out slices, if there are such; every rank calls it."""
         return {}
 
     def shared(self, network: nn.Module) -> nn.Module:
@@ -119,11 +132,15 @@ class TrainingStep(ABC):
             total += part.detach()
         limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
         norm = nn.utils.clip_grad_norm_(_parameters(optimizer), limit)
+        self.advance(optimizer, lr)
+        return total, norm
+
+    def advance(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
+        """Move the parameters by the gradients that they have, and clear these."""
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
         optimizer.zero_grad(set_to_none=self.world == 1)  # DDP's bucket views keep their memory
-        return total, norm
 
     def learning_rate(self, step: int) -> float:
         return learning_rate(self.job.training, step, self.schedule.num_steps)

@@ -1,0 +1,22 @@
+from collections.abc import Callable
+from pathlib import Path
+
+from lwddpm.config import TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.tracking.card import model_card
+from lwddpm.training.checkpoint import read_saved_model
+
+
+def test_the_card_says_which_average_was_kept_and_of_which(
+    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, model_dir: Path
+) -> None:
+    saved = read_saved_model(model_dir)
+    job = tiny_job("training.ema_decay=0.99", "training.ema_lengths=[0.05,0.1]", "training.adam_betas=[0.9,0.95]")
+    chosen = "of decay 0.99, 0.05, 0.1 that with the least loss on validation slices"
+    card = model_card(job, saved.model_copy(update={"ema_length": 0.05}), tiny_dataset, None, None)
+    assert f"EMA over 0.05 of the training ({chosen})" in card
+    assert f"EMA 0.99 ({chosen})" in model_card(job, saved, tiny_dataset, None, None)
+    assert "Adam (betas 0.9 and 0.95)" in card
+    plain = model_card(tiny_job("training.ema_decay=0.99"), saved, tiny_dataset, None, None)
+    assert "EMA 0.99, seed" in plain
+    assert "betas" not in plain
