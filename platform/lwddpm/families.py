@@ -25,6 +25,7 @@ _SAMPLING: dict[str, Any] = {
     "eta": 0.0,
     "start": "auto",
     "calibrate": False,
+    "precision": "auto",
     "reconstruction_timestep": 50,
 }
 # All that only diffusion models have, by dotted key.

@@ -73,6 +73,10 @@ def sample(
         str | None,
         typer.Option(help="gaussian (default where the model has a prior) or noise. None for GANs."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32 or bf16; by default bf16 where the device multiplies it fast. None for GANs."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
@@ -96,6 +100,7 @@ def sample(
             "num_inference_steps": steps,
             "eta": eta,
             "start": start,
+            "precision": precision,
             "batch_size": batch_size,
             "seed": seed,
         }

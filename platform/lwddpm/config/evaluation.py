@@ -52,6 +52,12 @@ class SamplingConfig(Section):
         exclude_if=is_false,
         description="correct the network by the prior where noise hides the slice: for epsilon without a start",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="of a diffusion model's network; auto: bf16 where the device multiplies it fast; fp32: the same "
+        "slices as before there was a choice",
+    )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
 

@@ -132,6 +132,7 @@ def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "sampler": inputs.config.sampler,
         "num_inference_steps": inputs.config.num_inference_steps,
         "start": None if inputs.config.start == "auto" else inputs.config.start,
+        "precision": None if inputs.config.precision == "auto" else inputs.config.precision,
     }
     return MetricRecord(name=name, **(of_generated | values))
 

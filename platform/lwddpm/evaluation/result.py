@@ -24,6 +24,7 @@ class MetricRecord(Record):
         interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
         parts: the value by class, or by side of a band; empty where there is no such thing.
         sampler, num_inference_steps, start: how the measured slices were made; start is None where it is not known.
+        precision: number format of the network that drew them, `fp32` or `bf16`; None for GANs, and where not known.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MetricRecord(Record):
     interval: tuple[float, float] | None = None
     parts: dict[str, float] = {}
     start: str | None = None
+    precision: str | None = None
 
 
 class Unavailable(Record):
@@ -118,9 +120,10 @@ class EvaluationResult(Record):
             interval = "-" if r.interval is None else " to ".join(map(measured, r.interval))
             steps = f"{r.num_inference_steps} step{'s' if r.num_inference_steps > 1 else ''}"
             start = ", gaussian start" if r.start == "gaussian" else ""
+            precision = ", bf16" if r.precision == "bf16" else ""
             lines.append(
                 f"| {r.name} | {measured(r.value)} | {interval} | {floor} | {r.n} | {reference} | {r.image_size} px "
-                f"| {network} | {r.sampler}, {steps}{start} |"
+                f"| {network} | {r.sampler}, {steps}{start}{precision} |"
             )
         lines += [f"| {u.name} | unavailable | - | - | - | - | - | - | - |" for u in self.unavailable]
         kind = "simulated slices" if self.simulated else "real slices"

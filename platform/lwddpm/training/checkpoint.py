@@ -31,6 +31,7 @@ from lwddpm.diffusion.prior import Prior
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
+from lwddpm.models.precision import DrawingNetwork, NumberFormat, drawing_precision
 from lwddpm.training.stored_files import CHECKSUMS, Written, read_json_file, read_tensors, verify, write_checksums
 from lwddpm.training.stored_prior import write_prior
 
@@ -248,6 +249,25 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     model = build_model(saved.model, saved.image_size)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
+
+
+def load_for_drawing(
+    path: Path, precision: NumberFormat, device: torch.device | str, batch_size: int, num_calls: int = 0
+) -> tuple[nn.Module, SavedModel]:
+    """`load_model`, ready for samplers: a diffusion network in a number format and layout that are fast here.
+
+    A GAN's slices come straight out of its generator, in one pass, so it draws in float32.
+
+    Args:
+        precision: see `models.precision.settled_precision`.
+        batch_size: the most slices that it gets at a time.
+        num_calls: of the network in the whole drawing, on all workers.
+    """
+    model, saved = load_model(path, device)
+    if saved.diffusion is None:
+        return model, saved
+    chosen = drawing_precision(precision, saved.model, torch.device(device), num_calls)
+    return DrawingNetwork(model, chosen, batch_size), saved
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

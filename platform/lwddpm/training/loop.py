@@ -269,7 +269,7 @@ class _Trainer:
     def _snapshot(self) -> None:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch = self.step / self.schedule.steps_per_epoch
-        network, grid, size = self.training.ema.model, self.training.grid, self.dataset.manifest.image_size
+        network, grid, size = self.training.drawing_network, self.training.grid, self.dataset.manifest.image_size
         indices, prior = range(GRID_SAMPLES), self._calibrated_prior()
         images = generate(network, self.job.diffusion, grid, indices, size, self.device, prior=prior)
         self.reporter.images(self.step, epoch, images.numpy())

@@ -17,9 +17,9 @@ from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.intensity import gamma_of
 from lwddpm.models.build import build_model
+from lwddpm.models.precision import DrawingNetwork, choose_precision
 from lwddpm.training.batches import BatchLoader
 from lwddpm.training.ema import ExponentialMovingAverage
-from lwddpm.training.precision import choose_precision
 from lwddpm.training.schedule import Schedule, learning_rate
 
 # DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
@@ -58,6 +58,12 @@ class TrainingStep(ABC):
         self.model = self.precision.place(network.to(device)).train()
         self.ema = ExponentialMovingAverage(self.model, job.training.ema_decay)
         self.loader = BatchLoader(dataset.images("train"), device, gamma_of(job.diffusion))
+
+    @property
+    def drawing_network(self) -> nn.Module:
+        """The average, as samplers call it: a diffusion network in the number format of the training."""
+        average = self.ema.model
+        return average if self.job.diffusion is None else DrawingNetwork(average, self.precision)
 
     @abstractmethod
     def distribute(self) -> None:
