@@ -86,17 +86,37 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write a checkpoint, a file for each module and optimizer, and remove all but the newest `keep`."""
+    tensors = tensors_of(modules, optimizers)
+    files = {file: {name: value.cpu().contiguous() for name, value in tensors[file].items()} for file in tensors}
+    return write_checkpoint(run_dir, state, files, keep)
+
+
+def tensors_of(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint holds, by file: the tensors themselves, where they are."""
+    files = {
+        name: {key: value.detach() for key, value in module.state_dict().items()} for name, module in modules.items()
+    }
+    for name, optimizer in optimizers.items():
+        files[name] = {
+            f"{index}.{kind}": value
+            for index, values in optimizer.state_dict()["state"].items()
+            for kind, value in values.items()
+        }
+    return files
+
+
+def write_checkpoint(run_dir: Path, state: TrainingState, files: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
+    """Write a checkpoint of contiguous tensors in the host's memory, and remove all but the newest `keep`.
+
+    Raises:
+        JobError: the disk does not take it; the older ones are all still there.
+    """
     path = checkpoint_path(run_dir, state.step)
     with complete_folder(path) as folder:
-        for name, module in modules.items():
-            save_file(_tensors(module), folder / f"{name}.safetensors")
-        for name, optimizer in optimizers.items():
-            moments = {
-                f"{index}.{kind}": value.contiguous()
-                for index, values in optimizer.state_dict()["state"].items()
-                for kind, value in values.items()
-            }
-            save_file(moments, folder / f"{name}.safetensors")
+        for name, tensors in files.items():
+            save_file(dict(tensors), folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
         write_checksums(folder)
     for old in checkpoints(run_dir)[keep:]:

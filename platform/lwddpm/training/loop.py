@@ -30,10 +30,10 @@ from lwddpm.training.checkpoint import (
     checkpoints,
     load_checkpoint,
     read_state,
-    save_checkpoint,
     save_model,
     set_aside,
 )
+from lwddpm.training.checkpoint_writer import CheckpointWriter
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
 from lwddpm.training.reporter import Reporter
@@ -170,6 +170,10 @@ class _Trainer:
         self.step, self.initial_loss = state.step, state.initial_loss
 
     def run(self, until: int | None) -> TrainingOutcome:
+        with CheckpointWriter(self.run_dir, self.job.training.keep_checkpoints) as self.writer:
+            return self._run(until)
+
+    def _run(self, until: int | None) -> TrainingOutcome:
         start, first_step = time.perf_counter(), self.step
         config, schedule = self.job.training, self.schedule
         end = schedule.num_steps if until is None else min(until, schedule.num_steps)
@@ -191,6 +195,7 @@ class _Trainer:
                 self._on_rank_0(self._save_checkpoint)
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
+        self._on_rank_0(lambda: self._tell_of_checkpoint(wait=True))
         finished = self.step >= schedule.num_steps
         if self.step == until and not validated:
             self._validate()  # the checkpoint was there, but whoever asked for it died before hearing of it
@@ -236,7 +241,11 @@ class _Trainer:
             "train/epoch": self.step / self.schedule.steps_per_epoch,
             "train/peak_memory_mib": _peak_memory_mib(self.device),
         }
-        self._on_rank_0(lambda: self.reporter.metrics(rows))
+        self._on_rank_0(lambda: self._tell(rows))
+
+    def _tell(self, rows: dict[int, dict[str, float]]) -> None:
+        self.reporter.metrics(rows)
+        self._tell_of_checkpoint(wait=False)
 
     def _divergence(self, step: int, reason: str) -> str:
         config = self.job.training
@@ -254,6 +263,7 @@ class _Trainer:
 
     def _save_checkpoint(self) -> None:
         start = time.perf_counter()
+        self._tell_of_checkpoint(wait=True)
         state = TrainingState(
             code_version=code_version(),
             step=self.step,
@@ -261,10 +271,14 @@ class _Trainer:
             dataset_version=self.dataset.version,
             initial_loss=self.initial_loss,
         )
-        keep = self.job.training.keep_checkpoints
-        path = save_checkpoint(self.run_dir, state, self.training.modules, self.training.optimizers, keep)
+        self.writer.save(state, self.training.modules, self.training.optimizers)
         self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
-        self.reporter.checkpoint(self.step, path)
+
+    def _tell_of_checkpoint(self, wait: bool) -> None:
+        """Report the checkpoint that has been written since the last one, if there is one; what failed fails here."""
+        written = self.writer.finished(wait=wait)
+        if written is not None:
+            self.reporter.checkpoint(*written)
 
     def _snapshot(self) -> None:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
