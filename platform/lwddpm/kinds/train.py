@@ -21,6 +21,7 @@ from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
+from lwddpm.kinds.choice import check_choice, chosen_model
 from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.prepare import prepare, summary_of
@@ -115,6 +116,7 @@ def _still_registered(done: dict[str, Any], uri: str) -> bool:
 def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
+    check_choice(job, dataset)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
         asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate
@@ -210,7 +212,7 @@ def _evaluate_and_register(
     lineage: dict[str, str] | None,
 ) -> FinishedTraining:
     """Measure and register the model of a run folder, as far as the job asks for it; `run` gets the numbers."""
-    model_dir = folder / "model"
+    model_dir, choice = chosen_model(job, dataset, folder, session, exported)
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,
@@ -226,6 +228,11 @@ def _evaluate_and_register(
         "n": {},
         "model": None,
     }
+    if choice is not None:
+        summary["choice"] = choice.model_dump(mode="json") | {"chosen": choice.best.model_dump()}
+        run.text(choice.table(), "evaluation/choice.md")
+        for candidate in choice.candidates:
+            run.values({"choice/fd_lite0": candidate.fd_lite0}, candidate.step)
     evaluation = None
     if job.evaluation is not None:
         evaluation = evaluate_model(model_dir, dataset, job.evaluation, session, run, exported)
@@ -238,7 +245,7 @@ def _evaluate_and_register(
         run.values(summary["metrics"], saved.step)
     else:
         prior = read_prior(model_dir, saved.image_size)
-        card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior)
+        card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior, choice)
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
@@ -246,6 +253,7 @@ def _evaluate_and_register(
             "lwddpm.job": job.name,
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
+            **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }
