@@ -11,7 +11,8 @@ help:
 	@echo "make test    all tests but chaos and gpu"
 	@echo "make check   lint, types, fast tests"
 	@echo "make chaos   jobs that end as they should whatever is killed under them"
-	@echo "make gpu     training, sampling and jobs on a GPU, compared with a CPU"
+	@echo "make gpu     training, sampling and jobs on a GPU, compared with a CPU; with DATA=folder of the real images the"
+	@echo "             GPU's records too (state in gpu-records; call again to go on)"
 	@echo "make docs    the documentation with the API of every room, in site/"
 	@echo "make bench   measured comparisons (DATA=folder of the real images adds the preparation benchmark)"
 
@@ -55,6 +56,7 @@ chaos: $(INSTALLED)
 
 gpu: $(INSTALLED)
 	$(BIN)/python -m pytest tests/gpu -m gpu
+	$(if $(DATA),PYTHON=$(abspath $(BIN))/python benchmarks/gpu_records.sh $(DATA))
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/run.py $(if $(DATA),--source $(DATA))

@@ -70,9 +70,9 @@ def bare_loop(data: str, steps: int) -> list[float]:
     from lwddpm.diffusion.process import DiffusionProcess
     from lwddpm.jobfile import load_job
     from lwddpm.models.build import build_model
+    from lwddpm.models.precision import choose_precision
     from lwddpm.training.allocator import tune_allocator
     from lwddpm.training.ema import ExponentialMovingAverage
-    from lwddpm.training.precision import choose_precision
 
     tune_allocator()
     job = load_job("kaggle_small", SETTINGS)

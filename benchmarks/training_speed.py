@@ -44,8 +44,8 @@ def make_step(name: str, image_size: int, batch_size: int, device_name: str) -> 
     if name == PLATFORM:
         from lwddpm.config import ModelConfig, TrainingConfig
         from lwddpm.models.build import build_model
+        from lwddpm.models.precision import choose_precision
         from lwddpm.training.allocator import tune_allocator
-        from lwddpm.training.precision import choose_precision
 
         tune_allocator()
         config = ModelConfig()

@@ -176,7 +176,7 @@ TRAINING = {
         Panel("Step time", "Seconds of an optimizer step.", latest("train_step_seconds"), unit="s"),
         Panel(
             "Checkpoint time",
-            "Seconds that the newest checkpoint took to write; training waits for it.",
+            "Seconds that training waited for the newest checkpoint, which is written beside it.",
             latest("train_checkpoint_seconds"),
             unit="s",
         ),

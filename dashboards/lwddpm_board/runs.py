@@ -139,7 +139,7 @@ def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     beneath = stores.client.search_runs([run.info.experiment_id], run_query("", "", "", run_id, True), max_results=1)
     return render(
         request, "run.html", run=Summary.of(run), files=files, reports=reports, figures=figures, table=table,
-        result=result,
+        result=result, choice=stores.text(run_id, "evaluation/choice.md"),
         beneath=bool(beneath),
         live=_live(stores, run), description=run.data.tags.get("mlflow.note.content", ""),
     )  # fmt: skip

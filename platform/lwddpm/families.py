@@ -28,6 +28,7 @@ _SAMPLING: dict[str, Any] = {
     "calibrate": False,
     "guidance": 1.0,
     "guidance_interval": None,
+    "precision": "auto",
     "reconstruction_timestep": 50,
 }
 # All that only diffusion models have, by dotted key.

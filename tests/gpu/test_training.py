@@ -1,18 +1,20 @@
 """Training and sampling on a GPU, without Ray, against the same on a CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
+from lwddpm.models.precision import NumberFormat
 from lwddpm.training.batches import BatchLoader
-from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.checkpoint import TrainingState, latest_checkpoint, load_for_drawing, load_model
+from lwddpm.training.checkpoint_writer import CheckpointWriter
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 
@@ -119,3 +121,37 @@ def test_an_image_does_not_depend_on_its_batch(sampler: str, model_dir: Path) ->
     alone = generate(model, saved.diffusion, sampling, [5], 16, GPU).int()
     assert (whole[5] - alone[0]).abs().max() <= 1
     assert (whole[5] - whole[4]).abs().max() > 1
+
+
+@pytest.mark.parametrize("num_calls", [0, 10**9])
+def test_drawing_in_bf16_compiled_or_not_is_close_to_float32_and_the_same_in_any_batch(
+    num_calls: int, model_dir: Path
+) -> None:
+    file, generator = model_dir / "model.safetensors", torch.Generator().manual_seed(0)
+    save_file({n: v + 0.05 * torch.randn(v.shape, generator=generator) for n, v in load_file(file).items()}, file)
+    sampling = SamplingConfig(sampler="dpmsolver++", num_inference_steps=6, batch_size=4)
+
+    def drawn(precision: NumberFormat, indices: Sequence[int]) -> torch.Tensor:
+        network, saved = load_for_drawing(model_dir, precision, GPU, 4, num_calls)
+        return generate(network, saved.diffusion, sampling, indices, 16, GPU).int()
+
+    exact, fast = drawn("fp32", range(7)), drawn("bf16", range(7))
+    assert 0 < (fast - exact).abs().float().mean() < 2
+    assert (drawn("bf16", [5])[0] - fast[5]).abs().max() <= 1
+
+
+def test_a_checkpoint_of_a_gpu_holds_the_moment_of_saving(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1000, 1000).to(GPU)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    network(torch.ones(1, 1000, device=GPU)).sum().backward()
+    optimizer.step()
+    before = network.weight.detach().cpu()
+    with CheckpointWriter(tmp_path, keep=1) as writer:
+        state = TrainingState(step=1, training_digest="d", dataset_version="v", initial_loss=None)
+        writer.save(state, {"model": network}, {"optimizer": optimizer})
+        for _ in range(20):
+            optimizer.step()
+        step, path = writer.finished(wait=True) or (0, tmp_path)
+    assert step == 1
+    assert torch.equal(load_file(path / "model.safetensors")["weight"], before)
+    assert not torch.equal(network.weight.detach().cpu(), before)

@@ -85,6 +85,10 @@ def sample(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="Noise levels sigma between which to guide, such as 0.2 2; default all."),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(help="fp32 or bf16; by default bf16 where the device multiplies it fast. None for GANs."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
@@ -111,6 +115,7 @@ def sample(
             "start": start,
             "guidance": guidance,
             "guidance_interval": guidance_interval,
+            "precision": precision,
             "batch_size": batch_size,
             "seed": seed,
         }

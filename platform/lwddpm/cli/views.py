@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from lwddpm.wording import listed, number, with_n
+from lwddpm.wording import listed, measured, number, with_n
 
 # a file or a pipe has no width: wide enough that no table is cut there
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -68,6 +68,8 @@ def summary(result: dict[str, Any]) -> None:
     if statements := result.get("statements"):
         _baseline(result.get("baseline", {}))  # an earlier version measured none
         _statements(statements, result.get("measured_on", {}))
+    if choice := result.get("choice"):
+        _choice(choice)
     if result.get("metrics"):
         metrics(result["metrics"], result.get("n", {}))
     for missing in result.get("unavailable", []):
@@ -91,6 +93,16 @@ def summary(result: dict[str, Any]) -> None:
                 "sample it": f"lwddpm sample {model['uri']} --count 64 --out samples",
             }
         )
+
+
+def _choice(choice: dict[str, Any]) -> None:
+    """Which snapshot was taken, and all that there were."""
+    table = Table("epoch", "fd_lite0", "", box=None)
+    for candidate in choice["candidates"]:
+        mark = "chosen" if candidate == choice["chosen"] else ""
+        table.add_row(f"{candidate['epoch']:g}", measured(candidate["fd_lite0"]), mark)
+    console.print(f"models, n {choice['n']} against {choice['num_reference']} validation slices:", markup=False)
+    console.print(table)
 
 
 def report(result: dict[str, Any]) -> None:

@@ -48,7 +48,9 @@ REPORTED = {
     "train_step_seconds": Metric("seconds of an optimizer step"),
     "train_epoch": Metric("epochs done"),
     "train_peak_memory_mib": Metric("peak memory of rank 0: of its GPU, else of its process, MiB"),
-    "train_checkpoint_seconds": Metric("seconds that the newest checkpoint took to write"),
+    "train_checkpoint_seconds": Metric(
+        "seconds that training waited for the newest checkpoint, which is written beside it"
+    ),
     "train_diversity": Metric("diversity of a snapshot's slices, relative to real ones; below 0.1 the model collapsed"),
     "train_loss_discriminator": Metric("loss of a GAN's discriminator, whose train_loss is that of the generator"),
     "train_grad_norm_discriminator": Metric("norm of its gradient before clipping"),

@@ -12,11 +12,13 @@ import torch
 
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
-from lwddpm.config import SamplingConfig
+from lwddpm.config import SamplingConfig, SamplingT
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
-from lwddpm.training.checkpoint import SavedModel, load_guide, load_model
+from lwddpm.families import SAMPLER
+from lwddpm.models.precision import NumberFormat, settled_precision
+from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide
 from lwddpm.training.stored_prior import read_prior
 
 _FEATURE_CHUNK = 64
@@ -25,8 +27,10 @@ _FEATURE_CHUNK = 64
 def generate_images(
     model_dir: Path, sampling: SamplingConfig, count: int, session: Session, exported: ExportedSeries | None = None
 ) -> np.ndarray:
-    """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers."""
-    function = functools.partial(_generate, session.model_device, str(model_dir), sampling)
+    """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers of one kind."""
+    sampling = settled(sampling, session)
+    num_calls = -(-count // sampling.batch_size) * sampling.num_inference_steps
+    function = functools.partial(_generate, session.model_device, str(model_dir), sampling, num_calls)
     indices = [range(i, min(i + sampling.batch_size, count)) for i in range(0, count, sampling.batch_size)]
     return np.concatenate(list(session.worker_map(function, indices, description="sampling", exported=exported)))
 
@@ -40,6 +44,7 @@ def reconstruct_images(
     exported: ExportedSeries | None = None,
 ) -> np.ndarray:
     """Noise slices uint8 [N, H, W] to `timestep` and denoise them back, to the same shape and type."""
+    sampling = settled(sampling, session)
     function = functools.partial(_reconstruct, session.model_device, str(model_dir), timestep, sampling)
     size = sampling.batch_size
     chunks = [list(enumerate(images[i : i + size], start=i)) for i in range(0, len(images), size)]
@@ -61,9 +66,30 @@ def feature_extraction(
     return extract
 
 
-def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
-    model, saved, prior = _load(device, model_dir, _modified(model_dir))
-    guide = _load_guide(device, model_dir, _modified(model_dir)) if sampling.guidance != 1 else None
+def settled(sampling: SamplingT, session: Session) -> SamplingT:
+    """The settings with the number format that `precision: auto` comes to where models compute.
+
+    Of several workers one decides for all, so that every slice is drawn alike. A GAN has no choice.
+    """
+    if sampling.precision != "auto" or sampling.sampler == SAMPLER:
+        return sampling
+    device = session.model_device
+    if session.in_process:
+        found = _settle(device)
+    else:
+        found = next(iter(session.worker_map(_settle, [device], description="looking at a worker's device")))
+    return sampling.model_copy(update={"precision": found})
+
+
+def _settle(device: str) -> NumberFormat:
+    return settled_precision("auto", torch.device(device))
+
+
+def _generate(device: str, model_dir: str, sampling: SamplingConfig, num_calls: int, indices: range) -> np.ndarray:
+    model, saved, prior = _load(device, model_dir, _modified(model_dir), *_how(sampling), num_calls)
+    guide = None
+    if sampling.guidance != 1:
+        guide = _load_guide(device, model_dir, _modified(model_dir), *_how(sampling), num_calls)
     return generate(
         model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior, guide=guide
     ).numpy()
@@ -72,7 +98,7 @@ def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: ra
 def _reconstruct(
     device: str, model_dir: str, timestep: int, sampling: SamplingConfig, chunk: list[tuple[int, np.ndarray]]
 ) -> np.ndarray:
-    model, saved, _ = _load(device, model_dir, _modified(model_dir))
+    model, saved, _ = _load(device, model_dir, _modified(model_dir), *_how(sampling))
     assert saved.diffusion is not None
     numbers, images = zip(*chunk, strict=True)
     return reconstruct(
@@ -93,14 +119,22 @@ def _extract(device: str, name: str, inception_weights: str | None, chunk: list[
 
 # A worker serves many chunks: it loads a model once. The time of writing tells a retrained model from the old one.
 @functools.lru_cache(maxsize=1)
-def _load(device: str, model_dir: str, modified: int) -> tuple[torch.nn.Module, SavedModel, Prior | None]:
-    model, saved = load_model(Path(model_dir), device)
+def _load(
+    device: str, model_dir: str, modified: int, precision: NumberFormat, batch_size: int, num_calls: int = 0
+) -> tuple[torch.nn.Module, SavedModel, Prior | None]:
+    model, saved = load_for_drawing(Path(model_dir), precision, device, batch_size, num_calls)
     return model, saved, read_prior(Path(model_dir), saved.image_size)
 
 
 @functools.lru_cache(maxsize=1)
-def _load_guide(device: str, model_dir: str, modified: int) -> torch.nn.Module | None:
-    return load_guide(Path(model_dir), device)
+def _load_guide(
+    device: str, model_dir: str, modified: int, precision: NumberFormat, batch_size: int, num_calls: int
+) -> torch.nn.Module | None:
+    return load_guide(Path(model_dir), precision, device, batch_size, num_calls)
+
+
+def _how(sampling: SamplingConfig) -> tuple[NumberFormat, int]:
+    return "fp32" if sampling.precision == "auto" else sampling.precision, sampling.batch_size  # auto: a GAN's
 
 
 def _modified(model_dir: str) -> int:

@@ -75,6 +75,12 @@ class SamplingConfig(Section):
         description="guide between these noise levels alone: sigma = sqrt(1 - abar) / sqrt(abar), above the first and "
         "up to the second; default: at all",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="of a diffusion model's network; auto: bf16 where the device multiplies it fast; fp32: the same "
+        "slices as before there was a choice",
+    )
     batch_size: PositiveInt = Field(64, description="slices denoised at a time by a worker; does not change them")
     seed: Seed = Field(0, description="slice i depends on the seed and on i alone")
 

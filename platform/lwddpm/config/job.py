@@ -10,7 +10,7 @@ from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_none
+from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_last, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
 
 MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
@@ -35,6 +35,12 @@ class RegistryConfig(Section):
     )
     alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=LONGEST_NAME)] = Field(
         "candidate", description="points at the new version: small letters, digits, _ -"
+    )
+    choose: Literal["last", "best"] = Field(
+        "last",
+        exclude_if=is_last,
+        description="which model is evaluated and registered: the last, or the best of it and of the snapshots, by "
+        "fd_lite0 of other samples against validation slices",
     )
 
 
@@ -135,6 +141,15 @@ class TrainingJob(Job):
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
             check_guide(self.evaluation, self.training.guide_epoch, "evaluation")
+        if self.registry is not None and self.registry.choose == "best" and not self.training.snapshot_epochs:
+            rule = "best chooses among the last model and snapshots, and there are none"
+            raise RuleBroken(
+                "registry.choose", rule, "best", "list epochs in training.snapshot_epochs, or leave it out"
+            )
+        guided = self.evaluation is not None and self.evaluation.guidance != 1
+        if guided and self.registry is not None and self.registry.choose == "best":
+            rule = "snapshots have no guide, and evaluation.guidance asks for one"
+            raise RuleBroken("registry.choose", rule, "best", "leave one of the two out")
         return self
 
     def _check_image_size(self) -> None:

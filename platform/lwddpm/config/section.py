@@ -84,6 +84,11 @@ def is_empty(value: Sequence[object]) -> bool:
     return not value
 
 
+def is_last(value: object) -> bool:
+    """For `exclude_if`: a choice that a job leaves at the last model is not in the dump, nor in the digest."""
+    return value == "last"
+
+
 def is_one(value: float) -> bool:
     """For `exclude_if`: a factor or power that a job leaves at 1 is not in the dump, nor in the digest."""
     return value == 1

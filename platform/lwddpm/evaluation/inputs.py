@@ -135,6 +135,7 @@ def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "guidance": inputs.config.guidance,
         "network_calls": inputs.network_calls,
         "start": None if inputs.config.start == "auto" else inputs.config.start,
+        "precision": None if inputs.config.precision == "auto" else inputs.config.precision,
     }
     return MetricRecord(name=name, **(of_generated | values))
 

@@ -26,6 +26,7 @@ class MetricRecord(Record):
         sampler, num_inference_steps, start, guidance: how the measured slices were made; start is None where it is not
             known, guidance is 1 without.
         network_calls: with which each was drawn, two for a guided step; None where it is not known.
+        precision: number format of the network that drew them, `fp32` or `bf16`; None for GANs, and where not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class MetricRecord(Record):
     start: str | None = None
     guidance: float = 1.0
     network_calls: int | None = None
+    precision: str | None = None
 
     @property
     def drawn(self) -> str:
@@ -52,6 +54,7 @@ class MetricRecord(Record):
         words = f"{self.sampler}, {self.num_inference_steps} step{'s' if self.num_inference_steps > 1 else ''}"
         words += ", gaussian start" if self.start == "gaussian" else ""
         words += f", guidance {self.guidance:g}" if self.guidance != 1 else ""
+        words += ", bf16" if self.precision == "bf16" else ""
         known = self.network_calls is not None and self.network_calls != self.num_inference_steps
         return words + (f", {self.network_calls} calls" if known else "")
 

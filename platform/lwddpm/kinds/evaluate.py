@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import ValidationError
 
 from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
-from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images
+from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images, settled
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
@@ -29,11 +30,12 @@ from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
+from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import load_guide, load_model, read_saved_model
+from lwddpm.training.checkpoint import load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
@@ -136,7 +138,8 @@ def evaluate_model(
         DataError: the dataset has no held-out slices.
     """
     if read_saved_model(model_dir).diffusion is not None:
-        config = config.model_copy(update={"start": start_of(config, model_dir)})  # kept with the result
+        start = start_of(config, model_dir)
+        config = settled(config.model_copy(update={"start": start}), session)  # kept with the result
     count = num_evaluated(dataset, config)
     if count < config.num_samples:
         say(f"evaluation.num_samples lowered to {count}: the floor needs as many held-out real slices")
@@ -207,7 +210,8 @@ def _log_figures(
     train, measured = random_subset(dataset.images("train"), config.num_reference), generated[:num_measured]
     run.figure(figures.intensity_histograms(train, measured, simulated=simulated), "intensities")
     device = "cuda" if session.in_process and session.use_gpu else "cpu"  # the driver of a cluster may have no GPU
-    model, saved = load_model(model_dir, device)
+    precision = settled_precision(config.precision, torch.device(device))
+    model, saved = load_for_drawing(model_dir, precision, device, _STRIP_ROWS)
     if saved.diffusion is None:
         return
     num_frames = min(_STRIP_FRAMES, config.num_inference_steps + 1)
@@ -220,6 +224,6 @@ def _log_figures(
         device,
         num_frames,
         prior=read_prior(model_dir, saved.image_size),
-        guide=load_guide(model_dir, device),
+        guide=load_guide(model_dir, precision, device, _STRIP_ROWS),
     )
     run.figure(figures.denoising_strip(frames.numpy(), timesteps.tolist()), "denoising")

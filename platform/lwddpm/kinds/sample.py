@@ -32,12 +32,12 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     from PIL import Image
 
     from lwddpm.cluster.exported import ExportedSeries
-    from lwddpm.cluster.generate import generate_images
+    from lwddpm.cluster.generate import generate_images, settled
     from lwddpm.evaluation import figures
     from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
 
     model_dir, saved = fetch(job, session)
-    sampling = fitting(job.sampling, saved, model_dir, "sampling")
+    sampling = settled(fitting(job.sampling, saved, model_dir, "sampling"), session)
     with ExportedSeries(job.name, "") as exported:
         images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()
@@ -52,6 +52,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
             "sampling": sampling.model_dump(),
             "start": start_of(sampling, model_dir),
             "network_calls": calls_of(sampling, model_dir),
+            "precision": sampling.precision if saved.diffusion is not None else "fp32",
             "count": job.count,
             "model": saved.model_dump(mode="json"),
         }

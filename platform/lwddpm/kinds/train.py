@@ -21,6 +21,7 @@ from lwddpm.evaluation import figures
 from lwddpm.evaluation.collapse import collapse_warning
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
+from lwddpm.kinds.choice import check_choice, chosen_model
 from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.guide import check_guide_epoch, check_guide_snapshot, keep_guide
@@ -122,6 +123,7 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
             f"{dataset.path}: training.ema_lengths: choosing takes validation slices, got 0; give them a share of "
             "data.splits, or leave the lengths out"
         )
+    check_choice(job, dataset)
     if job.evaluation is not None:
         num_evaluated(dataset, job.evaluation)
         asked = job.evaluation.start == "gaussian" or job.evaluation.calibrate
@@ -218,8 +220,8 @@ def _evaluate_and_register(
     lineage: dict[str, str] | None,
 ) -> FinishedTraining:
     """Measure and register the model of a run folder, as far as the job asks for it; `run` gets the numbers."""
-    model_dir = folder / "model"
     keep_guide(job, dataset, folder)
+    model_dir, choice = chosen_model(job, dataset, folder, session, exported)
     saved = read_saved_model(model_dir)
     summary: dict[str, Any] = {
         "name": job.name,
@@ -237,6 +239,11 @@ def _evaluate_and_register(
     }
     if job.training.ema_lengths:
         summary["ema_length"] = saved.ema_length  # null: that of ema_decay
+    if choice is not None:
+        summary["choice"] = choice.model_dump(mode="json") | {"chosen": choice.best.model_dump()}
+        run.text(choice.table(), "evaluation/choice.md")
+        for candidate in choice.candidates:
+            run.values({"choice/fd_lite0": candidate.fd_lite0}, candidate.step)
     evaluation = None
     if job.evaluation is not None:
         evaluation = evaluate_model(model_dir, dataset, job.evaluation, session, run, exported)
@@ -249,7 +256,7 @@ def _evaluate_and_register(
         run.values(summary["metrics"], saved.step)
     else:
         prior = read_prior(model_dir, saved.image_size)
-        card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior)
+        card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior, choice)
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
@@ -257,6 +264,7 @@ def _evaluate_and_register(
             "lwddpm.job": job.name,
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
+            **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }

@@ -16,7 +16,8 @@ from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
-from lwddpm.training.checkpoint import load_guide, load_model
+from lwddpm.models.precision import settled_precision
+from lwddpm.training.checkpoint import load_for_drawing, load_guide
 from lwddpm.training.stored_prior import read_prior
 
 LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for
@@ -75,9 +76,10 @@ def measure(
     Raises:
         JobError: an `eval/...` objective cannot be computed here.
     """
-    model, saved = load_model(model_dir, device)
+    precision = settled_precision(proxy.precision, device)
+    model, saved = load_for_drawing(model_dir, precision, device, proxy.batch_size)
     prior = read_prior(model_dir, saved.image_size)
-    guide = load_guide(model_dir, device) if proxy.guidance != 1 else None
+    guide = load_guide(model_dir, precision, device, proxy.batch_size) if proxy.guidance != 1 else None
     draw = functools.partial(generate, model, saved.diffusion, prior=prior, guide=guide)
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))

@@ -4,14 +4,24 @@ from lwddpm.config import TrainJob
 from lwddpm.config.training import ADAM_BETAS
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import Prior
+from lwddpm.evaluation.choice import Choice
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.training.checkpoint import SavedModel
 
 
 def model_card(
-    job: TrainJob, saved: SavedModel, dataset: Dataset, evaluation: EvaluationResult | None, prior: Prior | None
+    job: TrainJob,
+    saved: SavedModel,
+    dataset: Dataset,
+    evaluation: EvaluationResult | None,
+    prior: Prior | None,
+    choice: Choice | None = None,
 ) -> str:
-    """Markdown with YAML front matter, as model hubs read it."""
+    """Markdown with YAML front matter, as model hubs read it.
+
+    Args:
+        choice: by which this model was taken among the snapshots, if it was.
+    """
     manifest = dataset.manifest
     source = "simulated phantoms (no patient data)" if saved.dataset_simulated else manifest.source
     splits = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
@@ -44,7 +54,7 @@ none across splits |
 
 A Fréchet distance or SSIM can be read only beside its real-versus-real floor, and compared only with numbers of the
 same protocol, extractor, image size and n.
-
+{_chosen(choice)}
 ## Limits
 
 - Trained on slices without patient identifiers unless `data.subject_pattern` was given: neighbouring slices of one
@@ -77,6 +87,18 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
         f"| network | generator, {model.family}, {model.latent_dim} latent dimensions, {saved.parameters:,} parameters "
         f"|\n| discriminator | {', '.join(settings)} |"
     )
+
+
+def _chosen(choice: Choice | None) -> str:
+    if choice is None:
+        return ""
+    return f"""
+## Choice
+
+The best of {len(choice.candidates)} models of one training (`registry.choose: best`): that of epoch \
+{choice.best.epoch:g}.
+
+{choice.table()}"""
 
 
 def _start(prior: Prior | None) -> str:

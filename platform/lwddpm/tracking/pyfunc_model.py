@@ -16,7 +16,8 @@ import torch
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.sampling import generate
 from lwddpm.families import SAMPLER
-from lwddpm.training.checkpoint import load_guide, load_model
+from lwddpm.models.precision import settled_precision
+from lwddpm.training.checkpoint import load_for_drawing, load_guide
 from lwddpm.training.stored_prior import read_prior
 
 MAX_COUNT = 1024  # one request must not fill the server's memory
@@ -26,9 +27,11 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         folder = Path(context.artifacts["model"])
-        self.network, self.saved = load_model(folder, self.device)
+        precision = settled_precision("auto", self.device)
+        batch_size = SamplingConfig.model_fields["batch_size"].default
+        self.network, self.saved = load_for_drawing(folder, precision, self.device, batch_size)
         self.prior = read_prior(folder, self.saved.image_size)
-        self.guide = load_guide(folder, self.device)
+        self.guide = load_guide(folder, precision, self.device, batch_size)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> np.ndarray:
         """Draw `count` slices; image i depends on (seed, i) alone."""

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from lwddpm.config import ONE_PASS, SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.models.gan import Discriminator
+from lwddpm.models.precision import Precision
 from lwddpm.training.batches import latent_draw, mixing_draw, training_draw
-from lwddpm.training.precision import Precision
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 

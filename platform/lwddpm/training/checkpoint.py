@@ -34,6 +34,7 @@ from lwddpm.diffusion.prior import Prior
 from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
+from lwddpm.models.precision import DrawingNetwork, NumberFormat, drawing_precision
 from lwddpm.training.stored_files import (
     CHECKSUMS,
     DamagedCheckpointError,
@@ -99,17 +100,37 @@ def save_checkpoint(
     keep: int,
 ) -> Path:
     """Write a checkpoint, a file for each module and optimizer, and remove all but the newest `keep`."""
+    tensors = tensors_of(modules, optimizers)
+    files = {file: {name: value.cpu().contiguous() for name, value in tensors[file].items()} for file in tensors}
+    return write_checkpoint(run_dir, state, files, keep)
+
+
+def tensors_of(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint holds, by file: the tensors themselves, where they are."""
+    files = {
+        name: {key: value.detach() for key, value in module.state_dict().items()} for name, module in modules.items()
+    }
+    for name, optimizer in optimizers.items():
+        files[name] = {
+            f"{index}.{kind}": value
+            for index, values in optimizer.state_dict()["state"].items()
+            for kind, value in values.items()
+        }
+    return files
+
+
+def write_checkpoint(run_dir: Path, state: TrainingState, files: Mapping[str, Mapping[str, Tensor]], keep: int) -> Path:
+    """Write a checkpoint of contiguous tensors in the host's memory, and remove all but the newest `keep`.
+
+    Raises:
+        JobError: the disk does not take it; the older ones are all still there.
+    """
     path = checkpoint_path(run_dir, state.step)
     with complete_folder(path) as folder:
-        for name, module in modules.items():
-            save_file(_tensors(module), folder / f"{name}.safetensors")
-        for name, optimizer in optimizers.items():
-            moments = {
-                f"{index}.{kind}": value.contiguous()
-                for index, values in optimizer.state_dict()["state"].items()
-                for kind, value in values.items()
-            }
-            save_file(moments, folder / f"{name}.safetensors")
+        for name, tensors in files.items():
+            save_file(dict(tensors), folder / f"{name}.safetensors")
         (folder / _STATE).write_text(state.model_dump_json(indent=2))
         write_checksums(folder)
     for old in checkpoints(run_dir)[keep:]:
@@ -277,15 +298,40 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     return model.to(device).eval().requires_grad_(False), saved
 
 
-def load_guide(path: Path, device: torch.device | str = "cpu") -> nn.Module | None:
-    """The guide of a model folder, as `load_model` returns a network; None where it has none.
+def load_for_drawing(
+    path: Path, precision: NumberFormat, device: torch.device | str, batch_size: int, num_calls: int = 0
+) -> tuple[nn.Module, SavedModel]:
+    """`load_model`, ready for samplers: a diffusion network in a number format and layout that are fast here.
+
+    A GAN's slices come straight out of its generator, in one pass, so it draws in float32.
+
+    Args:
+        precision: see `models.precision.settled_precision`.
+        batch_size: the most slices that it gets at a time.
+        num_calls: of the network in the whole drawing, on all workers.
+    """
+    model, saved = load_model(path, device)
+    if saved.diffusion is None:
+        return model, saved
+    chosen = drawing_precision(precision, saved.model, torch.device(device), num_calls)
+    return DrawingNetwork(model, chosen, batch_size), saved
+
+
+def load_guide(
+    path: Path,
+    precision: NumberFormat = "fp32",
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    num_calls: int = 0,
+) -> nn.Module | None:
+    """The guide of a model folder, as `load_for_drawing` returns a network; None where it has none.
 
     Raises:
         CheckpointError: it is damaged, or not of the model's diffusion process.
     """
     if not has_guide(path):
         return None
-    network, weaker = load_model(path / GUIDE_FOLDER, device)
+    network, weaker = load_for_drawing(path / GUIDE_FOLDER, precision, device, batch_size, num_calls)
     saved = read_saved_model(path)
     if (weaker.diffusion, weaker.image_size) != (saved.diffusion, saved.image_size):
         raise DamagedCheckpointError(

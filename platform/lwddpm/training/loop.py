@@ -31,11 +31,11 @@ from lwddpm.training.checkpoint import (
     checkpoints,
     load_checkpoint,
     read_state,
-    save_checkpoint,
     save_model,
     set_aside,
     snapshot_path,
 )
+from lwddpm.training.checkpoint_writer import CheckpointWriter
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.ema import average_name
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
@@ -173,6 +173,10 @@ class _Trainer:
         self.step, self.initial_loss = state.step, state.initial_loss
 
     def run(self, until: int | None) -> TrainingOutcome:
+        with CheckpointWriter(self.run_dir, self.job.training.keep_checkpoints) as self.writer:
+            return self._run(until)
+
+    def _run(self, until: int | None) -> TrainingOutcome:
         start, first_step = time.perf_counter(), self.step
         config, schedule = self.job.training, self.schedule
         end = schedule.num_steps if until is None else min(until, schedule.num_steps)
@@ -196,6 +200,7 @@ class _Trainer:
                 self._on_rank_0(self._save_checkpoint)
             if window.reported:
                 window.reset()  # only now: images/s is the rate of training, without grids and checkpoints
+        self._on_rank_0(lambda: self._tell_of_checkpoint(wait=True))
         finished = self.step >= schedule.num_steps
         if finished or self.step == until:
             self._choose()
@@ -243,7 +248,11 @@ class _Trainer:
             "train/epoch": self.step / self.schedule.steps_per_epoch,
             "train/peak_memory_mib": _peak_memory_mib(self.device),
         }
-        self._on_rank_0(lambda: self.reporter.metrics(rows))
+        self._on_rank_0(lambda: self._tell(rows))
+
+    def _tell(self, rows: dict[int, dict[str, float]]) -> None:
+        self.reporter.metrics(rows)
+        self._tell_of_checkpoint(wait=False)
 
     def _divergence(self, step: int, reason: str) -> str:
         config = self.job.training
@@ -269,6 +278,7 @@ class _Trainer:
 
     def _save_checkpoint(self) -> None:
         start = time.perf_counter()
+        self._tell_of_checkpoint(wait=True)
         state = TrainingState(
             code_version=code_version(),
             step=self.step,
@@ -276,24 +286,28 @@ class _Trainer:
             dataset_version=self.dataset.version,
             initial_loss=self.initial_loss,
         )
-        keep = self.job.training.keep_checkpoints
-        path = save_checkpoint(self.run_dir, state, self.training.modules, self.training.optimizers, keep)
+        self.writer.save(state, self.training.modules, self.training.optimizers)
         self.reporter.metrics({self.step: {"train/checkpoint_seconds": time.perf_counter() - start}})
-        self.reporter.checkpoint(self.step, path)
+
+    def _tell_of_checkpoint(self, wait: bool) -> None:
+        """Report the checkpoint that has been written since the last one, if there is one; what failed fails here."""
+        written = self.writer.finished(wait=wait)
+        if written is not None:
+            self.reporter.checkpoint(*written)
 
     def _snapshot(self) -> None:
         """Draw samples from the EMA weights and, before the last step, keep the weights."""
         epoch, last = self.step / self.schedule.steps_per_epoch, self.step == self.schedule.num_steps
-        network = (self.training.kept if last else self.training.ema).model  # the same whether it pauses here or not
-        grid, size = self.training.grid, self.dataset.manifest.image_size
-        indices, prior = range(GRID_SAMPLES), self._calibrated_prior(network)
+        average = self.training.kept if last else self.training.ema  # the same whether it pauses here or not
+        grid, size, indices = self.training.grid, self.dataset.manifest.image_size, range(GRID_SAMPLES)
+        network, prior = self.training.drawing_network(average), self._calibrated_prior(average.model)
         images = generate(network, self.job.diffusion, grid, indices, size, self.device, prior=prior)
         self.reporter.images(self.step, epoch, images.numpy())
         value = diversity(images.numpy(), self._real_slices)
         if value is not None:
             self.reporter.metrics({self.step: {"train/diversity": value}})
         if not last:
-            self._save_model(snapshot_path(self.run_dir, epoch), network, prior)
+            self._save_model(snapshot_path(self.run_dir, epoch), average.model, prior)
 
     @functools.cached_property
     def _real_slices(self) -> np.ndarray:

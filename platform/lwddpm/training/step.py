@@ -17,9 +17,9 @@ from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.intensity import gamma_of
 from lwddpm.models.build import build_model
+from lwddpm.models.precision import DrawingNetwork, choose_precision
 from lwddpm.training.batches import BatchLoader
 from lwddpm.training.ema import ExponentialMovingAverage
-from lwddpm.training.precision import choose_precision
 from lwddpm.training.schedule import Schedule, learning_rate
 
 # DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
@@ -67,6 +67,10 @@ class TrainingStep(ABC):
     def kept(self) -> ExponentialMovingAverage:
         """What is sampled, evaluated and registered."""
         return self.averages[self.kept_length]
+
+    def drawing_network(self, average: ExponentialMovingAverage) -> nn.Module:
+        """An average, as samplers call it: a diffusion network in the number format of the training."""
+        return average.model if self.job.diffusion is None else DrawingNetwork(average.model, self.precision)
 
     @abstractmethod
     def distribute(self) -> None:

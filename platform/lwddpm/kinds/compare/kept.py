@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from lwddpm.cluster.generate import feature_extraction, generate_images
+from lwddpm.cluster.generate import feature_extraction, generate_images, settled
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluationConfig, SamplingConfig
+from lwddpm.config import EvaluationConfig, SamplingConfig, SamplingT
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.gaussian import SliceGaussian, fit_gaussian
 from lwddpm.evaluation.protocol import evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
+from lwddpm.families import SAMPLER
 from lwddpm.files import whole_file, write_whole
 from lwddpm.kinds.evaluate import Evaluation, reconstruction
 from lwddpm.kinds.saved_model import calls_of
@@ -66,7 +67,9 @@ class MeasurementCache:
             return kept
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
         reconstruct = None if model_dir is None else reconstruction(model_dir, config, self.session)
-        calls = None if model_dir is None else calls_of(config, model_dir)
+        calls = None
+        if model_dir is not None:
+            config, calls = settled(config, self.session), calls_of(config, model_dir)
         result = evaluate(
             images, self.dataset, config, extract=self.features, reconstruct=reconstruct, network_calls=calls
         )
@@ -101,13 +104,25 @@ class MeasurementCache:
     def _samples_file(self, model_dir: Path | None, sampling: SamplingConfig) -> Path:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
-        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing"}
+        sampling = self._as_drawn(model_dir, sampling)
+        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing", "precision"}
         settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 
     def _measurement_file(self, model_dir: Path | None, config: EvaluationConfig) -> Path:
+        config = self._as_drawn(model_dir, config)
         key = _digest(self._identity(model_dir), config.model_dump(mode="json"), self.dataset.version)
         return self._file("measurements", f"{key}.json")
+
+    def _as_drawn(self, model_dir: Path | None, sampling: SamplingT) -> SamplingT:
+        """The settings in the name of a file: bf16 where `auto` comes to that, so that slices which an earlier version
+        or another machine has drawn in float32 are not taken for its own."""
+        drawn = model_dir is not None and sampling.sampler != SAMPLER and sampling.precision == "auto"
+        return sampling.model_copy(update={"precision": "bf16"}) if drawn and self._precision == "bf16" else sampling
+
+    @cached_property
+    def _precision(self) -> str:
+        return settled(SamplingConfig(), self.session).precision
 
     def _identity(self, model_dir: Path | None) -> str:
         if model_dir is None:

@@ -33,11 +33,12 @@ from lwddpm.kinds.compare.plan import (
     without_network,
 )
 from lwddpm.kinds.saved_model import start_of
+from lwddpm.models.precision import settled_precision
 from lwddpm.progress import bar, say
 from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
 from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
-from lwddpm.training.checkpoint import load_guide, load_model, read_saved_model
+from lwddpm.training.checkpoint import load_for_drawing, load_guide, load_model, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
@@ -206,11 +207,13 @@ class Measurer:
         if system is not None:
             config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
             model_dir = model_of(self.plan.systems[system][0])
-            model, saved = load_model(model_dir, self._device)
+            precision = settled_precision(config.precision, torch.device(self._device))
+            model, saved = load_for_drawing(model_dir, precision, self._device, STRIP_ROWS)
             assert saved.diffusion is not None
             prior = read_prior(model_dir, saved.image_size)
             num = min(STRIP_FRAMES, config.num_inference_steps + 1)
-            draw = partial(denoising_trajectory, prior=prior, guide=load_guide(model_dir, self._device))
+            guide = load_guide(model_dir, precision, self._device, STRIP_ROWS)
+            draw = partial(denoising_trajectory, prior=prior, guide=guide)
             denoised, left = draw(
                 model, saved.diffusion, config, range(STRIP_ROWS), saved.image_size, self._device, num
             )

@@ -173,7 +173,7 @@ def without_network(config: EvaluationConfig) -> EvaluationConfig:
     """The protocol for slices of the Gaussian baseline, which draws in one pass and denoises nothing."""
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     return EvaluationConfig.model_validate(
-        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", *_UNGUIDED})
+        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", "precision", *_UNGUIDED})
         | {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
     )
 
