@@ -54,9 +54,9 @@ class MetricRecord(Record):
         words = f"{self.sampler}, {self.num_inference_steps} step{'s' if self.num_inference_steps > 1 else ''}"
         words += ", gaussian start" if self.start == "gaussian" else ""
         words += f", guidance {self.guidance:g}" if self.guidance != 1 else ""
-        words += ", bf16" if self.precision == "bf16" else ""
         known = self.network_calls is not None and self.network_calls != self.num_inference_steps
-        return words + (f", {self.network_calls} calls" if known else "")
+        words += f", {self.network_calls} calls" if known else ""
+        return words + (", bf16" if self.precision == "bf16" else "")
 
 
 class Unavailable(Record):
