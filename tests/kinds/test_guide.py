@@ -159,6 +159,8 @@ def test_trials_are_measured_after_their_guide(
         _search(search_overrides, "search.proxy.guidance=2")
     job = _search(search_overrides, "search.proxy.guidance=2", "training.guide_epoch=0.5")
     check_guide_of_trials(job, tiny_dataset, first_rung=4)
+    assert job.measured_settings()["guide_epoch"] == 0.5  # another one is another study
+    assert "guide_epoch" not in _search(search_overrides, "training.guide_epoch=0.5").measured_settings()
     with pytest.raises(DataError, match=r"from step 3 on, .*guide_epoch = 0.5, step 3"):
         check_guide_of_trials(job, tiny_dataset, first_rung=3)
 

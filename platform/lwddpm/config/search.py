@@ -131,6 +131,8 @@ class SearchJob(TrainingJob):
             names += ["validation_samples"]
         if "peak_memory_mib" in self._named:
             names += ["grad_accumulation_steps", "channels_last", "compile"]
+        if self._draws and self.search.proxy.guidance != 1:
+            names += ["guide_epoch"]
         return self.training.model_dump(mode="json", include=set(names))
 
     @model_validator(mode="after")

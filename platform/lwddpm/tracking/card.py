@@ -124,7 +124,7 @@ def _average(job: TrainJob, saved: SavedModel) -> str:
 
 
 def _guide(job: TrainJob) -> str:
-    """That the model can be guided, and what it is measured with."""
+    """What the model can be guided by."""
     if job.training.guide_epoch is None:
         return ""
     return f"; its guide in `guide/` is the network after {job.training.guide_epoch:g} epochs"
