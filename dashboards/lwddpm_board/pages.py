@@ -26,7 +26,7 @@ VIEWS = {  # path -> name, in the order of the navigation
     "readers": "Readers",
 }
 METRIC_GROUPS = {  # heading -> metrics that answer one question
-    "How far from real slices": ("fid", "fd_lite0", "fid_infinity", "fd_lite0_infinity", "kid", "kd_lite0"),
+    "How far from real slices": ("fid", "fd_lite0", "fd_lite2", "fid_infinity", "fd_lite0_infinity", "kid", "kd_lite0"),
     "Do they look real": ("precision_lite0", "density_lite0"),
     "Are all kinds drawn": ("recall_lite0", "coverage_lite0"),
     "Brightness and contrast": ("out_of_band",),

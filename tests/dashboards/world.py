@@ -73,8 +73,9 @@ def build_world(folder: Path) -> World:
     tracking, storage = f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db"
     client = connect(tracking)
     runs, version = {}, ""
-    for name, steps, seed in (("first", 12, 0), ("second", 18, 1)):
-        job = _job(folder, f"name={name}", f"training.max_steps={steps}", f"seed={seed}", f"tracking.uri={tracking}")
+    for name, steps, seed, guide in (("first", 12, 0, "null"), ("second", 18, 1, "1")):
+        settings = (f"name={name}", f"training.max_steps={steps}", f"seed={seed}", f"training.guide_epoch={guide}")
+        job = _job(folder, *settings, f"tracking.uri={tracking}")
         version = version or prepare_dataset(job.data, lambda function, items, **_: map(function, items)).version
         runs[name] = run_job(job)["run_id"]
     experiment = client.get_experiment_by_name("lw-ddpm").experiment_id

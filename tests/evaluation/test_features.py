@@ -77,16 +77,32 @@ EXPECTED_LITE0 = {
     1270: [1.308959, 0.502479, 1.627985, 0.336873, 0.399683],
 }
 EXPECTED_LITE0_NORMS = [16.44564, 15.05918, 16.02817, 14.39147, 15.72261]
+EXPECTED_LITE2 = {
+    42: [2.660201, 2.012357, 2.818424, 3.120621, 1.755597],
+    43: [0.547007, 1.716470, 1.945132, 2.204075, 0.497554],
+    117: [0.911023, 1.733173, 1.388957, 0.658521, 1.985449],
+    194: [2.600022, 3.969477, 2.812483, 3.419325, 3.638805],
+    377: [1.959083, 1.486763, 1.237152, 2.517915, 2.462276],
+    569: [3.454986, 2.645136, 2.110650, 2.438736, 2.849800],
+    626: [2.272395, 1.981842, 3.259481, 2.288740, 2.994064],
+    678: [1.939524, 2.420984, 3.469372, 2.248440, 2.445125],
+    1154: [3.876668, 4.130394, 2.748235, 3.022782, 3.909515],
+    1249: [0.098140, 0.399069, 0.217377, 1.293945, 0.084985],
+}
+EXPECTED_LITE2_NORMS = [16.93342, 18.10152, 17.95544, 17.27661, 18.34758]
 
 
-def test_lite0_features_are_those_of_the_package_that_published_the_weights(slices):
-    extractor = load_extractor("fd_lite0", inception_weights=None)
+@pytest.mark.parametrize(
+    ("name", "expected", "norms"),
+    [("fd_lite0", EXPECTED_LITE0, EXPECTED_LITE0_NORMS), ("fd_lite2", EXPECTED_LITE2, EXPECTED_LITE2_NORMS)],
+)
+def test_lite_features_are_those_of_the_package_that_published_the_weights(slices, name, expected, norms):
+    extractor = load_extractor(name, inception_weights=None)
     features = extractor(slices)
 
     assert features.shape == (5, extractor.num_features)
-    expected = torch.tensor(list(EXPECTED_LITE0.values())).T
-    torch.testing.assert_close(features[:, list(EXPECTED_LITE0)], expected, atol=1e-4, rtol=0)
-    torch.testing.assert_close(features.norm(dim=1), torch.tensor(EXPECTED_LITE0_NORMS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(features[:, list(expected)], torch.tensor(list(expected.values())).T, atol=1e-4, rtol=0)
+    torch.testing.assert_close(features.norm(dim=1), torch.tensor(norms), atol=1e-3, rtol=0)
 
 
 def test_lite0_downsamples_large_slices_with_antialiasing():

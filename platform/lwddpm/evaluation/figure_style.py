@@ -48,6 +48,7 @@ LIGHT = Theme(
     real="#6b6b6b",
     systems={
         "lw_ddpm": "#0b5fa5",
+        "recipe": "#008a9a",
         "ddpm": "#d1600b",
         "ddim": "#7a3e9d",
         "gan": "#2a7d4f",
@@ -66,6 +67,7 @@ DARK = Theme(
     real="#a8a8a8",
     systems={
         "lw_ddpm": "#6cb6ff",
+        "recipe": "#4fd8e0",
         "ddpm": "#ff9d57",
         "ddim": "#cf9bee",
         "gan": "#63cf97",

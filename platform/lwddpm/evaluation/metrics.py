@@ -200,6 +200,7 @@ def _of_features(name: str, inputs: MetricInputs, extractor: str, **values: Any)
 METRICS: dict[str, Callable[[str, MetricInputs], MetricRecord]] = {
     "fid": partial(_frechet, extractor="fid"),
     "fd_lite0": partial(_frechet, extractor="fd_lite0"),
+    "fd_lite2": partial(_frechet, extractor="fd_lite2"),
     "fid_infinity": partial(_frechet_at_infinity, extractor="fid"),
     "fd_lite0_infinity": partial(_frechet_at_infinity, extractor="fd_lite0"),
     "kid": partial(_kernel, extractor="fid"),

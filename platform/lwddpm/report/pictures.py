@@ -7,7 +7,7 @@ from lwddpm.evaluation.figure_style import Theme, new_figure
 from lwddpm.evaluation.figures import GAP
 from lwddpm.report import results
 from lwddpm.report.data import ReportData
-from lwddpm.report.published import TABLE_1
+from lwddpm.report.published import SYSTEMS
 from lwddpm.report.style import display_name, height_of, rows_of_slices
 
 PER_EPOCH = 4  # slices a system and epoch in Figure 8
@@ -84,4 +84,4 @@ def epochs(data: ReportData, theme: Theme) -> Figure:
 
 def _ordered(data: ReportData) -> list[str]:
     present = {system.name for system in data.report.systems}
-    return [name for name in TABLE_1 if name in present]
+    return [name for name in SYSTEMS if name in present]

@@ -13,7 +13,7 @@ from lwddpm.evaluation.noise import wasserstein
 from lwddpm.report import results
 from lwddpm.report.data import GAUSSIAN, Measurement, NoiseHistogram, ReportData
 from lwddpm.report.intervals import mean_interval
-from lwddpm.report.published import GANS, TABLE_1
+from lwddpm.report.published import GANS, SYSTEMS
 from lwddpm.report.style import DASHES, MARKS, display_name, height_of, rows_of_slices
 
 BOOTSTRAPS = 200
@@ -62,7 +62,7 @@ def quality(data: ReportData, theme: Theme) -> Figure:
 
 def noise(data: ReportData, theme: Theme) -> Figure:
     """Figure 6: pixels of true and of predicted noise."""
-    order = list(TABLE_1)
+    order = list(SYSTEMS)
     histograms = sorted(data.report.noise, key=lambda histogram: order.index(histogram.system))
     figure = new_figure(2.5)
     panels = figure.subplots(1, len(histograms), sharey=True, squeeze=False)[0]
@@ -317,7 +317,7 @@ def _metric_name(metric: str, system: str) -> str:
 
 def _systems(data: ReportData) -> list[str]:
     present = {system.name for system in data.report.systems}
-    return [name for name in TABLE_1 if name in present]
+    return [name for name in SYSTEMS if name in present]
 
 
 def _distance(data: ReportData) -> str:

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 from lwddpm.report import published
 from lwddpm.report.data import GAUSSIAN, ComparisonReport, Cost, MeasuredSystem, Measurement, Training, row_key
 from lwddpm.report.intervals import Difference, MeanInterval, difference, mean_interval, ratio, ties
-from lwddpm.report.published import NAMES, STARTS, TABLE_1, Published
+from lwddpm.report.published import NAMES, STARTS, SYSTEMS, TABLE_1, Published
 from lwddpm.wording import number
 
 Direction = Literal["low", "high"]
@@ -87,9 +87,9 @@ def num_slices(measurements: Sequence[Measurement]) -> str:
 
 
 def rows(report: ComparisonReport) -> list[SystemRow]:
-    """Table 1 in the paper's order, each system's other start below it, and the baseline at the end."""
+    """Table 1 in the paper's order, then the recipe and the baseline; below each system its other start."""
     measured_systems: dict[str, MeasuredSystem] = {}
-    for system in TABLE_1:
+    for system in SYSTEMS:
         measured_systems |= {s.name: s for s in report.systems if s.name == system}
         measured_systems |= {row_key(s.name, s.start): s for s in report.other_starts if s.name == system}
     if report.gaussian_directions is not None:

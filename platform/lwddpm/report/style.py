@@ -10,8 +10,17 @@ from lwddpm.evaluation.figure_style import WIDTH_IN, Theme
 from lwddpm.evaluation.figures import GAP, tile
 from lwddpm.report.published import NAMES, VARIANTS
 
-MARKS = {"lw_ddpm": "o", "ddpm": "s", "ddim": "D", "gan": "^", "wgan": "v", "lsgan": "P", "gaussian": "X"}
-DASHES = {"lw_ddpm": "-", "ddpm": "--", "ddim": ":", "gan": "-", "wgan": "--", "lsgan": "-."}
+MARKS = {
+    "lw_ddpm": "o",
+    "ddpm": "s",
+    "ddim": "D",
+    "gan": "^",
+    "wgan": "v",
+    "lsgan": "P",
+    "gaussian": "X",
+    "recipe": "*",
+}
+DASHES = {"lw_ddpm": "-", "ddpm": "--", "ddim": ":", "gan": "-", "wgan": "--", "lsgan": "-.", "recipe": "-."}
 
 
 def display_name(label: str) -> str:

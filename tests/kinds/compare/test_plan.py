@@ -79,7 +79,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def test_gans_keep_their_published_settings_and_the_bases_budget() -> None:
-    plan = make_plan(_job("compare.overrides={}", name="compare_small"), 2600)
+    plan = make_plan(_job("compare.overrides={}", "compare.systems=[lw_ddpm, wgan]", name="compare_small"), 2600)
     base, wgan = (plan.systems[system][0].job for system in ("lw_ddpm", "wgan"))
     assert (wgan.training.lr, wgan.training.lr_schedule, wgan.diffusion) == (5e-5, "constant", None)
     assert wgan.adversarial is not None
@@ -105,6 +105,17 @@ def test_every_seed_repeats_every_training() -> None:
     assert len(thrice.trainings) == 3 * len(once.trainings)
     assert [t.job.seed for t in thrice.systems["gan"]] == [0, 1, 2]
     assert once.trainings.keys() <= thrice.trainings.keys(), "what was trained with the first seed is used again"
+
+
+def test_a_recipe_is_lw_ddpm_with_settings_of_its_own() -> None:
+    systems = "compare.systems=[lw_ddpm, recipe]"
+    plan = make_plan(_job(systems, "compare.overrides.recipe={model.head_skip: true, training.max_steps: 90}"), 800)
+    (recipe,) = plan.systems["recipe"]
+    assert (recipe.label, recipe.job.model.family, recipe.job.model.head_skip) == ("recipe", "lw_ddpm", True)
+    assert (recipe.job.training.max_steps, recipe.job.training.epochs) == (90, None)
+    assert plan.systems["lw_ddpm"][0].job.model.head_skip is False
+    with pytest.raises(ConfigError, match=r"give them in compare\.overrides\.recipe"):
+        _job(systems)
 
 
 def test_systems_are_sampled_as_the_paper_says() -> None:

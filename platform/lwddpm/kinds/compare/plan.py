@@ -182,7 +182,8 @@ def _train_job(
     job: CompareJob, label: str, system: System, seed: int, overrides: Mapping[str, Any], num_train: int, where: str
 ) -> TrainJob:
     """The job of one training, neither evaluated nor registered."""
-    merged = {"model.family": system, **flattened(job.compare.overrides.get(system, {})), **overrides}
+    family = "lw_ddpm" if system == "recipe" else system
+    merged = {"model.family": family, **flattened(job.compare.overrides.get(system, {})), **overrides}
     merged = {key: value for key, value in merged.items() if not key.startswith("evaluation.")}
     values = job.model_dump(mode="json", exclude={"compare"})
     values |= {"kind": "train", "name": f"{job.name}-{label}", "seed": seed, "evaluation": None, "registry": None}

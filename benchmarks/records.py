@@ -1,0 +1,286 @@
+"""Records of image quality: measures a job with several training seeds, judges it, and keeps what came out.
+
+    python benchmarks/records.py measure B jobs/best_small.yaml --set data.source=PATH --change "what is new"
+    python benchmarks/records.py tables           # writes the tables of docs/records.md
+
+Results are kept in benchmarks/records.json; docs/records.md has the rules. Each training is a run folder: an
+interrupted measurement continues there, and its CPU seconds are those of all its parts.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from scipy.stats import t, ttest_ind
+
+from lwddpm.data.store import open_dataset
+
+HERE = Path(__file__).resolve().parent
+KEPT, PAGE = HERE / "records.json", HERE.parent / "docs" / "records.md"
+BEGIN, END = "<!-- tables: benchmarks/records.py -->", "<!-- end of tables -->"
+SIGNIFICANT = 0.01
+FEWEST_SEEDS = 3
+
+
+class Track(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        base: the job whose time a record may take, and its overrides; its data, n and reference are those of the track.
+        threshold: records are CPU seconds until fd_lite0 is no more than this; None: records are fd_lite0.
+        samples, reference: slices drawn, and training slices that they are compared with.
+    """
+
+    title: str
+    base: str
+    overrides: tuple[str, ...] = ()
+    threshold: float | None = None
+    samples: int = 300
+    reference: int = 600
+
+
+LARGER = ("data.image_size=64", "model.dim_mults=[1,3,6,8]", "training.batch_size=16", "training.max_steps=3400")
+TRACKS = {
+    "A": Track("A. Simulated slices, 32x32: what `make demo` trains", "jobs/demo.yaml", samples=256, reference=512),
+    "B": Track("B. Real slices, 32x32, in the time of `jobs/kaggle_small.yaml`", "jobs/kaggle_small.yaml"),
+    "C": Track("C. Real slices, 64x64, in the time of its larger form", "jobs/kaggle_small.yaml", LARGER),
+    "D": Track("D. CPU seconds until 90 on track B", "jobs/kaggle_small.yaml", threshold=90),
+}
+TIME_ALLOWED = 1.1  # of the base's: CPU seconds vary with what else the machine does
+
+
+class Entry(BaseModel):
+    """One measured job. Lists have one value for each training seed."""
+
+    track: str
+    date: str
+    change: str
+    job: str
+    digest: str
+    dataset: str  # version: the hash of its content
+    extractor: str  # hash of the weights
+    seeds: list[int]
+    fd_lite0: list[float]
+    recall_lite0: list[float]
+    nearest: list[float]  # median RMS distance to the nearest training slice, in grey levels
+    cpu_seconds: list[float]
+    floor: float
+    nearest_floor: float
+    calls: int
+    guidance: float
+    machine: str
+    faults: list[str] = []
+
+    def scores(self) -> list[float]:
+        """What the track compares, one for each seed; lower is better."""
+        return self.fd_lite0 if TRACKS[self.track].threshold is None else self.cpu_seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(required=True)
+    measure = verbs.add_parser("measure", help="train with several seeds, judge, and keep the result")
+    measure.add_argument("track", choices=TRACKS)
+    measure.add_argument("job", help="job file; the track's base: what a record is measured against")
+    measure.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    measure.add_argument("--seeds", type=int, nargs="+", default=[100, 101, 102], help="not those it was chosen with")
+    measure.add_argument("--change", required=True, help="one line: what is new")
+    measure.add_argument("--output", default="runs/records", help="folder for runs, dataset and tracking store")
+    measure.set_defaults(verb=_measure)
+    verbs.add_parser("tables", help="write docs/records.md anew").set_defaults(verb=lambda _: write_tables())
+    given = parser.parse_args()
+    given.verb(given)
+
+
+def _measure(given: argparse.Namespace) -> None:
+    track, output = TRACKS[given.track], Path(given.output).absolute()
+    fixed = [
+        *(f"{key}={value}" for key, value in (("output", output), ("tracking_uri", f"sqlite:///{output}/mlflow.db"))),
+        f"evaluation.num_samples={track.samples}",
+        f"evaluation.num_reference={track.reference}",
+        "registry=null",
+    ]
+    output.mkdir(parents=True, exist_ok=True)
+    results = []
+    for seed in given.seeds:
+        seeds = [f"seed={seed}", f"evaluation.seed={seed}"]
+        results.append(_run(given.job, [*given.overrides, *fixed, *seeds], output / f"cpu-{given.track}.json"))
+    entry = _entry(given, results)
+    kept = read()
+    entry.faults = faults_of(entry, kept)
+    KEPT.write_text(json.dumps([known.model_dump() for known in [*kept, entry]], indent=1) + "\n")
+    write_tables()
+    print("no record: " + "; ".join(entry.faults) if entry.faults else f"a record of track {given.track}")
+
+
+def _run(job: str, overrides: list[str], times: Path) -> dict[str, Any]:
+    """The result of a training, with the CPU seconds that its process has taken so far."""
+    command = [sys.executable, "-m", "lwddpm", "run", job, "--json"]
+    command += [word for override in overrides for word in ("--set", override)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},
+    )
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    spent = json.loads(times.read_text()) if times.exists() else {}
+    key = " ".join(command)
+    spent[key] = spent.get(key, 0) + usage.ru_utime + usage.ru_stime
+    times.write_text(json.dumps(spent, indent=1))
+    if os.waitstatus_to_exitcode(status):
+        raise SystemExit(f"the job ended with exit code {os.waitstatus_to_exitcode(status)}: {' '.join(command)}")
+    result: dict[str, Any] = json.loads(output)
+    return result | {"cpu_seconds": spent[key]}
+
+
+def _entry(given: argparse.Namespace, results: list[dict[str, Any]]) -> Entry:
+    folders = [Path(result["run_dir"]) for result in results]
+    evaluations = [json.loads((folder / "evaluation.json").read_text()) for folder in folders]
+    records = [{record["name"]: record for record in evaluation["records"]} for evaluation in evaluations]
+    dataset = open_dataset(results[0]["dataset"]["path"])
+    train = dataset.images("train")
+    held_out = np.concatenate([dataset.images("validation"), dataset.images("test")])
+    return Entry(
+        track=given.track,
+        date=datetime.date.today().isoformat(),
+        change=given.change,
+        job=" ".join([given.job, *(f"--set {value}" for value in given.overrides if not value.startswith("data."))]),
+        digest=results[0]["digest"],
+        dataset=results[0]["dataset"]["version"],
+        extractor=records[0]["fd_lite0"]["weights_sha256"][:12],
+        seeds=given.seeds,
+        fd_lite0=[each["fd_lite0"]["value"] for each in records],
+        recall_lite0=[each["recall_lite0"]["value"] for each in records],
+        nearest=[nearest_median(np.load(folder / "samples.npy"), train) for folder in folders],
+        cpu_seconds=[result["cpu_seconds"] for result in results],
+        floor=float(np.mean([each["fd_lite0"]["floor"] for each in records])),
+        nearest_floor=nearest_median(held_out, train),
+        calls=records[0]["fd_lite0"].get("network_calls") or evaluations[0]["config"]["num_inference_steps"],
+        guidance=evaluations[0]["config"].get("guidance", 1.0),
+        machine=_machine(),
+    )
+
+
+def nearest_median(images: np.ndarray, train: np.ndarray) -> float:
+    """Median over the images of the RMS distance to the nearest training slice, in grey levels.
+
+    Args:
+        images, train: uint8 [N, S, S], of one S.
+    """
+    bank = torch.from_numpy(np.array(train)).flatten(1).float()
+    queries = torch.from_numpy(np.array(images)).flatten(1).float()
+    nearest = torch.cat([torch.cdist(part, bank).min(1).values for part in queries.split(256)])
+    return float(nearest.median()) / bank.shape[1] ** 0.5
+
+
+def faults_of(entry: Entry, kept: list[Entry]) -> list[str]:
+    """Why an entry is no record, given all earlier ones; empty: it is one."""
+    track = TRACKS[entry.track]
+    earlier = [known for known in kept if known.track == entry.track and not known.faults]
+    faults = []
+    if len(entry.seeds) < FEWEST_SEEDS:
+        faults.append(f"{FEWEST_SEEDS} training seeds or more, got {len(entry.seeds)}")
+    if not np.isfinite([*entry.fd_lite0, *entry.recall_lite0, *entry.nearest, *entry.cpu_seconds]).all():
+        faults.append("every figure must be finite")
+    if np.median(entry.nearest) < entry.nearest_floor:
+        faults.append(
+            f"closer to training slices ({np.median(entry.nearest):.1f}) than held-out ones ({entry.nearest_floor:.1f})"
+        )
+    if track.threshold is not None and np.mean(entry.fd_lite0) > track.threshold:
+        faults.append(f"fd_lite0 {np.mean(entry.fd_lite0):.1f} is above {track.threshold:g}")
+    if not earlier:
+        return faults
+    base, best = earlier[0], earlier[-1]
+    if (entry.dataset, entry.extractor) != (base.dataset, base.extractor):
+        faults.append("the dataset and the extractor must be those of the track")
+    if track.threshold is None and np.mean(entry.cpu_seconds) > TIME_ALLOWED * np.mean(base.cpu_seconds):
+        faults.append(f"{np.mean(entry.cpu_seconds):.0f} CPU seconds; the base takes {np.mean(base.cpu_seconds):.0f}")
+    if len(entry.seeds) >= 2 and len(best.seeds) >= 2:
+        p = ttest_ind(entry.scores(), best.scores(), equal_var=False, alternative="less").pvalue
+        if not p < SIGNIFICANT:
+            faults.append(f"not better than the record at p < {SIGNIFICANT} (p = {p:.2g})")
+    if np.mean(entry.recall_lite0) < np.mean(best.recall_lite0):
+        faults.append(f"recall {np.mean(entry.recall_lite0):.2f} below the record's {np.mean(best.recall_lite0):.2f}")
+    return faults
+
+
+def read() -> list[Entry]:
+    """All entries, in the order in which they were measured."""
+    return [Entry.model_validate(values) for values in json.loads(KEPT.read_text())] if KEPT.exists() else []
+
+
+def write_tables() -> None:
+    """Put the tables into docs/records.md, between the two marks."""
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    PAGE.write_text(head + BEGIN + "\n\n" + tables(read()) + "\n" + END + rest.split(END)[1])
+
+
+def tables(entries: list[Entry]) -> str:
+    """Markdown: for each track its records, then all that were none."""
+    return "\n".join([*_records(entries), *_failed([entry for entry in entries if entry.faults])])
+
+
+def _records(entries: list[Entry]) -> Iterator[str]:
+    for name, track in TRACKS.items():
+        records = [entry for entry in entries if entry.track == name and not entry.faults]
+        yield f"### {track.title}\n"
+        if not records:
+            yield "Not measured yet.\n"
+            continue
+        yield f"n = {track.samples} against {track.reference} training slices, floor {records[0].floor:.1f}\n"
+        yield "| date | what changed | fd_lite0 (95 %) | each seed | calls | recall | nearest | CPU s | job |"
+        yield "|---|---|---|---|---:|---:|---:|---:|---|"
+        yield from map(_row, records)
+        yield ""
+
+
+def _row(entry: Entry) -> str:
+    values = np.array(entry.fd_lite0)
+    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    each = ", ".join(f"{seed}: {value:.1f}" for seed, value in zip(entry.seeds, values, strict=True))
+    guided = f", guided by {entry.guidance:g}" if entry.guidance != 1 else ""
+    return (
+        f"| {entry.date} | {entry.change} | **{values.mean():.1f}** ({values.mean() - half:.1f} to "
+        f"{values.mean() + half:.1f}) | {each} | {entry.calls}{guided} | {np.mean(entry.recall_lite0):.2f} | "
+        f"{np.median(entry.nearest):.1f} (held-out {entry.nearest_floor:.1f}) | {np.mean(entry.cpu_seconds):.0f}, "
+        f"{entry.machine} | `{entry.job}` ({entry.digest}) |"
+    )
+
+
+def _failed(entries: list[Entry]) -> Iterator[str]:
+    yield "### Measured, and no record\n"
+    if not entries:
+        yield "None yet.\n"
+        return
+    yield "| track | date | what changed | fd_lite0 | CPU s | why it is none | job |"
+    yield "|---|---|---|---|---:|---|---|"
+    for entry in entries:
+        yield (
+            f"| {entry.track} | {entry.date} | {entry.change} | {np.mean(entry.fd_lite0):.1f} "
+            f"({', '.join(f'{value:.1f}' for value in entry.fd_lite0)}) | {np.mean(entry.cpu_seconds):.0f} | "
+            f"{'; '.join(entry.faults)} | `{entry.job}` |"
+        )
+    yield ""
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"1 thread of {models[0] if models else 'an unknown CPU'}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The judge of benchmarks/records.py, and that docs/records.md shows what it kept."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+ROOT = Path(__file__).resolve().parents[1]
+_spec = importlib.util.spec_from_file_location("records", ROOT / "benchmarks" / "records.py")
+assert _spec is not None
+assert _spec.loader is not None
+records = importlib.util.module_from_spec(_spec)
+sys.modules["records"] = records
+_spec.loader.exec_module(records)
+
+
+def entry(**changes):
+    values = {
+        "track": "B",
+        "date": "2026-01-01",
+        "change": "a change",
+        "job": "jobs/x.yaml",
+        "digest": "d",
+        "dataset": "v",
+        "extractor": "e",
+        "seeds": [1, 2, 3],
+        "fd_lite0": [100.0, 101.0, 102.0],
+        "recall_lite0": [0.2, 0.2, 0.2],
+        "nearest": [25.0, 25.0, 25.0],
+        "cpu_seconds": [200.0, 210.0, 220.0],
+        "floor": 22.0,
+        "nearest_floor": 20.0,
+        "calls": 20,
+        "guidance": 1.0,
+        "machine": "1 thread",
+    }
+    return records.Entry(**values | changes)
+
+
+def test_what_is_clearly_better_is_a_record():
+    assert records.faults_of(entry(), []) == []
+    assert records.faults_of(entry(fd_lite0=[50.0, 52.0, 51.0]), [entry()]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"fd_lite0": [99.0, 101.5, 101.0]}, "not better than the record"),
+        ({"fd_lite0": [50.0, 51.0], "seeds": [1, 2]}, "3 training seeds"),
+        ({"fd_lite0": [50.0, float("nan"), 51.0]}, "finite"),
+        ({"nearest": [12.0, 12.0, 12.0]}, "closer to training slices"),
+        ({"recall_lite0": [0.1, 0.2, 0.2]}, "recall"),
+        ({"cpu_seconds": [300.0, 310.0, 320.0]}, "310 CPU seconds"),
+        ({"dataset": "other"}, "must be those of the track"),
+    ],
+)
+def test_each_rule_is_enforced(changes, fault):
+    better = {"fd_lite0": [50.0, 52.0, 51.0]} | changes
+    faults = records.faults_of(entry(**better), [entry()])
+    assert any(fault in each for each in faults), faults
+
+
+def test_it_is_judged_against_the_last_record_and_not_against_what_failed():
+    failed = entry(fd_lite0=[10.0, 10.5, 11.0], faults=["closer to training slices"])
+    record = entry(fd_lite0=[60.0, 61.0, 62.0])
+    assert records.faults_of(entry(fd_lite0=[50.0, 51.0, 50.5]), [entry(), record, failed]) == []
+    assert records.faults_of(entry(fd_lite0=[70.0, 71.0, 70.5]), [entry(), record, failed])
+
+
+def test_seconds_are_what_track_d_compares():
+    base = entry(track="D", fd_lite0=[89.0, 88.0, 90.0])
+    fast = entry(track="D", fd_lite0=[89.0, 88.0, 90.0], cpu_seconds=[50.0, 51.0, 52.0])
+    assert records.faults_of(fast, [base]) == []
+    short = entry(track="D", fd_lite0=[99.0, 98.0, 97.0], cpu_seconds=[10.0, 11.0, 12.0])
+    assert any("above 90" in fault for fault in records.faults_of(short, [base]))
+
+
+def test_distance_to_the_nearest_is_scipy_s():
+    rng = np.random.default_rng(0)
+    images, train = (rng.integers(0, 256, (num, 8, 8), dtype=np.uint8) for num in (301, 500))
+    tree = cKDTree(train.reshape(500, -1).astype(float))
+    wanted = np.sort(tree.query(images.reshape(301, -1).astype(float))[0])[150] / 8
+    assert records.nearest_median(images, train) == pytest.approx(wanted, rel=1e-5)
+    assert records.nearest_median(train[:10], train) == 0
+
+
+def test_the_page_shows_what_was_kept():
+    page = records.PAGE.read_text()
+    shown = page.split(records.BEGIN)[1].split(records.END)[0].strip()
+    assert shown == records.tables(records.read()).strip()
+    assert all(
+        record.faults == records.faults_of(record, records.read()[:i]) for i, record in enumerate(records.read())
+    )
