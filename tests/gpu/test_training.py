@@ -20,6 +20,13 @@ from lwddpm.training.reporter import RecordingReporter
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Build = Callable[..., TrainJob]
+BEYOND = (
+    "diffusion.prediction_type=edm",
+    "training.timestep_sampling=log_normal",
+    "training.loss_weighting=learned",
+    "training.augment=0.3",
+    "training.ema_lengths=[0.1]",
+)
 LONGER = ("training.max_steps=40", "training.lr=4e-3")
 
 
@@ -46,8 +53,11 @@ def _train(job: TrainJob, dataset: Dataset, folder: Path, device: torch.device, 
 
 
 @pytest.mark.usefixtures("same_noise")
-def test_the_loss_curve_is_that_of_a_cpu(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:
-    job = tiny_job(*LONGER)
+@pytest.mark.parametrize("further", [(), BEYOND], ids=["plain", "beyond"])
+def test_the_loss_curve_is_that_of_a_cpu(
+    further: tuple[str, ...], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+) -> None:
+    job = tiny_job(*LONGER, *further)
     on_cpu = _train(job, tiny_dataset, tmp_path / "cpu", CPU)
     on_gpu = _train(job, tiny_dataset, tmp_path / "gpu", GPU)
     for name in ("train/loss", "val/loss", "train/grad_norm"):

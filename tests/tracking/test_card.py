@@ -20,3 +20,16 @@ def test_the_card_says_which_average_was_kept_and_of_which(
     plain = model_card(tiny_job("training.ema_decay=0.99"), saved, tiny_dataset, None, None)
     assert "EMA 0.99, seed" in plain
     assert "betas" not in plain
+
+
+def test_the_card_says_how_noise_levels_and_slices_were_changed(
+    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, model_dir: Path
+) -> None:
+    saved = read_saved_model(model_dir)
+    recipe = ("diffusion.prediction_type=edm", "training.timestep_sampling=log_normal", "training.log_sigma_std=1.2")
+    job = tiny_job(*recipe, "training.loss_weighting=learned", "training.augment=0.12")
+    card = model_card(job, saved, tiny_dataset, None, None)
+    assert "edm, l2 loss, ln sigma normal around -0.8 with 1.2, learned weights of noise levels" in card
+    assert "augmented with probability 0.12, seed 0" in card
+    plain = model_card(tiny_job(), saved, tiny_dataset, None, None)
+    assert not any(word in plain for word in ("ln sigma", "learned", "augmented"))

@@ -297,7 +297,8 @@ def test_the_parts_beyond_the_paper_keep_every_parity(
     change."""
     build = functools.partial(tiny_job, *BEYOND[beyond])
     one = _train(build(), tiny_dataset, tmp_path / "one").values
-    two = _train_on(2, build("workers.count=2"), tiny_dataset, tmp_path / "two")
+    both = build("workers.count=2", "training.grad_accumulation_steps=2")
+    two = _train_on(2, both, tiny_dataset, tmp_path / "two")
     accumulated = _train(build("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated").values
     calls = iter([False] * 4 + [True] * 2)
     parts = _train(build(), tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls)).values

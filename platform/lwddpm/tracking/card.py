@@ -43,7 +43,7 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 |---|---|
 {_method(job, saved, prior)}
 | training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, {_average(job, saved)}, \
-seed {job.seed} |
+{f"augmented with probability {training.augment:g}, " if training.augment else ""}seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
 | duplicates | {manifest.duplicates.exact_copies} exact copies, {manifest.duplicates.near_pairs} near-duplicate pairs, \
 none across splits |
@@ -76,7 +76,7 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
         return (
             f"| network | {network}, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
-            f"{diffusion.prediction_type}, {diffusion.loss} loss{tone} |\n"
+            f"{diffusion.prediction_type}, {diffusion.loss} loss{_levels(job)}{tone} |\n"
             f"| drawing | {_start(prior)}{_guide(job)} |"
         )
     assert adversarial is not None
@@ -111,6 +111,13 @@ def _start(prior: Prior | None) -> str:
         f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
         f"variance and {mixture} in them, fitted to all training slices (docs/sampling.md says what they reveal)"
     )
+
+
+def _levels(job: TrainJob) -> str:
+    """How the training chooses and weighs noise levels, where it is not the usual way."""
+    normal = job.training.log_sigma
+    levels = f", ln sigma normal around {normal[0]:g} with {normal[1]:g}" if normal is not None else ""
+    return levels + (", learned weights of noise levels" if job.training.loss_weighting == "learned" else "")
 
 
 def _average(job: TrainJob, saved: SavedModel) -> str:

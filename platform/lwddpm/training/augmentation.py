@@ -50,9 +50,7 @@ def augmented(x_0: Tensor, changes: Tensor) -> Tensor:
     """
     mirrored, *moves, brightness = (changes.to(x_0.dtype) * x_0.new_tensor(list(CHANGES.values()))).unbind(1)
     x = torch.where(_per_image(mirrored > 0), x_0.flip(-1), x_0)
-    moved = torch.stack(moves).ne(0).any(0)
-    if moved.any():
-        x = torch.where(_per_image(moved), _moved(x, *moves), x)
+    x = torch.where(_per_image(torch.stack(moves).ne(0).any(0)), _moved(x, *moves), x)
     brighter = ((x + 1) * _per_image(torch.exp2(brightness)) - 1).clamp(max=1)
     return torch.where(_per_image(brightness != 0), brighter, x)
 

@@ -1,4 +1,4 @@
-"""The step of the diffusion models: predict the noise, or velocity, in noised slices (Ho et al. 2020, algorithm 1)."""
+"""The step of the diffusion models: predict noise or another target in noised slices (Ho et al. 2020, algorithm 1)."""
 
 import numpy as np
 import torch
@@ -69,7 +69,6 @@ class DenoisingStep(TrainingStep):
         num_images = len(self.loader.images)
         flip, sampling = config.horizontal_flip, config.timestep_sampling
         draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
-
         all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
         unweighted = torch.zeros((), device=self.device)
 
