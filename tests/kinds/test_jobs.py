@@ -22,6 +22,7 @@ from lwddpm.data.store import open_dataset
 from lwddpm.errors import ConfigError, DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
+from lwddpm.models.precision import settled_precision
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.registry import fetch_model
@@ -222,6 +223,8 @@ def test_samples_are_the_same_however_they_are_drawn(
         assert abs(a - b).max() <= 1
     about = json.loads((tmp_path / "a" / "samples.json").read_text())
     assert about["synthetic"] is True
+    drawn_in = settled_precision("auto", torch.device("cpu"))
+    assert (about["precision"], about["sampling"]["precision"]) == (drawn_in, drawn_in)
     assert (tmp_path / "a" / "grid.png").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")

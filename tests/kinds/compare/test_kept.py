@@ -80,6 +80,22 @@ def test_samples_from_another_start_are_other_samples(
     assert computed == ["samples 3"] * 3
 
 
+def test_slices_in_another_number_format_are_other_slices(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those that an earlier version, or another machine, has drawn in float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    cache, _ = open_cache()
+    assert cache.evaluation(model_dir, CONFIG).records[0].precision == "fp32"
+    assert cache.evaluation(None, without_network(CONFIG)).records[0].precision is None
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    cache, computed = open_cache()
+    assert cache.has(None, without_network(CONFIG))
+    assert not cache.has(model_dir, CONFIG)
+    assert cache.evaluation(model_dir, CONFIG).records[0].precision == "bf16"
+    assert computed[0] == "samples 4"
+
+
 def test_the_gaussian_draws_without_a_model(
     open_cache: Callable[..., tuple[MeasurementCache, list[str]]],
 ) -> None:
