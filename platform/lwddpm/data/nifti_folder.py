@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lwddpm.config import DataConfig, SlicesConfig
+from lwddpm.config import DataConfig
 from lwddpm.data.folder_walk import WalkedFile, walk
-from lwddpm.data.intensity import Intensity
 from lwddpm.data.manifest import NotTaken
 from lwddpm.data.nifti import SUFFIXES, read_grid, read_voxels, reason_of
 from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
-from lwddpm.data.sources import PART, UNLABELLED, ScanGeometry, Slice, UnusableFile
-from lwddpm.data.volume_slices import AXES, Measured, measure, position_mm, slice_numbers, take_slice
+from lwddpm.data.sources import PART, UNLABELLED, Slice, UnusableFile
+from lwddpm.data.volume_slices import Cut, Measured, measure, take_slice
 from lwddpm.errors import DataError
 
 SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_])")
@@ -49,18 +48,13 @@ class NiftiFolder:
     """
 
     root: str
-    image_size: int
-    fit: str
-    crop_background: bool
+    cut: Cut
     subject_pattern: str | None
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     simulated: bool
     label_from: str | int
     label_column: str | None
-    intensity: Intensity
-    plane: str
-    slices: SlicesConfig
     volumes: str | int
 
     def scan(self) -> tuple[list[str], str]:
@@ -100,7 +94,7 @@ class NiftiFolder:
         grid = read_grid(Path(self.root, file), size, time)
         if isinstance(grid, str) or (isinstance(self.volumes, int) and self.volumes >= grid.num_volumes):
             return [file]
-        numbers = [f"{PART}{number:04d}" for number in slice_numbers(grid, self.plane, self.slices)]
+        numbers = [f"{PART}{number:04d}" for number in self.cut.numbers(grid)]
         if self.volumes == "all" and grid.num_volumes > 1:
             return [f"{file}{PART}{volume:04d}{number}" for volume in range(grid.num_volumes) for number in numbers]
         return [f"{file}{number}" for number in numbers]
@@ -132,22 +126,8 @@ class NiftiFolder:
             raise UnusableFile(f"has {grid.num_volumes} volumes, and data.volumes asks for number {self.volumes}")
         chosen = self.volumes if isinstance(self.volumes, int) else 0
         volume = int(numbers[0]) if len(numbers) == 2 else chosen
-        voxels, measured = _load(path, status.st_size, status.st_mtime_ns, volume, self.plane, self.intensity)
-        number = int(numbers[-1])
-        taken = take_slice(
-            voxels, grid, measured, number,
-            plane=self.plane, slices=self.slices, size=self.image_size, fit=self.fit, crop=self.crop_background,
-        )  # fmt: skip
-        axis = AXES[self.plane]
-        columns, rows = (spacing for i, spacing in enumerate(grid.spacing_mm) if i != axis)
-        return taken._replace(
-            geometry=ScanGeometry(
-                self.plane,
-                sequence_of(file),
-                position_mm(grid, self.plane, number),
-                (rows, columns, grid.spacing_mm[axis]),
-            )
-        )
+        voxels, measured = _load(path, status.st_size, status.st_mtime_ns, volume, self.cut)
+        return take_slice(voxels, grid, measured, int(numbers[-1]), self.cut, sequence_of(file))
 
     def label(self, name: str) -> str:
         file = name.partition(PART)[0]
@@ -185,18 +165,13 @@ def open_nifti_folder(data: DataConfig) -> NiftiFolder:
             )
     return NiftiFolder(
         root=root,
-        image_size=data.image_size,
-        fit=data.fit,
-        crop_background=data.crop_background,
+        cut=Cut.of(data),
         subject_pattern=data.subject_pattern,
         include=data.include,
         exclude=data.exclude,
         simulated=data.synthetic,
         label_from=data.label_from,
         label_column=data.label,
-        intensity=data.intensity,
-        plane=data.plane,
-        slices=data.slices,
         volumes=data.volumes,
     )
 
@@ -234,11 +209,9 @@ def participants(root: str) -> dict[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=1)  # the slices of a volume are read one after the other
-def _load(
-    path: Path, size: int, time: int, volume: int, plane: str, intensity: Intensity
-) -> tuple[np.ndarray, Measured]:
+def _load(path: Path, size: int, time: int, volume: int, cut: Cut) -> tuple[np.ndarray, Measured]:
     voxels = read_voxels(path, volume)
-    return voxels, measure(voxels, plane, intensity)
+    return voxels, measure(voxels, cut.plane, cut.intensity)
 
 
 def _stem(file: str) -> str | None:

@@ -5,20 +5,41 @@ A slice is shown as radiologists do: front or top up; the patient's right, or fr
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from lwddpm.config import SlicesConfig
+from lwddpm.config import DataConfig, SlicesConfig
+from lwddpm.data.canonical import Grid
 from lwddpm.data.decoding import on_square
 from lwddpm.data.intensity import PERCENTILES, Intensity
-from lwddpm.data.nifti import Grid
-from lwddpm.data.sources import Slice, SliceLeftOut
+from lwddpm.data.sources import ScanGeometry, Slice, SliceLeftOut
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # across which a plane lies, of right, front, top
 LEAST_HEAD = 0.01  # share of foreground from which a slice belongs to the head
 OUTSIDE, EMPTY = "slices outside of data.slices.range", "slices below data.slices.min_foreground"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How slices are cut from volumes: the settings that all kinds of volumes have in common, see `config.data`."""
+
+    plane: str
+    slices: SlicesConfig
+    intensity: Intensity
+    image_size: int
+    fit: str
+    crop_background: bool
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "Cut":
+        return cls(data.plane, data.slices, data.intensity, data.image_size, data.fit, data.crop_background)
+
+    def numbers(self, grid: Grid) -> list[int]:
+        """Which slices of a volume are asked for, as far as its header tells."""
+        return slice_numbers(grid, self.plane, self.slices)
 
 
 class Measured(NamedTuple):
@@ -85,22 +106,14 @@ def measure(voxels: np.ndarray, plane: str, intensity: Intensity) -> Measured:
 
 
 def take_slice(
-    voxels: np.ndarray,
-    grid: Grid,
-    measured: Measured,
-    number: int,
-    *,
-    plane: str,
-    slices: SlicesConfig,
-    size: int,
-    fit: str,
-    crop: bool,
+    voxels: np.ndarray, grid: Grid, measured: Measured, number: int, cut: Cut, sequence: str | None
 ) -> Slice:
     """Slice `number` of a volume, resampled once, from the file's own numbers, and then made 8-bit.
 
     Raises:
-        SliceLeftOut: `slices` leaves it out.
+        SliceLeftOut: `cut.slices` leaves it out.
     """
+    slices, plane, size = cut.slices, cut.plane, cut.image_size
     first, last = measured.head
     share = (number - first) / max(1, last - first)
     if slices.range != (0.0, 1.0) and not slices.range[0] <= share <= slices.range[1]:
@@ -111,18 +124,23 @@ def take_slice(
     picture = picture_of(np.moveaxis(voxels, axis, 0)[number]).astype(np.float32)
     digest = hashlib.sha256(b"%d %d " % picture.shape)
     digest.update(picture.tobytes())
-    if crop:
+    if cut.crop_background:
         left, top, right, bottom = measured.box
         picture = picture[top:bottom, left:right]
     sides = [spacing for i, spacing in enumerate(grid.spacing_mm) if i != axis]
     width_mm, height_mm = picture.shape[1] * sides[0], picture.shape[0] * sides[1]
     scale = size / max(width_mm, height_mm)
-    shape = (size, size) if fit == "stretch" else (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    shape = (
+        (size, size) if cut.fit == "stretch" else (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    )
     clipped = Image.fromarray(picture.clip(measured.black, measured.white))
     resized = np.asarray(clipped.resize(shape, Image.Resampling.LANCZOS, reducing_gap=2.0))
     contrast = measured.white - measured.black
     grey = (resized - measured.black) * (255 / contrast if contrast > 0 else 0.0)
-    return Slice(on_square(grey.clip(0, 255).round().astype(np.uint8), size), digest.digest())
+    geometry = ScanGeometry(
+        plane, sequence, position_mm(grid, plane, number), (sides[1], sides[0], grid.spacing_mm[axis])
+    )
+    return Slice(on_square(grey.clip(0, 255).round().astype(np.uint8), size), digest.digest(), geometry=geometry)
 
 
 def picture_of(section: np.ndarray) -> np.ndarray:
