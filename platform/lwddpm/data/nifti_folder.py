@@ -4,7 +4,7 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,29 +15,20 @@ from lwddpm.config import DataConfig
 from lwddpm.data.folder_walk import WalkedFile, walk
 from lwddpm.data.manifest import NotTaken
 from lwddpm.data.nifti import SUFFIXES, read_grid, read_voxels, reason_of
-from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
-from lwddpm.data.sources import PART, UNLABELLED, Slice, UnusableFile
+from lwddpm.data.sequences import sequence_of_name
+from lwddpm.data.source_folder import SYSTEM, is_wanted, label_by_folder, open_folder
+from lwddpm.data.sources import CLOSED_FOLDER, PART, UNLABELLED, Slice, UnusableFile
 from lwddpm.data.volume_slices import Cut, Measured, measure, take_slice
 from lwddpm.errors import DataError
 
 SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_])")
 MASK = re.compile(r"[-_](mask|dseg|probseg|seg|aseg|aparc|lesion|roi)$", re.IGNORECASE)
 BESIDE_RAW = ("derivatives", "sourcedata", "code", "stimuli")  # of a BIDS folder
-# What may be kept of a file's name: BIDS' suffixes of scans, and what others call the same. All else could be a name.
-SEQUENCES = {
-    name.lower(): name
-    for name in (
-        "T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "UNIT1", "angio", "bold", "sbref",
-        "dwi", "epi", "asl", "m0scan", "MTw", "T1map", "T2map", "T2starmap", "PDmap", "SWI",
-        "T1", "T1n", "T1c", "T1ce", "T1gd", "T2", "T2f", "PD", "ADC", "MRA",
-    )
-}  # fmt: skip
 PARTICIPANTS = "participants.tsv"
 NO_NIFTI, SEGMENTATIONS, OUT_OF_BIDS = (
     "files that are no NIfTI", "masks and segmentations", "files in derivatives, sourcedata and the like"
 )  # fmt: skip
 FURTHER_VOLUMES = "further volumes of 4D files (data.volumes)"
-SYSTEM = "files and folders that are hidden, left behind by systems or made by lwddpm"
 
 
 @dataclass(frozen=True)
@@ -118,7 +109,7 @@ class NiftiFolder:
         except OSError as error:
             raise UnusableFile(reason_of(error, size=1)) from None
         if path.is_dir():
-            raise UnusableFile("a folder that cannot be listed; check its access")
+            raise UnusableFile(CLOSED_FOLDER)
         grid = read_grid(path, status.st_size, status.st_mtime_ns)
         if isinstance(grid, str):
             raise UnusableFile(grid)
@@ -141,6 +132,9 @@ class NiftiFolder:
         file = name.partition(PART)[0]
         match = re.search(self.subject_pattern, file) if self.subject_pattern else SUBJECT.search(file)
         return match[1] if match else None
+
+    def portion(self, names: Sequence[str]) -> "NiftiFolder":
+        return self
 
     def volume(self, name: str) -> str | None:
         """The file: all volumes of a 4D file show one subject."""
@@ -178,8 +172,7 @@ def open_nifti_folder(data: DataConfig) -> NiftiFolder:
 
 def sequence_of(file: str) -> str | None:
     """The last part of a file's name that is known as a sequence; None where none is."""
-    parts = re.split(r"[-_. ]", (_stem(file) or "").lower())
-    return next((SEQUENCES[part] for part in reversed(parts) if part in SEQUENCES), None)
+    return sequence_of_name(_stem(file) or "")
 
 
 @lru_cache(maxsize=4)
