@@ -80,6 +80,7 @@ def save(made: Dataset, file: Path, *, whole: bool = True) -> Path:
     if whole:
         made.save_as(file, enforce_file_format=True)
     else:
+        del made.file_meta
         made.save_as(file, implicit_vr=True, little_endian=True, enforce_file_format=False)
     return file
 

@@ -209,7 +209,7 @@ def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:
 
 def _passed_over(dataset: Any) -> str | None:
     """Why a file that is whole is none of the wanted pictures."""
-    kind = _text(dataset, "SOPClassUID")
+    kind = _text(dataset, "SOPClassUID") or _text(getattr(dataset, "file_meta", {}), "MediaStorageSOPClassUID")
     image_type = [part.upper() for part in _texts(dataset, "ImageType")]
     if kind == DICOMDIR or (not kind and "ImageType" not in dataset and "Rows" not in dataset):
         return INDEX if kind else NO_DICOM

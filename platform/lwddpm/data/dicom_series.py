@@ -210,7 +210,9 @@ def _volumes(stacks: list[list[int]], frames: list[Frame]) -> tuple[list[list[in
     counts = {len(stack) for stack in stacks}
     if len(counts) == 1:
         return [list(volume) for volume in zip(*stacks, strict=True)], 0
-    # time, echo and weighting tell the whole volumes from those that the scanner did not end
+    # Pictures that were sent twice differ in nothing. Time, echo and weighting tell the whole volumes from those that
+    # the scanner did not end.
+    stacks = [list({frames[i].order: i for i in reversed(stack)}.values())[::-1] for stack in stacks]
     by_key: dict[tuple[float, ...], list[int]] = defaultdict(list)
     for stack in stacks:
         for i in stack:
@@ -233,7 +235,7 @@ def _steps(positions: np.ndarray, said: float, normal: np.ndarray) -> tuple[np.n
     if len(positions) == 1:
         return normal * (said or 1.0), [0]
     distances = np.diff(positions @ normal)
-    step = float(np.median(distances))
+    step = float(np.median(distances[distances < 1.5 * distances.min()]))
     counts = np.maximum(1, np.rint(distances / step)).astype(int)
     step = float(distances.sum() / counts.sum())
     if (np.abs(distances - counts * step) > OFF_GRID * step + SAME_PLACE_MM).any():
