@@ -104,7 +104,7 @@ def read_header(path: Path) -> Header | NotRead:
     """What a file's header says, or why it is not taken. Never raises because of what is in the file."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as file:
+        with _File(path, size) as file:
             start = file.read(132)
             if not _looks_like_dicom(start):
                 named = path.name.lower().endswith(SUFFIXES)
@@ -113,11 +113,22 @@ def read_header(path: Path) -> Header | NotRead:
             file.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they repeat values
-                return _read(file, size)
+                return _read(file, size, marked=start[128:132] == b"DICM")
     except IsADirectoryError:
         return NotRead(CLOSED_FOLDER, damaged=True)
     except Exception as error:
         return NotRead(reason_of(error), damaged=True)
+
+
+class _File(io.BufferedReader):
+    """A file of which no more is asked for than it holds: lengths in damaged headers are up to 4 GiB."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(size if size is None or size < self._size else self._size)
 
 
 def reason_of(error: BaseException) -> str:
@@ -142,16 +153,17 @@ def _looks_like_dicom(start: bytes) -> bool:
     """By its mark, or as files without one begin: with an element of group 2 or 8."""
     if start[128:132] == b"DICM":
         return True
-    return len(start) > 8 and start[:2] in (b"\2\0", b"\x08\0", b"\0\2", b"\0\x08") and start[3] == 0
+    little, big = start[:2] in (b"\2\0", b"\x08\0"), start[:2] in (b"\0\2", b"\0\x08")
+    return len(start) > 8 and ((little and start[3] == 0) or (big and start[2] == 0))
 
 
-def _read(file: BinaryIO, size: int) -> Header | NotRead:
+def _read(file: BinaryIO, size: int, *, marked: bool) -> Header | NotRead:
     dataset, syntax, offset, length = _dataset(file)
     patient, study, series = (_text(dataset, key) for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
     ids = (patient, study, series)
-    if why := _passed_over(dataset):
-        return NotRead(why, series=ids)
     try:
+        if why := _passed_over(dataset, marked):
+            return NotRead(why, series=ids)
         encoding, num_frames = _encoding(dataset, syntax)
         if length is None:
             raise UnusableFile("has no pixel data, or is cut before them")
@@ -207,19 +219,25 @@ def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:
     return int(tag) >> 16 == 0x7FE0
 
 
-def _passed_over(dataset: Any) -> str | None:
+def _passed_over(dataset: Any, marked: bool) -> str | None:
     """Why a file that is whole is none of the wanted pictures."""
-    kind = _text(dataset, "SOPClassUID") or _text(getattr(dataset, "file_meta", {}), "MediaStorageSOPClassUID")
+    meta = getattr(dataset, "file_meta", {})
+    kind = _text(dataset, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID")
     image_type = [part.upper() for part in _texts(dataset, "ImageType")]
-    if kind == DICOMDIR or (not kind and "ImageType" not in dataset and "Rows" not in dataset):
-        return INDEX if kind else NO_DICOM
+    if kind == DICOMDIR:
+        return INDEX
+    if not kind and not marked:
+        return NO_DICOM
+    if not kind:
+        raise UnusableFile("damaged: its header does not say what it is (SOPClassUID)")
     if kind.startswith(SECONDARY_CAPTURES):
         return SECONDARY
     if kind not in (MR, ENHANCED, CONVERTED):
         return f"objects of another kind than MR images ({_name(kind)})"
     if _text(dataset, "BurnedInAnnotation").upper() == "YES":
         return BURNED_IN
-    if _int(dataset, "SamplesPerPixel", 1) != 1 or not _text(dataset, "PhotometricInterpretation").startswith("MONO"):
+    photometric = _text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
+    if _int(dataset, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         return COLOUR
     description = _text(dataset, "SeriesDescription").lower()
     if "LOCALIZER" in image_type or any(word in description for word in ("localizer", "localiser", "scout", "survey")):

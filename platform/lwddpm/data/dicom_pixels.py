@@ -5,6 +5,7 @@ some damaged streams of every kind, and pydicom reads no 12-bit JPEG with it; py
 """
 
 import io
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ NATIVE = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN, DEFLATED}
 JPEG = "1.2.840.10008.1.2.4."
 # by UID: the codec of imagecodecs, and what people call it
 COMPRESSED = {
-    "1.2.840.10008.1.2.5": ("dicomrle", "RLE"),
+    "1.2.840.10008.1.2.5": ("packbits", "RLE"),
     f"{JPEG}50": ("jpeg8", "JPEG Baseline"),
     f"{JPEG}51": ("jpeg8", "JPEG Extended"),
     f"{JPEG}57": ("jpegsof3", "JPEG Lossless"),
@@ -100,9 +101,8 @@ def _picture(stream: bytes, encoding: Encoding) -> np.ndarray:
 
     codec, name = COMPRESSED[encoding.syntax]
     shape = (encoding.rows, encoding.columns)
-    if codec == "dicomrle":
-        numbers = imagecodecs.dicomrle_decode(stream, f"<u{encoding.allocated // 8}")
-        return _values(np.frombuffer(numbers, f"<u{encoding.allocated // 8}"), encoding)
+    if codec == "packbits":
+        return _values(_unpack(stream, encoding), encoding)
     stream = stream[:-1] if stream[-3:-1] == b"\xff\xd9" else stream  # padded to an even length
     if codec != "jpeg2k" and not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise UnusableFile(f"truncated: its picture ({name}) has no end")  # on which CharLS never ends
@@ -116,6 +116,24 @@ def _picture(stream: bytes, encoding: Encoding) -> np.ndarray:
     if picture.dtype.kind == "i":  # JPEG 2000 says itself which numbers have signs
         return picture.copy()
     return _values(picture.ravel(), encoding)
+
+
+def _unpack(stream: bytes, encoding: Encoding) -> np.ndarray:
+    """Numbers of an RLE stream (PS3.5 annex G): for each of their bytes, the highest first, a segment of PackBits."""
+    import imagecodecs
+
+    num, size = encoding.allocated // 8, encoding.rows * encoding.columns
+    offsets = np.frombuffer(stream[:64], "<u4").tolist()
+    edges = [64, *offsets[1 : num + 1], len(stream)]
+    if len(stream) < 64 or offsets[0] != num or edges != sorted(edges):
+        raise UnusableFile("damaged: its picture (RLE) has no segments")
+    planes = np.empty((size, num), np.uint8)
+    for place, (start, end) in enumerate(itertools.pairwise(edges[1:])):
+        plane = imagecodecs.packbits_decode(stream[start:end])
+        if len(plane) < size:
+            raise UnusableFile("truncated: its picture (RLE) ends too early")
+        planes[:, num - 1 - place] = np.frombuffer(plane[:size], np.uint8)
+    return planes.reshape(-1).view(f"<u{num}")
 
 
 def _size(stream: bytes, codec: str) -> tuple[int, int] | None:
