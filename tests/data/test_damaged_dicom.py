@@ -1,5 +1,6 @@
 """DICOM files that are damaged or lie: each is refused with a reason, in little memory, and the others are taken."""
 
+import itertools
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -83,14 +84,18 @@ def damaged(folder: Path) -> dict[str, str]:
     """Files that cannot be used, and a pattern for what is said of each."""
     folder.mkdir()
     patterns = {}
+    numbers = itertools.count()
+
+    def bytes_of(codec: str) -> bytes:
+        file = save(whole(codec, series=f"1.1.{next(numbers)}"), folder / "whole")
+        file.rename(folder.parent / "whole")
+        return (folder.parent / "whole").read_bytes()
+
     for codec in CODECS:
-        made = save(whole(codec, series=f"1.{len(codec)}"), folder / "whole")
-        content = made.read_bytes()
-        made.unlink()
         for name, change in BYTES.items():
             if codec != "deflated" or "pixels" not in name:
                 patterns[f"{codec} {name}"] = "."
-                (folder / f"{codec} {name}").write_bytes(change(content))
+                (folder / f"{codec} {name}").write_bytes(change(bytes_of(codec)))
         for number, (name, (fields, pattern)) in enumerate(FIELDS.items()):
             save(whole(codec, **{"series": f"1.{number}.{len(patterns)}"} | fields), folder / f"{codec} {name}")
             patterns[f"{codec} {name}"] = pattern
@@ -100,21 +105,23 @@ def damaged(folder: Path) -> dict[str, str]:
                 broken.PixelData = encapsulate([stream])
                 save(broken, folder / f"{codec} stream {number}")
                 patterns[f"{codec} stream {number}"] = "slice 1 of 1: (damaged|truncated)"
-    plain = save(whole("explicit"), folder / "plain").read_bytes()
-    (folder / "plain").unlink()
-    rows = plain.index(b"\x28\x00\x10\x00US")
+    rows = bytes_of("explicit").index(b"\x28\x00\x10\x00US")
+
+    def rows_as(element: bytes) -> bytes:
+        plain = bytes_of("explicit")
+        return plain[: rows + 4] + element + plain[rows + 4 + len(element) :]
+
     texts = {
-        "rows are a text": plain[: rows + 4] + b"LO" + plain[rows + 6 :],
-        "rows are a sequence": plain[: rows + 4] + b"SQ" + plain[rows + 6 :],
-        "an element without end": plain[: rows + 4] + b"OB\0\0\xfe\xff\xff\xff" + plain[rows + 12 :],
+        "rows are a text": rows_as(b"LO"),
+        "rows are a sequence": rows_as(b"SQ"),
+        "an element without end": rows_as(b"OB\0\0\xfe\xff\xff\xff"),
         "text.dcm": b"no picture" * 100,
         "empty.dcm": b"",
         "archive.IMA": b"PK\3\4" + bytes(500),
     }
     for name, content in texts.items():
         (folder / name).write_bytes(content)
-    meta = save(whole("deflated"), folder / "plain").read_bytes()
-    (folder / "plain").unlink()
+    meta = bytes_of("deflated")
     meta = meta[: 144 + int.from_bytes(meta[140:144], "little")]
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     bomb = meta + deflate.compress(b"\x08\0\x05\0UN\0\0\xf0\xff\xff\xff" + bytes(1 << 28)) + deflate.flush()

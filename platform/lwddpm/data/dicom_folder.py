@@ -148,16 +148,25 @@ class DicomFolder:
         return file if patient or not study else f"study {study}"
 
 
+def open_dicom_root(data: DataConfig) -> str:
+    """The folder `data.source`, or that of the DICOMDIR which it names.
+
+    Raises:
+        DataError: there is no such folder, it cannot be listed, or lwddpm has made it.
+    """
+    source = Path(data.source).expanduser()
+    if source.name.upper() == "DICOMDIR" and source.is_file():
+        data = data.model_copy(update={"source": str(source.parent)})
+    return str(open_folder(data).root)
+
+
 def open_dicom_folder(data: DataConfig) -> DicomFolder:
     """The folder `data.source`, or that of the DICOMDIR which it names, as a source of volumes.
 
     Raises:
         DataError: there is no such folder, it cannot be listed, lwddpm has made it, or `data.label` is no sequence.
     """
-    source = Path(data.source).expanduser()
-    if source.name.upper() == "DICOMDIR" and source.is_file():
-        data = data.model_copy(update={"source": str(source.parent)})
-    root = str(open_folder(data).root)
+    root = open_dicom_root(data)
     if data.label not in (None, "sequence"):
         raise DataError(
             f"data.label: {data.label}: of DICOM must be 'sequence'; leave it out, or name folders (data.label_from)"

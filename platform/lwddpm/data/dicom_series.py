@@ -91,23 +91,25 @@ def assemble(files: Iterable[tuple[str, Header | NotRead]]) -> Contents:
     contents = Contents()
     series: dict[tuple[str, str, str], list[tuple[str, Header]]] = defaultdict(list)
     seen: set[str] = set()
-    first_of: dict[tuple[str, ...], str] = {}
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)  # files of a series that one reason is said of
     for name, header in files:
         if isinstance(header, NotRead):
-            if header.damaged:
-                contents.refused[name] = header.reason
-                contents.subjects[name] = header.series[:2]
-                continue
-            contents.passed_over[header.reason] += 1
-            if header.reason != NO_DICOM and any(header.series):
-                first = first_of.setdefault((header.reason, *header.series), name)
-                contents.listed[first] = (header.reason, contents.listed.get(first, ("", 0))[1] + 1)
-                contents.subjects[first] = header.series[:2]
+            alike[(str(header.damaged), header.reason, *(header.series if any(header.series) else (name,)))].append(
+                name
+            )
+            contents.subjects[name] = header.series[:2]
         elif header.instance and header.instance in seen:
             contents.passed_over[COPIES] += 1
         else:
             seen.add(header.instance)
             series[header.series].append((name, header))
+    for (damaged, reason, *_), names in alike.items():
+        if damaged == str(True):
+            contents.refused[names[0]] = reason if len(names) == 1 else f"{reason} ({_files(len(names))})"
+        else:
+            contents.passed_over[reason] += len(names)
+            if reason != NO_DICOM:
+                contents.listed[names[0]] = (reason, len(names))
     for (patient, study, _), members in series.items():
         first = members[0][0]
         contents.subjects[first] = (patient, study)

@@ -65,21 +65,16 @@ class NiftiFolder:
         def pass_over(name: str, kind: str) -> None:
             others[SYSTEM] += 1
 
-        is_bids = any(Path(self.root, file).exists() for file in (PARTICIPANTS, "dataset_description.json"))
+        bids = is_bids(self.root)
         for file in walk(self.root, pass_over=pass_over):
             if not is_wanted(file.name, self.include, self.exclude):
                 continue
-            stem = _stem(file.name)
-            if stem is None and file.status is None:  # a folder without access, or a link to itself
+            why = why_no_scan(file.name, bids)
+            # a folder without access, or a link to itself, says so when it is read
+            if why is None or (why == NO_NIFTI and file.status is None):
                 yield file
-            elif stem is None:
-                others[NO_NIFTI] += 1
-            elif is_bids and file.name.split("/")[0] in BESIDE_RAW:
-                others[OUT_OF_BIDS] += 1
-            elif MASK.search(stem):
-                others[SEGMENTATIONS] += 1
             else:
-                yield file
+                others[why] += 1
 
     def _slices_of(self, file: str, size: int, time: int) -> list[str]:
         grid = read_grid(Path(self.root, file), size, time)
@@ -168,6 +163,21 @@ def open_nifti_folder(data: DataConfig) -> NiftiFolder:
         label_column=data.label,
         volumes=data.volumes,
     )
+
+
+def is_bids(root: str) -> bool:
+    """Whether a folder is laid out as BIDS says, as far as its files at the top tell."""
+    return any(Path(root, file).exists() for file in (PARTICIPANTS, "dataset_description.json"))
+
+
+def why_no_scan(file: str, bids: bool) -> str | None:
+    """Why a file is passed over, by its name; None where it is a scan."""
+    stem = _stem(file)
+    if stem is None:
+        return NO_NIFTI
+    if bids and file.split("/")[0] in BESIDE_RAW:
+        return OUT_OF_BIDS
+    return SEGMENTATIONS if MASK.search(stem) else None
 
 
 def sequence_of(file: str) -> str | None:
