@@ -6,6 +6,7 @@ some damaged streams of every kind, and pydicom reads no 12-bit JPEG with it; py
 
 import io
 import itertools
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ def read_pictures(path: Path, encoding: Encoding, places: Sequence[Place]) -> li
     Raises:
         UnusableFile: one is damaged or is not as the header says.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what matters of them becomes a reason
         source: Any = file
         if encoding.syntax == DEFLATED:
             source = io.BytesIO(inflate(file, places[0].offset + _num_bytes(encoding, places[0]) + INFLATED_SLACK))

@@ -18,6 +18,7 @@ from lwddpm.data.intensity import PERCENTILES, Intensity
 from lwddpm.data.sources import ScanGeometry, Slice, SliceLeftOut
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # across which a plane lies, of right, front, top
+COUNTED = 1 << 16  # values at a time: as 64-bit numbers, which counting makes of them, these stay in a core's cache
 LEAST_HEAD = 0.01  # share of foreground from which a slice belongs to the head
 OUTSIDE, EMPTY = "slices outside of data.slices.range", "slices below data.slices.min_foreground"
 
@@ -85,14 +86,13 @@ def measure(voxels: np.ndarray, plane: str, intensity: Intensity) -> Measured:
     intensity scale"). By "percentiles" black is the 0.5th percentile of the volume, white the 99.5th of the foreground.
     """
     axis = AXES[plane]
-    low, high = float(voxels.min()), float(voxels.max())
+    low, high = voxels.min(), voxels.max()
     mean = float(voxels.mean(dtype=np.float64))
     mask = voxels > mean
-    black, white = intensity if isinstance(intensity, tuple) else (low, high)
+    black, white = intensity if isinstance(intensity, tuple) else (float(low), float(high))
     if intensity == "percentiles" and high > low:
-        black, white = percentiles(voxels, above=mean)
-        if black >= white:
-            black, white = low, high
+        inner = percentiles(voxels, mean, low, high)
+        black, white = inner if inner[0] < inner[1] else (black, white)
     others = tuple(other for other in range(3) if other != axis)
     foreground = mask.mean(axis=others)
     inside = np.flatnonzero(foreground >= LEAST_HEAD)
@@ -148,10 +148,11 @@ def picture_of(section: np.ndarray) -> np.ndarray:
     return section[::-1, ::-1].T
 
 
-def percentiles(voxels: np.ndarray, above: float) -> tuple[float, float]:
+def percentiles(voxels: np.ndarray, above: float, lowest: np.number, highest: np.number) -> tuple[float, float]:
     """The lower of PERCENTILES of all voxels, and the upper one of those above a value; both are values of voxels.
 
-    Integers of 16 bits are counted, which is several times as fast as sorting.
+    `lowest` and `highest` are those of the voxels. Integers of 16 bits are counted, which is several times as fast as
+    sorting.
     """
     low, high = PERCENTILES
     if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize > 2:
@@ -159,13 +160,16 @@ def percentiles(voxels: np.ndarray, above: float) -> tuple[float, float]:
             float(np.percentile(voxels, low, method="higher")),
             float(np.percentile(voxels[voxels > above], high, method="lower")),
         )
-    lowest = int(voxels.min())
-    unsigned = voxels.view(f"u{voxels.dtype.itemsize}")
-    counts = np.bincount((unsigned - unsigned.dtype.type(lowest % 2 ** (8 * voxels.dtype.itemsize))).ravel(order="K"))
+    least = int(lowest)
+    counts = np.zeros(int(highest) - least + 1, np.int64)
+    flat = voxels.ravel(order="K")
+    for start in range(0, flat.size, COUNTED):
+        part = flat[start : start + COUNTED]
+        counts += np.bincount(part if least == 0 else part.astype(np.int64) - least, minlength=len(counts))
     brighter = counts.copy()
-    brighter[: math.floor(above) - lowest + 1] = 0
+    brighter[: math.floor(above) - least + 1] = 0
     rank_low, rank_high = (percent / 100 * (of.sum() - 1) for percent, of in ((low, counts), (high, brighter)))
     return (
-        float(lowest + int(np.searchsorted(counts.cumsum(), math.ceil(rank_low), side="right"))),
-        float(lowest + int(np.searchsorted(brighter.cumsum(), math.floor(rank_high), side="right"))),
+        float(least + int(np.searchsorted(counts.cumsum(), math.ceil(rank_low), side="right"))),
+        float(least + int(np.searchsorted(brighter.cumsum(), math.floor(rank_high), side="right"))),
     )
