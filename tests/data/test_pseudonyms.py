@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from tests.data.dicom_files import dataset, save
 
 from lwddpm.config import DataConfig, PrepareJob, TrainJob
+from lwddpm.data.inspection import inspect_folder
 from lwddpm.data.prepare import check_source, prepare_dataset
 from lwddpm.data.pseudonyms import key_file, pseudonyms_of
 from lwddpm.data.remarks import remarks
@@ -198,6 +199,7 @@ def test_identifiers_in_every_element_of_dicom_files_are_nowhere(
     assert len(dataset.manifest.rejected) == 3
     assert [file.reason for file in dataset.manifest.not_taken.listed] == ["derived pictures (ImageType), 6 files"]
     kept = [written(tmp_path / "out", tmp_path / "cache"), *remarks(dataset.manifest), dataset.manifest.source]
+    kept.append(json.dumps(inspect_folder(str(source))))
     kept.append(str(plan(PrepareJob(kind="prepare", name="p", data=data.model_copy(update={"path": "other"})))))
     kept[-1] = kept[-1].replace(str(source), "")  # the job as its owner has written it
     for changed in (

@@ -135,8 +135,18 @@ def _volume(members: list[tuple[str, Header]]) -> tuple[Volume, int]:
     Raises:
         UnusableFile: it is none.
     """
+    encodings: dict[Encoding, Encoding] = {}  # one object for all files of the same
     frames = [
-        (frame, Picture(file, header.encoding, _place(header, frame), frame.slope, frame.intercept))
+        (
+            frame,
+            Picture(
+                file,
+                encodings.setdefault(header.encoding, header.encoding),
+                _place(header, frame),
+                frame.slope,
+                frame.intercept,
+            ),
+        )
         for file, header in members
         for frame in header.frames
     ]

@@ -41,7 +41,7 @@ def read_headers(read: Callable[[Path], R], root: str, names: Sequence[str], des
                 done += len(block)
                 progress.advance_to(done)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
 
 
 def num_processes() -> int:
