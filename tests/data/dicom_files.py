@@ -95,6 +95,7 @@ def series_of(values: np.ndarray, first: tuple[float, ...], spacing_mm: float, *
     """
     columns, rows, slices = values.shape
     left, back = -(first[0] + (columns - 1) * spacing_mm), -(first[1] + (rows - 1) * spacing_mm)
+    settings = {"spacing": (spacing_mm, spacing_mm)} | settings
     pictures = np.ascontiguousarray(values[::-1, ::-1].transpose(2, 1, 0))
     return [
         dataset(pictures[k], (left, back, first[2] + k * spacing_mm), number=k + 1, **settings) for k in range(slices)

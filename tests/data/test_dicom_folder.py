@@ -1,5 +1,6 @@
 """DICOM series as a source of slices: the same as of a NIfTI file, what is taken, and why other files are not."""
 
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -473,6 +474,9 @@ def test_series_of_a_subject_stay_in_one_split(tmp_path: Path) -> None:
             assert name.startswith(f"{column.volume}//")
             assert (column.plane, column.spacing_mm) == ("axial", [MM] * 3)
     assert prepare_dataset(data, serial) == dataset
+    source = open_source(data)
+    assert b"MUELLER" in pickle.dumps(source)
+    assert b"MUELLER" not in pickle.dumps(source.portion(source.scan()[0]))  # which workers receive
 
 
 def test_many_headers_are_read_by_processes_with_the_same_result(

@@ -53,15 +53,16 @@ class DicomFolder:
         return sorted([*names, *self.contents.refused]), self.fingerprint
 
     def portion(self, names: Sequence[str]) -> "DicomFolder":
-        """What is to be known of the files of these slices, and of no others."""
+        """What is to be known of the files of these slices, and of no others; not whom they show."""
         whole = self.contents
         files = list(dict.fromkeys(name.partition(PART)[0] for name in names))
         return replace(
             self,
             contents=Contents(
-                volumes={file: whole.volumes[file] for file in files if file in whole.volumes},
+                volumes={
+                    file: replace(whole.volumes[file], subject="", study="") for file in files if file in whole.volumes
+                },
                 refused={file: whole.refused[file] for file in files if file in whole.refused},
-                subjects={file: whole.subjects[file] for file in files if file in whole.subjects},
             ),
         )
 
