@@ -34,6 +34,7 @@ def main() -> None:
     for name, value in run("training_speed.py")["speedup"].items():
         _row(f"seconds a step of {name} / of the platform, 128x128", value, 2.5)
     _row("images/s of 2 workers / of 1, one thread each", run("platform_speed.py", "workers")["ratio"], 1.6)
+    _row("DICOM headers a second and core", run("dicom_scan.py")["a second and core"], 1000)
     if arguments.source:
         preparation = run("preparation.py", "--source", arguments.source)
         label = f"seconds of a Pillow loop / of preparing {preparation['images']:,} images, {preparation['cpus']} CPUs"

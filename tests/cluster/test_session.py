@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lwddpm import progress
 from lwddpm.cluster.session import Session, check_resources, ray_map, serial_map
 from lwddpm.config import WorkerRange, WorkersConfig
 from lwddpm.errors import ConfigError, DataError, JobError
@@ -140,3 +141,18 @@ def test_a_job_too_large_is_refused(workers: WorkersConfig, expected: str) -> No
 def test_a_job_that_fits_passes() -> None:
     check_resources(WorkersConfig(count=2, cpus_per_worker=2, use_gpu="auto"), {"CPU": 4.0}, "the cluster")
     check_resources(WorkersConfig(count=WorkerRange(min=4, max=100)), {"CPU": 4.0}, "the cluster")
+
+
+def test_progress_counts_the_slices_in_chunks_and_other_items_as_one() -> None:
+    class Chunk:
+        def __len__(self) -> int:
+            return 3
+
+    heard: list[tuple[int, int]] = []
+    progress.observers.append(lambda stage, done, total: heard.append((done, total)))
+    try:
+        for items in ([Chunk(), Chunk()], [[1, 2, 3], [4]], ["abc", "de"]):
+            list(serial_map(lambda item: item, items, description="counts"))
+    finally:
+        progress.observers.pop()
+    assert heard == [(3, 6), (6, 6), (3, 4), (4, 4), (1, 2), (2, 2)]

@@ -8,16 +8,23 @@ from typing import Any
 import nibabel
 import numpy as np
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from nibabel.nifti1 import Nifti1Extension
+from pydicom.datadict import DicomDictionary
+from pydicom.dataset import Dataset
+from tests.data.dicom_files import dataset, save
 
-from lwddpm.config import DataConfig, TrainJob
+from lwddpm.config import DataConfig, PrepareJob, TrainJob
+from lwddpm.data.inspection import inspect_folder
 from lwddpm.data.prepare import check_source, prepare_dataset
 from lwddpm.data.pseudonyms import key_file, pseudonyms_of
 from lwddpm.data.remarks import remarks
-from lwddpm.data.store import SPLITS, Dataset
+from lwddpm.data.store import SPLITS
+from lwddpm.data.store import Dataset as PreparedDataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.jobfile import load_job
+from lwddpm.kinds.dry_run import plan
 from lwddpm.tracking.earlier_runs import parameters_of
 from lwddpm.tracking.notes import run_note
 from lwddpm.tracking.rundir import job_yaml
@@ -63,6 +70,64 @@ def planted_source(root: Path, num: int = 6) -> Path:
     (root / PLANTED / f"{PLANTED}.json").write_text(json.dumps({"PatientName": PLANTED}))
     (root / PLANTED / f".{PLANTED}").mkdir()
     (root / PLANTED / "participants.tsv").write_text("\n".join(lines))
+    return root / PLANTED
+
+
+PLANTED_UID, PLANTED_DATE = "2.25.471147114711", "19470811"
+TEXTS = ("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT")
+# what decides whether a file is taken and how it is shown
+TECHNICAL = {
+    "BurnedInAnnotation", "ImageType", "PhotometricInterpretation", "SOPClassUID", "AcquisitionContrast",
+    "ScanningSequence", "SpecificCharacterSet",
+}  # fmt: skip
+
+
+def planted_slice(patient: int, position: int) -> Dataset:
+    """A picture with the name in every element of the data dictionary that can hold a text, which are more than those
+    of the basic profile (PS3.15 E.1), in private ones, in sequences, overlays and curves; and dates and UIDs."""
+    random = np.random.default_rng((patient, position))
+    made = dataset(random.integers(100, 999, (16, 16), np.uint16), (0, 0, 4.0 * position), number=position)
+    nested = Dataset()
+    nested.PatientName = nested.PatientID = nested.PatientComments = nested.InstitutionAddress = f"{PLANTED}{patient}"
+    for tag, (vr, _, name, _, keyword) in (
+        DicomDictionary.items() if position == 0 else ()
+    ):  # of a series one file has all
+        if keyword in TECHNICAL or tag in made or tag >> 16 < 8 or "Command" in name:
+            continue
+        value = {"UI": PLANTED_UID, "DA": PLANTED_DATE, "DT": PLANTED_DATE, "TM": "080808.47"}.get(vr)
+        value = f"{PLANTED}{patient}" if vr in TEXTS else value
+        if value:
+            made.add_new(tag, vr, value)
+        if vr == "SQ" and "FunctionalGroups" not in keyword and "LUT" not in keyword:
+            made.add_new(tag, vr, [nested])
+    block = made.private_block(0x29, f"{PLANTED} CSA", create=True)
+    block.add_new(0x10, "OB", f"PatientName={PLANTED}".encode())
+    block.add_new(0x11, "LO", PLANTED)
+    for group in (0x6000, 0x6002, 0x5000):
+        made.add_new((group << 16) + 0x22, "LO", PLANTED)
+        made.add_new((group << 16) + 0x3000, "OB", f"{PLANTED} ".encode() * 5)
+    made.PatientID, made.StudyInstanceUID = f"{PLANTED}{patient}", f"{PLANTED_UID}.{patient}"
+    made.SeriesInstanceUID = f"{PLANTED_UID}.{patient}.{patient}"
+    made.SOPInstanceUID = f"{PLANTED_UID}.{patient}.{position}"
+    made.SeriesDescription = f"{PLANTED} t1 mprage"
+    return made
+
+
+def planted_series(root: Path, num: int = 6) -> Path:
+    """DICOM series below folders of that name, one of them refused, one passed over, and files that are damaged."""
+    with pydicom.config.disable_value_validation():
+        for patient in range(num + 2):
+            for position in range(6):
+                made = planted_slice(patient, position)
+                if patient == num:
+                    made.ImageType = ["DERIVED", "SECONDARY", PLANTED]
+                if patient == num + 1:
+                    made.ImageOrientationPatient = [1, 0, 0, 0, 1, 0] if position % 2 else [1, 0, 0, 0, 0, -1]
+                save(made, root / PLANTED / f"{PLANTED}{patient}" / PLANTED / f"{PLANTED}.{position}")
+    content = (root / PLANTED / f"{PLANTED}0" / PLANTED / f"{PLANTED}.0").read_bytes()
+    (root / PLANTED / f"{PLANTED}_cut").write_bytes(content[: len(content) // 2])
+    (root / PLANTED / f"{PLANTED}_broken.dcm").write_bytes(PLANTED.encode() * 50)
+    (root / PLANTED / f"{PLANTED}.txt").write_text(PLANTED)
     return root / PLANTED
 
 
@@ -116,6 +181,43 @@ def test_planted_identifiers_are_nowhere(
     assert dataset.label_names == ("0", "1")
 
 
+def test_identifiers_in_every_element_of_dicom_files_are_nowhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    source = planted_series(tmp_path / "in")
+    first = pydicom.dcmread(source / f"{PLANTED}0" / PLANTED / f"{PLANTED}.0")
+    assert len(first) > 3000
+    assert (first.PatientName, first.InstitutionName, first.PatientBirthDate) == (
+        f"{PLANTED}0", f"{PLANTED}0", PLANTED_DATE,
+    )  # fmt: skip
+    data = config(source, tmp_path / "out" / "d", format="dicom", max_rejected_fraction=0.5)
+    check_source(data)
+    dataset = prepare_dataset(data, serial)
+    for split in SPLITS:
+        assert len(dataset.images(split))
+    assert len(dataset.manifest.rejected) == 3
+    assert [file.reason for file in dataset.manifest.not_taken.listed] == ["derived pictures (ImageType), 6 files"]
+    kept = [written(tmp_path / "out", tmp_path / "cache"), *remarks(dataset.manifest), dataset.manifest.source]
+    kept.append(json.dumps(inspect_folder(str(source))))
+    kept.append(str(plan(PrepareJob(kind="prepare", name="p", data=data.model_copy(update={"path": "other"})))))
+    kept[-1] = kept[-1].replace(str(source), "")  # the job as its owner has written it
+    for changed in (
+        {"max_rejected_fraction": 0.0, "path": str(tmp_path / "other")},
+        {"subject_pattern": "(nobody)", "path": str(tmp_path / "other")},
+        {"splits": (0.5, 0.2, 0.3)},
+        {"label": PLANTED, "path": str(tmp_path / "other")},
+    ):
+        with pytest.raises(DataError) as refused:
+            prepare_dataset(DataConfig.model_validate(data.model_dump() | changed), serial)
+        kept.append(str(refused.value).replace(f"data.label: {PLANTED}", ""))  # so too
+    output = "".join(capfd.readouterr()) + caplog.text
+    for text in (*kept, output):
+        for planted in (PLANTED.lower(), PLANTED_UID, PLANTED_DATE, "080808", SECRET):
+            assert planted not in text.lower()
+    assert dataset.label_names == ("T1w",)
+
+
 def test_what_mlflow_and_run_folders_get_of_a_job_names_no_source(tmp_path: Path) -> None:
     job = load_job("kaggle_small", [f"data.source={tmp_path}/{PLANTED}", "data.format=nifti"])
     assert isinstance(job, TrainJob)
@@ -131,7 +233,7 @@ def test_what_mlflow_and_run_folders_get_of_a_job_names_no_source(tmp_path: Path
         assert parameters_of(open_)["data.source"] == PLANTED
 
 
-def _subjects(dataset: Dataset) -> set[str]:
+def _subjects(dataset: PreparedDataset) -> set[str]:
     return {name.partition("/")[0] for split in SPLITS for name in dataset.sources(split)}
 
 

@@ -3,7 +3,7 @@ import numpy as np
 from lwddpm.data.duplicates import perceptual_hashes
 from lwddpm.data.location import locate
 from lwddpm.data.sources import Slice, UnusableFile
-from lwddpm.data.staging import Staging, stage_chunk
+from lwddpm.data.staging import Chunk, Staging, stage_chunk
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 16, 16), dtype=np.uint8)
 
@@ -22,7 +22,7 @@ def test_pixels_are_read_back_by_place_and_rejected_slices_take_none(tmp_path):
     staged = [
         slice_
         for chunk in ([(0, "0"), (1, "1"), (2, "2")], [(3, "3"), (4, "4")], [(5, "5")])
-        for slice_ in stage_chunk(Numbered(), staging, chunk)
+        for slice_ in stage_chunk(staging, Chunk(Numbered(), chunk))
     ]
     assert [slice_.name for slice_ in staged] == list("012345")
     assert [slice_.reason for slice_ in staged] == [None, "odd"] * 3

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, nullcontext
@@ -274,7 +274,7 @@ def _apply(function: Callable[[T], R], item: T) -> R:
 
 def _units(items: Sequence[Any]) -> int:
     """Progress counts what people count: the images in the chunks, where the items are chunks."""
-    return sum(len(item) if isinstance(item, (list, tuple, range)) else 1 for item in items)
+    return sum(len(item) if isinstance(item, Sized) and not isinstance(item, str) else 1 for item in items)
 
 
 def _environment() -> dict[str, str]:

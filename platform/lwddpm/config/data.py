@@ -57,10 +57,11 @@ class DataConfig(Section):
     source: str = Field(
         description="folder of images in class/ sub-folders, of volumes (format), or 'phantom' (simulated)"
     )
-    format: Literal["images", "nifti"] = Field(
+    format: Literal["images", "nifti", "dicom"] = Field(
         "images",
         exclude_if=lambda format: format == "images",
-        description="what the files of source are: 'images', or 'nifti': volumes (.nii, .nii.gz), BIDS or not",
+        description="what the files of source are: 'images'; 'nifti': volumes (.nii, .nii.gz), BIDS or not; 'dicom': "
+        "series, in a folder tree or a DICOMDIR",
     )
     path: str | None = Field(
         None, description="folder or URL of the prepared dataset; default: datasets/<derived from these settings>"
@@ -128,12 +129,13 @@ class DataConfig(Section):
     volumes: Literal["first", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
         "first",
         exclude_if=lambda volumes: volumes == "first",
-        description="of a 4D file: 'first', 'all', or the number of one volume, from 0",
+        description="of a 4D file, or a series of several times, echoes or weightings: 'first', 'all', or the number "
+        "of one, from 0",
     )
     label: str | None = Field(
         None,
         exclude_if=is_none,
-        description="class of a volume's slices: 'sequence', or a column of participants.tsv (BIDS); default: "
+        description="class of a volume's slices: 'sequence', or a column of participants.tsv (BIDS, NIfTI); default: "
         "the folders that label_from names, else the sequence",
     )
     keep_subject_ids: str | None = Field(
@@ -186,7 +188,7 @@ class DataConfig(Section):
         for key in unused:
             if getattr(self, key) != type(self).model_fields[key].get_default():
                 raise RuleBroken(
-                    key, "applies to volumes", getattr(self, key), "set data.format=nifti, or leave it out"
+                    key, "applies to volumes", getattr(self, key), "set data.format=nifti or dicom, or leave it out"
                 )
         if self.reads_volumes and self.pages != "first":
             raise RuleBroken("pages", "applies to image files", self.pages, "data.slices says which slices are taken")

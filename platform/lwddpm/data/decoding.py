@@ -157,6 +157,30 @@ def is_deep(path: Path) -> bool:
     return False
 
 
+class ImageHeader(NamedTuple):
+    """What the header of an image file says, as far as it is asked for."""
+
+    width: int
+    height: int
+    is_deep: bool
+    num_pages: int
+
+
+def read_image_header(path: Path) -> ImageHeader | str:
+    """The header of an image file, or why it cannot be used; decodes nothing."""
+    try:
+        with _saying_what_is_wrong(path, None):
+            pages = len(list_pages(path))
+            with open_tiff(path) as tiff:
+                if tiff is not None:
+                    page = tiff.pages[0].aspage()
+                    return ImageHeader(page.imagewidth, page.imagelength, not is_8_bit(page), pages)
+            with Image.open(path) as image:
+                return ImageHeader(image.width, image.height, is_deep(path), pages)
+    except UnusableFile as error:
+        return str(error)
+
+
 @lru_cache(maxsize=100_000)  # a source is scanned several times
 def picture_pages(path: Path, size: int, time: int) -> tuple[int, ...]:
     """Numbers of the pages of a file that are pictures, from 0; the first where `list_pages` says what is wrong.

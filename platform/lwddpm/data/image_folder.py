@@ -20,7 +20,7 @@ from lwddpm.data.folder_walk import (
 from lwddpm.data.intensity import Intensity
 from lwddpm.data.manifest import NotTaken
 from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
-from lwddpm.data.sources import PART, Slice, UnusableFile
+from lwddpm.data.sources import CLOSED_FOLDER, PART, Slice, UnusableFile
 from lwddpm.errors import DataError
 
 PAGE = PART  # and the number of a page
@@ -97,7 +97,7 @@ class ImageFolder:
             luma, num_pages = decode(path, self.max_pixels, self.intensity, int(number) - 1 if number else None)
         except UnusableFile:
             if os.path.isdir(path):  # noqa: PTH112 (unlike Path.is_dir it also answers where the path is too long)
-                raise UnusableFile("a folder that cannot be listed; check its access") from None
+                raise UnusableFile(CLOSED_FOLDER) from None
             raise
         if self.pages == "all" and not number:
             list_pages(path)  # none of its pages is lost without a word
@@ -130,6 +130,9 @@ class ImageFolder:
     def volume(self, name: str) -> str | None:
         file, page, _ = name.partition(PAGE)
         return file if page else None
+
+    def portion(self, names: Sequence[str]) -> "ImageFolder":
+        return self
 
     def wanted(self, name: str) -> bool:
         """Whether `data.include` and `data.exclude` leave a file in."""

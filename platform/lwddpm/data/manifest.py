@@ -38,6 +38,7 @@ class NotTaken(_Record):
         system_files: number of files of this kind elsewhere.
         outputs: folders that this platform has made.
         other: numbers by reason of what else is not taken of a source of volumes.
+        listed: the series that are passed over, by their first files, with the reason; `other` counts their files.
     """
 
     pages: dict[str, int] = {}
@@ -46,6 +47,7 @@ class NotTaken(_Record):
     system_files: int = 0
     outputs: tuple[str, ...] = ()
     other: dict[str, int] = {}
+    listed: tuple[RejectedFile, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Its numbers alone."""

@@ -4,41 +4,31 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from lwddpm.config import DataConfig, SlicesConfig
+from lwddpm.config import DataConfig
 from lwddpm.data.folder_walk import WalkedFile, walk
-from lwddpm.data.intensity import Intensity
 from lwddpm.data.manifest import NotTaken
 from lwddpm.data.nifti import SUFFIXES, read_grid, read_voxels, reason_of
-from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
-from lwddpm.data.sources import PART, UNLABELLED, ScanGeometry, Slice, UnusableFile
-from lwddpm.data.volume_slices import AXES, Measured, measure, position_mm, slice_numbers, take_slice
+from lwddpm.data.sequences import sequence_of_name
+from lwddpm.data.source_folder import SYSTEM, is_wanted, label_by_folder, open_folder
+from lwddpm.data.sources import CLOSED_FOLDER, PART, UNLABELLED, Slice, UnusableFile
+from lwddpm.data.volume_slices import Cut, Measured, measure, take_slice
 from lwddpm.errors import DataError
 
 SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_])")
 MASK = re.compile(r"[-_](mask|dseg|probseg|seg|aseg|aparc|lesion|roi)$", re.IGNORECASE)
 BESIDE_RAW = ("derivatives", "sourcedata", "code", "stimuli")  # of a BIDS folder
-# What may be kept of a file's name: BIDS' suffixes of scans, and what others call the same. All else could be a name.
-SEQUENCES = {
-    name.lower(): name
-    for name in (
-        "T1w", "T2w", "PDw", "T2starw", "FLAIR", "inplaneT1", "inplaneT2", "PDT2", "UNIT1", "angio", "bold", "sbref",
-        "dwi", "epi", "asl", "m0scan", "MTw", "T1map", "T2map", "T2starmap", "PDmap", "SWI",
-        "T1", "T1n", "T1c", "T1ce", "T1gd", "T2", "T2f", "PD", "ADC", "MRA",
-    )
-}  # fmt: skip
 PARTICIPANTS = "participants.tsv"
 NO_NIFTI, SEGMENTATIONS, OUT_OF_BIDS = (
     "files that are no NIfTI", "masks and segmentations", "files in derivatives, sourcedata and the like"
 )  # fmt: skip
 FURTHER_VOLUMES = "further volumes of 4D files (data.volumes)"
-SYSTEM = "files and folders that are hidden, left behind by systems or made by lwddpm"
 
 
 @dataclass(frozen=True)
@@ -49,18 +39,13 @@ class NiftiFolder:
     """
 
     root: str
-    image_size: int
-    fit: str
-    crop_background: bool
+    cut: Cut
     subject_pattern: str | None
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     simulated: bool
     label_from: str | int
     label_column: str | None
-    intensity: Intensity
-    plane: str
-    slices: SlicesConfig
     volumes: str | int
 
     def scan(self) -> tuple[list[str], str]:
@@ -80,27 +65,22 @@ class NiftiFolder:
         def pass_over(name: str, kind: str) -> None:
             others[SYSTEM] += 1
 
-        is_bids = any(Path(self.root, file).exists() for file in (PARTICIPANTS, "dataset_description.json"))
+        bids = is_bids(self.root)
         for file in walk(self.root, pass_over=pass_over):
             if not is_wanted(file.name, self.include, self.exclude):
                 continue
-            stem = _stem(file.name)
-            if stem is None and file.status is None:  # a folder without access, or a link to itself
+            why = why_no_scan(file.name, bids)
+            # a folder without access, or a link to itself, says so when it is read
+            if why is None or (why == NO_NIFTI and file.status is None):
                 yield file
-            elif stem is None:
-                others[NO_NIFTI] += 1
-            elif is_bids and file.name.split("/")[0] in BESIDE_RAW:
-                others[OUT_OF_BIDS] += 1
-            elif MASK.search(stem):
-                others[SEGMENTATIONS] += 1
             else:
-                yield file
+                others[why] += 1
 
     def _slices_of(self, file: str, size: int, time: int) -> list[str]:
         grid = read_grid(Path(self.root, file), size, time)
         if isinstance(grid, str) or (isinstance(self.volumes, int) and self.volumes >= grid.num_volumes):
             return [file]
-        numbers = [f"{PART}{number:04d}" for number in slice_numbers(grid, self.plane, self.slices)]
+        numbers = [f"{PART}{number:04d}" for number in self.cut.numbers(grid)]
         if self.volumes == "all" and grid.num_volumes > 1:
             return [f"{file}{PART}{volume:04d}{number}" for volume in range(grid.num_volumes) for number in numbers]
         return [f"{file}{number}" for number in numbers]
@@ -124,7 +104,7 @@ class NiftiFolder:
         except OSError as error:
             raise UnusableFile(reason_of(error, size=1)) from None
         if path.is_dir():
-            raise UnusableFile("a folder that cannot be listed; check its access")
+            raise UnusableFile(CLOSED_FOLDER)
         grid = read_grid(path, status.st_size, status.st_mtime_ns)
         if isinstance(grid, str):
             raise UnusableFile(grid)
@@ -132,22 +112,8 @@ class NiftiFolder:
             raise UnusableFile(f"has {grid.num_volumes} volumes, and data.volumes asks for number {self.volumes}")
         chosen = self.volumes if isinstance(self.volumes, int) else 0
         volume = int(numbers[0]) if len(numbers) == 2 else chosen
-        voxels, measured = _load(path, status.st_size, status.st_mtime_ns, volume, self.plane, self.intensity)
-        number = int(numbers[-1])
-        taken = take_slice(
-            voxels, grid, measured, number,
-            plane=self.plane, slices=self.slices, size=self.image_size, fit=self.fit, crop=self.crop_background,
-        )  # fmt: skip
-        axis = AXES[self.plane]
-        columns, rows = (spacing for i, spacing in enumerate(grid.spacing_mm) if i != axis)
-        return taken._replace(
-            geometry=ScanGeometry(
-                self.plane,
-                sequence_of(file),
-                position_mm(grid, self.plane, number),
-                (rows, columns, grid.spacing_mm[axis]),
-            )
-        )
+        voxels, measured = _load(path, status.st_size, status.st_mtime_ns, volume, self.cut)
+        return take_slice(voxels, grid, measured, int(numbers[-1]), self.cut, sequence_of(file))
 
     def label(self, name: str) -> str:
         file = name.partition(PART)[0]
@@ -161,6 +127,9 @@ class NiftiFolder:
         file = name.partition(PART)[0]
         match = re.search(self.subject_pattern, file) if self.subject_pattern else SUBJECT.search(file)
         return match[1] if match else None
+
+    def portion(self, names: Sequence[str]) -> "NiftiFolder":
+        return self
 
     def volume(self, name: str) -> str | None:
         """The file: all volumes of a 4D file show one subject."""
@@ -185,26 +154,35 @@ def open_nifti_folder(data: DataConfig) -> NiftiFolder:
             )
     return NiftiFolder(
         root=root,
-        image_size=data.image_size,
-        fit=data.fit,
-        crop_background=data.crop_background,
+        cut=Cut.of(data),
         subject_pattern=data.subject_pattern,
         include=data.include,
         exclude=data.exclude,
         simulated=data.synthetic,
         label_from=data.label_from,
         label_column=data.label,
-        intensity=data.intensity,
-        plane=data.plane,
-        slices=data.slices,
         volumes=data.volumes,
     )
 
 
+def is_bids(root: str) -> bool:
+    """Whether a folder is laid out as BIDS says, as far as its files at the top tell."""
+    return any(Path(root, file).exists() for file in (PARTICIPANTS, "dataset_description.json"))
+
+
+def why_no_scan(file: str, bids: bool) -> str | None:
+    """Why a file is passed over, by its name; None where it is a scan."""
+    stem = _stem(file)
+    if stem is None:
+        return NO_NIFTI
+    if bids and file.split("/")[0] in BESIDE_RAW:
+        return OUT_OF_BIDS
+    return SEGMENTATIONS if MASK.search(stem) else None
+
+
 def sequence_of(file: str) -> str | None:
     """The last part of a file's name that is known as a sequence; None where none is."""
-    parts = re.split(r"[-_. ]", (_stem(file) or "").lower())
-    return next((SEQUENCES[part] for part in reversed(parts) if part in SEQUENCES), None)
+    return sequence_of_name(_stem(file) or "")
 
 
 @lru_cache(maxsize=4)
@@ -234,11 +212,9 @@ def participants(root: str) -> dict[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=1)  # the slices of a volume are read one after the other
-def _load(
-    path: Path, size: int, time: int, volume: int, plane: str, intensity: Intensity
-) -> tuple[np.ndarray, Measured]:
+def _load(path: Path, size: int, time: int, volume: int, cut: Cut) -> tuple[np.ndarray, Measured]:
     voxels = read_voxels(path, volume)
-    return voxels, measure(voxels, plane, intensity)
+    return voxels, measure(voxels, cut.plane, cut.intensity)
 
 
 def _stem(file: str) -> str | None:

@@ -6,6 +6,7 @@ contrast (T1, T1 with contrast agent, T2, FLAIR), coil profile and noise; each d
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -85,6 +86,9 @@ class Phantom:
 
     def subject_id(self, name: str) -> str:
         return f"phantom-{name.rpartition('/')[2]}"
+
+    def portion(self, names: Sequence[str]) -> "Phantom":
+        return self
 
     def volume(self, name: str) -> None:
         return None

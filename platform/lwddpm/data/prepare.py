@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from lwddpm.config import PHANTOM, DataConfig
+from lwddpm.data.dicom_folder import open_dicom_folder
 from lwddpm.data.grouping import Grouping, group_slices
 from lwddpm.data.image_folder import ImageFolder, open_image_folder
 from lwddpm.data.location import Location, TargetError, locate
@@ -35,13 +36,14 @@ from lwddpm.data.selection import count_left_out, num_without_subject, separate_
 from lwddpm.data.shards import Row, ScanColumns, SplitWriter
 from lwddpm.data.sources import PART, UNLABELLED, Source
 from lwddpm.data.splits import split_by_group
-from lwddpm.data.staging import StagedSlice, Staging, stage_chunk, volume_chunks
+from lwddpm.data.staging import Chunk, StagedSlice, Staging, stage_chunk, volume_chunks
 from lwddpm.data.store import Dataset
 from lwddpm.data.workspace import check_target, open_workspace
 from lwddpm.errors import DataError
 
 T = TypeVar("T")
 R = TypeVar("R")
+GIVE = {"nifti": "give a folder of .nii or .nii.gz files", "dicom": "lwddpm data inspect says what is in it"}
 CHUNK = 32  # slices per task; changes no result
 ROWS_VERSION = 1  # of what a dataset's version covers; not raised with SCHEMA_VERSION, so equal data keep theirs
 
@@ -78,8 +80,11 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             without_subject = num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size)
-            chunks = volume_chunks(source, names, CHUNK)
-            parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
+            chunks = [
+                Chunk(source.portion([name for _, name in slices]), slices)
+                for slices in volume_chunks(source, names, CHUNK)
+            ]
+            parts = parallel_map(partial(stage_chunk, staging), chunks, description="Preparing slices")
             staged = [slice_ for part in parts for slice_ in part]
             usable, rejected = separate_rejected(staged, source, pseudonyms, data)
             subjects = [source.subject_id(slice_.name) or None for slice_ in usable]
@@ -103,6 +108,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)
             ]
             label_names, splits = _write(usable, rows, grouping, staging, workspace.dataset, data)
+            not_taken = pseudonyms.not_taken(source)
             manifest = Manifest(
                 schema_version=SCHEMA_VERSION,
                 version=_version(data.image_size, source.simulated, label_names, splits),
@@ -116,10 +122,10 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 rejected=rejected,
                 duplicates=grouping.summary,
                 without_subject=without_subject,
-                not_taken=source.not_taken().model_copy(
+                not_taken=not_taken.model_copy(
                     update={
                         "pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left},
-                        "other": source.not_taken().other | count_left_out(staged),
+                        "other": not_taken.other | count_left_out(staged),
                     }
                 ),
                 columns=ScanColumns._fields if rows[0].scan is not None else (),
@@ -154,7 +160,13 @@ def open_source(data: DataConfig) -> Source:
     """
     if data.source == PHANTOM:
         return Phantom.of(data)
-    return open_nifti_folder(data) if data.format == "nifti" else open_image_folder(data)
+    match data.format:
+        case "nifti":
+            return open_nifti_folder(data)
+        case "dicom":
+            return open_dicom_folder(data)
+        case "images":
+            return open_image_folder(data)
 
 
 def scan(data: DataConfig) -> tuple[Source, list[str], str]:
@@ -168,7 +180,7 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
     if not names and data.reads_volumes:
         raise DataError(
             f"data.source: holds no {data.public_source} that data.include, data.exclude and data.slices leave in; "
-            "give a folder of .nii or .nii.gz files"
+            f"{GIVE[data.format]}"
         )
     if not names:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lwddpm.config import DataConfig
-from lwddpm.data.sources import PART
+from lwddpm.data.manifest import NotTaken
+from lwddpm.data.sources import PART, Source
 from lwddpm.errors import ConfigError
 from lwddpm.files import state_folder, write_private_once
 
@@ -40,6 +41,15 @@ class Pseudonyms:
             if subject_id
             else hashed + separator + part
         )
+
+    def not_taken(self, source: Source) -> NotTaken:
+        """What a source does not take, without the names of its files."""
+        not_taken = source.not_taken()
+        listed = [
+            file.model_copy(update={"source": self.name(file.source, source.subject_id(file.source))})
+            for file in not_taken.listed
+        ]
+        return not_taken.model_copy(update={"listed": tuple(sorted(listed, key=lambda file: file.source))})
 
     def _hash(self, what: str, text: str) -> str:
         assert self.key is not None

@@ -10,6 +10,8 @@ from lwddpm.data.folder_walk import DATASET, SAMPLES, own_output
 from lwddpm.data.sources import UNLABELLED
 from lwddpm.errors import DataError
 
+SYSTEM = "files and folders that are hidden, left behind by systems or made by lwddpm"
+
 
 class OpenedFolder(NamedTuple):
     """An absolute path, and what lies directly in it."""
@@ -24,13 +26,13 @@ def open_folder(data: DataConfig) -> OpenedFolder:
     Raises:
         DataError: there is no such folder, it cannot be listed, or this platform has made it.
     """
-    contents = "NIfTI volumes" if data.reads_volumes else "images"
+    contents = {"nifti": "NIfTI volumes", "dicom": "DICOM files"}.get(data.format, "images")
     root = Path(data.source).expanduser().absolute()
     try:
         with os.scandir(root) as listing:
             entries = list(listing)
     except FileNotFoundError:
-        layout = "NIfTI volumes" if data.reads_volumes else "images in class/ sub-folders"
+        layout = contents if data.reads_volumes else "images in class/ sub-folders"
         raise DataError(
             f"data.source: {data.source}: no such folder; give a folder of {layout}, or 'phantom'"
         ) from None

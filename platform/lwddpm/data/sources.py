@@ -1,5 +1,6 @@
-"""What every source of slices offers: `image_folder.ImageFolder`, `nifti_folder.NiftiFolder`, `phantom.Phantom`."""
+"""What every source of slices offers: image folders, NIfTI and DICOM folders, phantoms."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from lwddpm.data.manifest import NotTaken
 
 UNLABELLED = "unlabelled"
+CLOSED_FOLDER = "a folder that cannot be listed; check its access"
 PART = "//"  # between a file and the number of a page, volume or slice; in no path that a walk finds
 
 
@@ -54,7 +56,7 @@ class Slice(NamedTuple):
 class Source(Protocol):
     """Named slices, read one at a time.
 
-    A source is small and picklable: workers receive it with every chunk of names. What it says of a slice depends on
+    A source is picklable: workers receive a portion of it with every chunk of names. What it says of a slice depends on
     the slice and on the source's settings alone, not on the process, the machine or the order of the calls.
     """
 
@@ -89,6 +91,10 @@ class Source(Protocol):
 
     def subject_id(self, name: str) -> str | None:
         """Whom a slice shows, from its name alone; None where that is not known."""
+        ...
+
+    def portion(self, names: Sequence[str]) -> "Source":
+        """What a worker receives to read these slices: this source, or less of it where it is large."""
         ...
 
     def volume(self, name: str) -> str | None:

@@ -71,12 +71,23 @@ def volume_chunks(source: Source, names: Sequence[str], size: int) -> list[list[
     return chunks
 
 
-def stage_chunk(source: Source, staging: Staging, chunk: Sequence[tuple[int, str]]) -> list[StagedSlice]:
+@dataclass(frozen=True)
+class Chunk:
+    """Numbered slices for one task, with what reading them takes of their source."""
+
+    source: Source
+    slices: Sequence[tuple[int, str]]
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+
+def stage_chunk(staging: Staging, chunk: Chunk) -> list[StagedSlice]:
     """Decode some numbered slices, leave their pixels in the staging folder and return their hashes, on a worker."""
-    number = chunk[0][0]
+    source, number = chunk.source, chunk.slices[0][0]
     images: list[np.ndarray] = []
     staged: list[StagedSlice] = []
-    for _, name in chunk:
+    for _, name in chunk.slices:
         try:
             image, pixels_sha256, pages_left, geometry = source.read(name)
         except UnusableFile as error:

@@ -5,20 +5,42 @@ A slice is shown as radiologists do: front or top up; the patient's right, or fr
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from lwddpm.config import SlicesConfig
+from lwddpm.config import DataConfig, SlicesConfig
+from lwddpm.data.canonical import Grid
 from lwddpm.data.decoding import on_square
 from lwddpm.data.intensity import PERCENTILES, Intensity
-from lwddpm.data.nifti import Grid
-from lwddpm.data.sources import Slice, SliceLeftOut
+from lwddpm.data.sources import ScanGeometry, Slice, SliceLeftOut
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # across which a plane lies, of right, front, top
+COUNTED = 1 << 16  # values at a time: as 64-bit numbers, which counting makes of them, these stay in a core's cache
 LEAST_HEAD = 0.01  # share of foreground from which a slice belongs to the head
 OUTSIDE, EMPTY = "slices outside of data.slices.range", "slices below data.slices.min_foreground"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How slices are cut from volumes: the settings that all kinds of volumes have in common, see `config.data`."""
+
+    plane: str
+    slices: SlicesConfig
+    intensity: Intensity
+    image_size: int
+    fit: str
+    crop_background: bool
+
+    @classmethod
+    def of(cls, data: DataConfig) -> "Cut":
+        return cls(data.plane, data.slices, data.intensity, data.image_size, data.fit, data.crop_background)
+
+    def numbers(self, grid: Grid) -> list[int]:
+        """Which slices of a volume are asked for, as far as its header tells."""
+        return slice_numbers(grid, self.plane, self.slices)
 
 
 class Measured(NamedTuple):
@@ -64,14 +86,13 @@ def measure(voxels: np.ndarray, plane: str, intensity: Intensity) -> Measured:
     intensity scale"). By "percentiles" black is the 0.5th percentile of the volume, white the 99.5th of the foreground.
     """
     axis = AXES[plane]
-    low, high = float(voxels.min()), float(voxels.max())
+    low, high = voxels.min(), voxels.max()
     mean = float(voxels.mean(dtype=np.float64))
     mask = voxels > mean
-    black, white = intensity if isinstance(intensity, tuple) else (low, high)
+    black, white = intensity if isinstance(intensity, tuple) else (float(low), float(high))
     if intensity == "percentiles" and high > low:
-        black, white = percentiles(voxels, above=mean)
-        if black >= white:
-            black, white = low, high
+        inner = percentiles(voxels, mean, low, high)
+        black, white = inner if inner[0] < inner[1] else (black, white)
     others = tuple(other for other in range(3) if other != axis)
     foreground = mask.mean(axis=others)
     inside = np.flatnonzero(foreground >= LEAST_HEAD)
@@ -85,22 +106,14 @@ def measure(voxels: np.ndarray, plane: str, intensity: Intensity) -> Measured:
 
 
 def take_slice(
-    voxels: np.ndarray,
-    grid: Grid,
-    measured: Measured,
-    number: int,
-    *,
-    plane: str,
-    slices: SlicesConfig,
-    size: int,
-    fit: str,
-    crop: bool,
+    voxels: np.ndarray, grid: Grid, measured: Measured, number: int, cut: Cut, sequence: str | None
 ) -> Slice:
     """Slice `number` of a volume, resampled once, from the file's own numbers, and then made 8-bit.
 
     Raises:
-        SliceLeftOut: `slices` leaves it out.
+        SliceLeftOut: `cut.slices` leaves it out.
     """
+    slices, plane, size = cut.slices, cut.plane, cut.image_size
     first, last = measured.head
     share = (number - first) / max(1, last - first)
     if slices.range != (0.0, 1.0) and not slices.range[0] <= share <= slices.range[1]:
@@ -111,18 +124,23 @@ def take_slice(
     picture = picture_of(np.moveaxis(voxels, axis, 0)[number]).astype(np.float32)
     digest = hashlib.sha256(b"%d %d " % picture.shape)
     digest.update(picture.tobytes())
-    if crop:
+    if cut.crop_background:
         left, top, right, bottom = measured.box
         picture = picture[top:bottom, left:right]
     sides = [spacing for i, spacing in enumerate(grid.spacing_mm) if i != axis]
     width_mm, height_mm = picture.shape[1] * sides[0], picture.shape[0] * sides[1]
     scale = size / max(width_mm, height_mm)
-    shape = (size, size) if fit == "stretch" else (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    shape = (
+        (size, size) if cut.fit == "stretch" else (max(1, round(width_mm * scale)), max(1, round(height_mm * scale)))
+    )
     clipped = Image.fromarray(picture.clip(measured.black, measured.white))
     resized = np.asarray(clipped.resize(shape, Image.Resampling.LANCZOS, reducing_gap=2.0))
     contrast = measured.white - measured.black
     grey = (resized - measured.black) * (255 / contrast if contrast > 0 else 0.0)
-    return Slice(on_square(grey.clip(0, 255).round().astype(np.uint8), size), digest.digest())
+    geometry = ScanGeometry(
+        plane, sequence, position_mm(grid, plane, number), (sides[1], sides[0], grid.spacing_mm[axis])
+    )
+    return Slice(on_square(grey.clip(0, 255).round().astype(np.uint8), size), digest.digest(), geometry=geometry)
 
 
 def picture_of(section: np.ndarray) -> np.ndarray:
@@ -130,10 +148,11 @@ def picture_of(section: np.ndarray) -> np.ndarray:
     return section[::-1, ::-1].T
 
 
-def percentiles(voxels: np.ndarray, above: float) -> tuple[float, float]:
+def percentiles(voxels: np.ndarray, above: float, lowest: np.number, highest: np.number) -> tuple[float, float]:
     """The lower of PERCENTILES of all voxels, and the upper one of those above a value; both are values of voxels.
 
-    Integers of 16 bits are counted, which is several times as fast as sorting.
+    `lowest` and `highest` are those of the voxels. Integers of 16 bits are counted, which is several times as fast as
+    sorting.
     """
     low, high = PERCENTILES
     if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize > 2:
@@ -141,13 +160,16 @@ def percentiles(voxels: np.ndarray, above: float) -> tuple[float, float]:
             float(np.percentile(voxels, low, method="higher")),
             float(np.percentile(voxels[voxels > above], high, method="lower")),
         )
-    lowest = int(voxels.min())
-    unsigned = voxels.view(f"u{voxels.dtype.itemsize}")
-    counts = np.bincount((unsigned - unsigned.dtype.type(lowest % 2 ** (8 * voxels.dtype.itemsize))).ravel(order="K"))
+    least = int(lowest)
+    counts = np.zeros(int(highest) - least + 1, np.int64)
+    flat = voxels.ravel(order="K")
+    for start in range(0, flat.size, COUNTED):
+        part = flat[start : start + COUNTED]
+        counts += np.bincount(part if least == 0 else part.astype(np.int64) - least, minlength=len(counts))
     brighter = counts.copy()
-    brighter[: math.floor(above) - lowest + 1] = 0
+    brighter[: math.floor(above) - least + 1] = 0
     rank_low, rank_high = (percent / 100 * (of.sum() - 1) for percent, of in ((low, counts), (high, brighter)))
     return (
-        float(lowest + int(np.searchsorted(counts.cumsum(), math.ceil(rank_low), side="right"))),
-        float(lowest + int(np.searchsorted(brighter.cumsum(), math.floor(rank_high), side="right"))),
+        float(least + int(np.searchsorted(counts.cumsum(), math.ceil(rank_low), side="right"))),
+        float(least + int(np.searchsorted(brighter.cumsum(), math.floor(rank_high), side="right"))),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
+from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
@@ -92,7 +93,7 @@ def _contents(data: DataConfig) -> tuple[dict[str, int], dict[str, Any]]:
         return class_counts(manifest), manifest.not_taken.model_dump(mode="json")
     source = open_source(data)
     classes = dict(sorted(Counter(source.label(name) for name in source.scan()[0]).items()))
-    return classes, source.not_taken().model_dump(mode="json")
+    return classes, pseudonyms_of(data).not_taken(source).model_dump(mode="json")
 
 
 def _train_slices(data: DataConfig) -> tuple[int, bool]:
