@@ -104,7 +104,7 @@ def main() -> None:
 def _measure(given: argparse.Namespace) -> None:
     track, output = TRACKS[given.track], Path(given.output).absolute()
     fixed = [
-        *(f"{key}={value}" for key, value in (("output", output), ("tracking_uri", f"sqlite:///{output}/mlflow.db"))),
+        *(f"{key}={value}" for key, value in (("output", output), ("tracking.uri", f"sqlite:///{output}/mlflow.db"))),
         f"evaluation.num_samples={track.samples}",
         f"evaluation.num_reference={track.reference}",
         "registry=null",
