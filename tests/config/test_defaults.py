@@ -27,9 +27,13 @@ SHIPPED = sorted(path.stem for path in shipped("jobs").glob("*.yaml"))
 TRAINED = [name for name in SHIPPED if isinstance(load_job(name), TrainingJob)]
 NULLS = (
     *(f"search.proxy.{name}=null" for name in ("sampler", "num_inference_steps")),
-    *(f"evaluation.{name}=null" for name in ("sampler", "num_inference_steps", "start", "reconstruction_timestep")),
+    *(
+        f"evaluation.{name}=null"
+        for name in ("sampler", "num_inference_steps", "start", "guidance", "reconstruction_timestep")
+    ),
     *(f"model.{name}=null" for name in ("attention", "se_reduction", "head_skip", "patch")),
     "training.timestep_sampling=null",
+    "training.guide_epoch=null",
     "diffusion=null",
 )
 
