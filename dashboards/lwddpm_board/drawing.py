@@ -18,6 +18,8 @@ from pydantic import BaseModel, Field
 from lwddpm import families
 from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
 from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.kinds.saved_model import mark_of
+from lwddpm.marks.mark import Mark
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm_board.dataset import open_known
@@ -64,6 +66,7 @@ class Drawing:
     """One request and how far it is.
 
     Attributes:
+        mark: of the first image.
         nearest: for each image its nearest training slice; None where they are not at hand.
         note: why there is no nearest slice, or why the drawing failed.
     """
@@ -73,6 +76,7 @@ class Drawing:
     sampling: SamplingConfig
     version: RegisteredVersion
     folder: Path
+    mark: Mark
     state: Literal["running", "done", "failed", "cancelled"] = "running"
     stage: str = "starting"
     done: int = 0
@@ -134,6 +138,7 @@ class Drawings:
         """
         saved = read_saved_model(model_dir)
         sampling = _fitting(wanted, saved)
+        mark = mark_of(f"models:/{version.name}/{version.version}", model_dir, saved, sampling, wanted.count)
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
         with self._lock:
             if any(drawing.state == "running" for drawing in self._all.values()):
@@ -141,7 +146,7 @@ class Drawings:
             name = secrets.token_hex(8)
             folder = self._stores.workspace / "drawings" / name
             folder.mkdir(parents=True)
-            drawing = Drawing(name, wanted, sampling, version, folder, note=note, total=wanted.count)
+            drawing = Drawing(name, wanted, sampling, version, folder, mark, note=note, total=wanted.count)
             self._all[name] = drawing
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)

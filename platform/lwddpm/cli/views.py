@@ -1,6 +1,7 @@
 """What a person reads at the end of a verb, a function for each; machines get `--json`."""
 
 import sys
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -76,6 +77,7 @@ def summary(result: dict[str, Any]) -> None:
         console.print(f"warning: {warning}", markup=False)
     if "out" in result:
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}"})
+        console.print("each file says that it is synthetic; lwddpm verify FILE... proves which model drew it")
     if "report" in result:
         _facts({"report": result["report"]})
     if "run_id" in result:
@@ -232,6 +234,15 @@ def _promotion_line(record: dict[str, Any]) -> str:
     why = f": {record['reason']}" if record["reason"] else ""
     moved = f"{record['model']}@{record['alias']} moved from {before} to version {record['to']}"
     return f"{moved} by {record['by']} at {record['at']}{why}"
+
+
+def verified(result: list[dict[str, Any]]) -> None:
+    """`verify`."""
+    for image in result:
+        console.print(f"{image['file']}: {image['message']}", markup=False)
+    if len(result) > 1:
+        counts = Counter(image["state"] for image in result)
+        console.print(", ".join(f"{count} {state}" for state, count in counts.items()), markup=False)
 
 
 def checkup(result: dict[str, Any]) -> None:

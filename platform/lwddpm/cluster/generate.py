@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,21 @@ def generate_images(
     model_dir: Path, sampling: SamplingConfig, count: int, session: Session, exported: ExportedSeries | None = None
 ) -> np.ndarray:
     """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers."""
+    return draw_indices(model_dir, sampling, range(count), session, exported)
+
+
+def draw_indices(
+    model_dir: Path,
+    sampling: SamplingConfig,
+    indices: Sequence[int],
+    session: Session,
+    exported: ExportedSeries | None = None,
+    description: str = "sampling",
+) -> np.ndarray:
+    """The samples of some numbers, uint8 [N, H, W], in batches of those that follow each other."""
     function = functools.partial(_generate, session.model_device, str(model_dir), sampling)
-    indices = [range(i, min(i + sampling.batch_size, count)) for i in range(0, count, sampling.batch_size)]
-    return np.concatenate(list(session.worker_map(function, indices, description="sampling", exported=exported)))
+    batches = [indices[i : i + sampling.batch_size] for i in range(0, len(indices), sampling.batch_size)]
+    return np.concatenate(list(session.worker_map(function, batches, description=description, exported=exported)))
 
 
 def reconstruct_images(
@@ -61,7 +73,7 @@ def feature_extraction(
     return extract
 
 
-def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: range) -> np.ndarray:
+def _generate(device: str, model_dir: str, sampling: SamplingConfig, indices: Sequence[int]) -> np.ndarray:
     model, saved, prior = _load(device, model_dir, _modified(model_dir))
     return generate(model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior).numpy()
 

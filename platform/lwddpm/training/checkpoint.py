@@ -34,6 +34,7 @@ from lwddpm.models.build import build_model
 from lwddpm.training.stored_files import CHECKSUMS, Written, read_json_file, read_tensors, verify, write_checksums
 from lwddpm.training.stored_prior import write_prior
 
+WEIGHTS_FILE = "model.safetensors"
 _STATE = "state.json"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -214,7 +215,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path, device: tor
 def save_model(path: Path, weights: nn.Module, saved: SavedModel, prior: Prior | None = None) -> Path:
     """Write a model folder: `model.safetensors`, `config.json` and, where there is a prior, `prior.safetensors`."""
     with complete_folder(path) as folder:
-        save_file(_tensors(weights), folder / "model.safetensors")
+        save_file(_tensors(weights), folder / WEIGHTS_FILE)
         if prior is not None:
             write_prior(folder, prior)
         (folder / "config.json").write_text(saved.model_dump_json(indent=2))
@@ -237,7 +238,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         CheckpointError: a file is missing or damaged, or weights do not fit the config.
     """
     saved = read_saved_model(path)
-    file = path / "model.safetensors"
+    file = path / WEIGHTS_FILE
     try:
         with torch.device("meta"):  # a config may claim any size: first see whether the file has it
             expected = build_model(saved.model, saved.image_size).state_dict()
