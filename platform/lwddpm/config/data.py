@@ -16,7 +16,7 @@ PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # versions that did not know them stay those of the same jobs.
 OPTIONAL = (
     "include", "exclude", "label_from", "synthetic", "intensity", "pages",
-    "format", "plane", "slices", "volumes", "label", "keep_subject_ids",
+    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text",
 )  # fmt: skip
 OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids")  # an image folder has no use for them
 
@@ -140,6 +140,12 @@ class DataConfig(Section):
         None,
         exclude_if=is_none,
         description="the reason why subject ids and file names are kept; default: keyed hashes are kept",
+    )
+    text: Literal["warn", "refuse", "accept"] = Field(
+        "warn",
+        exclude_if=lambda text: text == "warn",
+        description="what becomes of slices near whose borders text is found: 'warn': they are taken and listed, "
+        "'refuse': they are listed as rejected, 'accept': nobody looks",
     )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")

@@ -77,7 +77,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             source, names, fingerprint = scan(data)
             without_subject = num_without_subject(data, source, names)
             workspace.create()
-            staging = Staging(workspace.staging, data.image_size)
+            staging = Staging(workspace.staging, data.image_size, "accept" if source.simulated else data.text)
             chunks = volume_chunks(source, names, CHUNK)
             parts = parallel_map(partial(stage_chunk, source, staging), chunks, description="Preparing slices")
             staged = [slice_ for part in parts for slice_ in part]
@@ -124,6 +124,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 ),
                 columns=ScanColumns._fields if rows[0].scan is not None else (),
                 nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
+                with_text=tuple(slice_.name for slice_ in usable if slice_.text),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except TargetError as error:
