@@ -35,6 +35,11 @@ def _phantoms(folder: Path) -> dict[str, Any]:
     return {"source": "phantom", "phantom_count": 12}
 
 
+def _phantom_volumes(folder: Path) -> dict[str, Any]:
+    slices = {"range": [0.45, 0.7], "step_mm": 8}
+    return {"source": "phantom", "phantom": "volumes", "phantom_count": 5, "slices": slices}
+
+
 def _stacks(folder: Path) -> dict[str, Any]:
     """Files of 6 pages in two classes, a page of their own in a third."""
     random = np.random.default_rng(0)
@@ -53,6 +58,7 @@ SOURCES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "image folder": _image_folder,
     "stacks": _stacks,
     "phantoms": _phantoms,
+    "phantom volumes": _phantom_volumes,
 }
 
 

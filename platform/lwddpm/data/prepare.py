@@ -29,6 +29,7 @@ from lwddpm.data.manifest import (
 from lwddpm.data.nifti import SUFFIXES
 from lwddpm.data.nifti_folder import open_nifti_folder
 from lwddpm.data.phantom import Phantom
+from lwddpm.data.phantom_volumes import PhantomVolumes
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.remarks import largest_group
 from lwddpm.data.selection import count_left_out, num_without_subject, separate_rejected
@@ -154,7 +155,7 @@ def open_source(data: DataConfig) -> Source:
         DataError: there is no such folder.
     """
     if data.source == PHANTOM:
-        return Phantom.of(data)
+        return PhantomVolumes.of(data) if data.phantom == "volumes" else Phantom.of(data)
     return open_nifti_folder(data) if data.format == "nifti" else open_image_folder(data)
 
 
