@@ -324,6 +324,9 @@ def test_flat_folders_have_the_subjects_of_a_pattern_or_say_that_leakage_cannot_
     said = [line for line in remarks(unknown.manifest) if "leakage cannot be excluded" in line]
     assert [line[:33] for line in said] == ["no subject is known of 6 files (d"]
     assert not any("leakage" in line for line in remarks(known.manifest))
+    assert any("can show faces" in line for line in remarks(known.manifest))
+    simulated = known.manifest.model_copy(update={"simulated": True})
+    assert not any("can show faces" in line for line in remarks(simulated))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,11 @@ def remarks(manifest: Manifest) -> list[str]:
             f"{listed(manifest.with_text[:MAX_NAMED])}: it may name somebody; look at them, or leave them out by "
             "data.text=refuse"
         )
+    if manifest.columns and not manifest.simulated:
+        lines.append(
+            "slices of heads can show faces, by which people can be recognised, and nothing is cut away: deface volumes "
+            "before, or make sure that data.slices leaves faces out"
+        )
     if manifest.without_subject and manifest.columns:
         lines.append(
             f"no subject is known of {_count(manifest.without_subject, 'file')} (data.subject_pattern): slices of one "
