@@ -37,7 +37,7 @@ def remarks(manifest: Manifest) -> list[str]:
         )
     if manifest.columns and not manifest.simulated:
         lines.append(
-            "slices of heads can show faces, by which people can be recognised, and nothing is cut away: deface volumes "
+            "slices of heads can show faces, which tell who somebody is, and nothing is cut away: deface volumes "
             "before, or make sure that data.slices leaves faces out"
         )
     if manifest.without_subject and manifest.columns:
