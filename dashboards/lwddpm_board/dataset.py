@@ -59,20 +59,25 @@ def dataset_page(
     version: Version,
     split: Annotated[str, Query(pattern=f"^({'|'.join(SPLITS)})$")] = "train",
     label: Annotated[str, Query(max_length=200)] = "",
+    subject: Annotated[str, Query(max_length=200)] = "",
+    sequence: Annotated[str, Query(max_length=200)] = "",
+    plane: Annotated[str, Query(max_length=200)] = "",
+    volume: Annotated[str, Query(max_length=500)] = "",
     page: Annotated[int, Query(ge=1)] = 1,
     group_page: Annotated[int, Query(ge=1)] = 1,
 ) -> Response:
     dataset = open_known(stores, version)
     rows = columns(dataset, split)
-    chosen = np.flatnonzero(rows.labels == label) if label else np.arange(len(rows.labels))
+    filters = {"label": label, "subject": subject, "sequence": sequence, "plane": plane, "volume": volume}
+    chosen = rows.chosen(filters)
     first = (page - 1) * SHEET
     slices = [_slice(split, rows, index) for index in chosen[first : first + SHEET].tolist()]
     groups = duplicate_groups(dataset)
     start = (group_page - 1) * _GROUPS
     return render(
         request, "dataset.html", dataset=dataset, manifest=dataset.manifest, remarks=remarks(dataset.manifest),
-        splits=SPLITS, slices=slices,
-        chosen={"split": split, "label": label, "page": page, "group_page": group_page},
+        splits=SPLITS, slices=slices, options=rows.options(), subjects=subject_counts(dataset),
+        chosen={"split": split, **filters, "page": page, "group_page": group_page},
         pages=max(1, -(-len(chosen) // SHEET)), num_chosen=len(chosen), num_groups=len(groups),
         groups=[_group(dataset, *group) for group in groups[start : start + _GROUPS]],
         group_pages=max(1, -(-len(groups) // _GROUPS)),
@@ -138,11 +143,35 @@ def _opened(stores: Stores, version: str) -> Dataset:
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of each slice of a split, in the order of its images."""
+    """What is known of each slice of a split, in the order of its images; texts are empty where it is not known.
+
+    Attributes:
+        positions: across the plane in mm; 0 where slices are from no volumes.
+    """
 
     labels: np.ndarray
     sources: list[str]
     groups: np.ndarray
+    subjects: np.ndarray
+    sequences: np.ndarray
+    planes: np.ndarray
+    volumes: np.ndarray
+    positions: np.ndarray
+
+    def chosen(self, filters: dict[str, str]) -> np.ndarray:
+        """Numbers of the slices that all filters leave in; those of one volume from its lower (back, left) end on."""
+        left = np.ones(len(self.sources), bool)
+        for name, wanted in filters.items():
+            if wanted:
+                left &= getattr(self, f"{name}s") == wanted
+        numbers = np.flatnonzero(left)
+        return numbers[np.argsort(self.positions[numbers], kind="stable")] if filters["volume"] else numbers
+
+    def options(self) -> dict[str, list[str]]:
+        """What there is to filter by, where there is more than nothing."""
+        names = ("subject", "sequence", "plane", "volume")
+        there = {name: sorted(set(getattr(self, f"{name}s").tolist()) - {""}) for name in names}
+        return {name: values for name, values in there.items() if values}
 
 
 def columns(dataset: Dataset, split: str) -> Columns:
@@ -154,7 +183,34 @@ def columns(dataset: Dataset, split: str) -> Columns:
 def _columns(path: str, version: str, split: str) -> Columns:
     dataset = open_dataset(path)
     names = np.array(dataset.label_names, dtype=object)
-    return Columns(names[dataset.labels(split)], dataset.sources(split), dataset.groups(split))
+    num = dataset.num(split)
+    scan = dataset.scan_columns(split)
+
+    def texts(values: list[str | None]) -> np.ndarray:
+        return np.array([value or "" for value in values] or [""] * num, dtype=object)
+
+    return Columns(
+        names[dataset.labels(split)],
+        dataset.sources(split),
+        dataset.groups(split),
+        texts(dataset.subjects(split)),
+        texts([row.sequence for row in scan]),
+        texts([row.plane for row in scan]),
+        texts([row.volume for row in scan]),
+        np.array([row.position_mm for row in scan] or [0.0] * num),
+    )
+
+
+def subject_counts(dataset: Dataset) -> list[dict[str, Any]]:
+    """Slices, volumes and split of each known subject, the one with most slices first."""
+    found: list[dict[str, Any]] = []
+    for split in SPLITS:
+        rows = columns(dataset, split)
+        for subject, num in zip(*np.unique(rows.subjects.astype(str), return_counts=True), strict=True):
+            if subject:
+                volumes = sorted(set(rows.volumes[rows.subjects == subject].tolist()) - {""})
+                found.append({"subject": str(subject), "split": split, "num": int(num), "volumes": volumes})
+    return sorted(found, key=lambda row: (-row["num"], row["subject"]))
 
 
 def duplicate_groups(dataset: Dataset) -> list[tuple[str, int, int]]:
@@ -178,4 +234,6 @@ def _group(dataset: Dataset, split: str, number: int, count: int) -> dict[str, A
 
 
 def _slice(split: str, rows: Columns, index: int) -> dict[str, Any]:
-    return {"split": split, "index": index, "label": rows.labels[index], "source": rows.sources[index]}
+    caption = f"{rows.positions[index]:g} mm" if rows.volumes[index] else rows.labels[index]
+    found = {"split": split, "index": index, "label": rows.labels[index], "source": rows.sources[index]}
+    return found | {"caption": caption, "volume": rows.volumes[index]}

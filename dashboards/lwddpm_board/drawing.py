@@ -19,6 +19,8 @@ from lwddpm import families
 from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.kinds.saved_model import mark_of
+from lwddpm.marks.mark import Mark
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
@@ -81,6 +83,7 @@ class Drawing:
 
     Attributes:
         calls: of a network, for each slice.
+        mark: of the first image.
         nearest: for each image its nearest training slice; None where they are not at hand.
         note: why there is no nearest slice, or why the drawing failed.
     """
@@ -91,6 +94,7 @@ class Drawing:
     calls: int
     version: RegisteredVersion
     folder: Path
+    mark: Mark
     state: Literal["running", "done", "failed", "cancelled"] = "running"
     stage: str = "starting"
     done: int = 0
@@ -156,6 +160,7 @@ class Drawings:
         saved = read_saved_model(model_dir)
         sampling = _fitting(wanted, saved, model_dir)
         calls = network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
+        mark = mark_of(f"models:/{version.name}/{version.version}", model_dir, saved, sampling, wanted.count)
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
         with self._lock:
             if any(drawing.state == "running" for drawing in self._all.values()):
@@ -163,7 +168,7 @@ class Drawings:
             name = secrets.token_hex(8)
             folder = self._stores.workspace / "drawings" / name
             folder.mkdir(parents=True)
-            drawing = Drawing(name, wanted, sampling, calls, version, folder, note=note, total=wanted.count)
+            drawing = Drawing(name, wanted, sampling, calls, version, folder, mark, note=note, total=wanted.count)
             self._all[name] = drawing
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)

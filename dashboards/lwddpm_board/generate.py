@@ -45,10 +45,11 @@ def cancel(request: Request, name: DrawingId) -> JSONResponse:
 
 @router.get("/drawings/{name}/{index}.png")
 def picture(request: Request, name: DrawingId, index: Annotated[int, Path(ge=0)]) -> Response:
-    images = _drawings(request).get(name).images()
+    drawing = _drawings(request).get(name)
+    images = drawing.images()
     if index >= len(images):
         raise Missing(f"this drawing has {len(images)} slices")
-    return png(images[index], keep_s=_KEPT_S)
+    return png(images[index], keep_s=_KEPT_S, mark=drawing.mark.model_copy(update={"index": index}))
 
 
 def _drawings(request: Request) -> Drawings:

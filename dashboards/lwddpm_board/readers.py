@@ -19,6 +19,8 @@ from lwddpm_board.runs import RunId, Store, evaluation
 from lwddpm_board.stores import Missing
 
 router = APIRouter()
+# of every slice of a study, real or not: it must not tell the reader which it is
+_BLINDED = "from a blinded reader study, half of whose slices are SYNTHETIC; not for diagnosis"
 ReaderId = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 
@@ -122,7 +124,7 @@ def slice_to_judge(
     reader = reader_study.find_reader(stores, study, reader_id)
     if position >= study.num:
         raise Missing(f"this study has {study.num} slices")
-    return png(reader_study.images(stores, study)[study.order(reader.name)[position]])
+    return png(reader_study.images(stores, study)[study.order(reader.name)[position]], note=_BLINDED)
 
 
 @router.post("/api/readers/{study_id}/{reader_id}")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lwddpm.config import DataConfig
+from lwddpm.config import DataConfig, SamplingConfig
 from lwddpm.config.data import OPTIONAL
 from lwddpm.data.class_folders import describe_classes
 from lwddpm.data.image_folder import open_image_folder
@@ -16,6 +16,8 @@ from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.remarks import describe_not_taken, remarks
 from lwddpm.data.sources import UnusableFile
 from lwddpm.errors import DataError
+from lwddpm.marks.mark import Mark, now
+from lwddpm.marks.png import encode
 from lwddpm.tracking.rundir import write_run_id
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 96), dtype=np.uint8)
@@ -345,3 +347,23 @@ def test_datasets_of_deep_files_by_version_0_1_are_not_taken(tmp_path):
     with pytest.raises(DataError, match=r"read files of more than 8 bits, such as a/0\.png, otherwise; set another"):
         prepare_dataset(deep, None)
     assert prepare_dataset(deep, serial, fresh=True).manifest.schema_version == 3
+
+
+def test_a_slice_that_says_it_was_generated_is_no_scan(tmp_path):
+    """Copied away from its folder it still bears its mark."""
+    mark = Mark(
+        model_uri="models:/m/1",
+        weights_sha256="ab" * 32,
+        sampling=SamplingConfig(start="noise"),
+        index=0,
+        count=1,
+        drawn_at=now(),
+    )
+    (tmp_path / "copied.png").write_bytes(encode(np.zeros((20, 20), np.uint8), mark))
+    make(tmp_path, "real.png")
+    settings = {"source": str(tmp_path), "image_size": 16}
+    with pytest.raises(UnusableFile, match="a model has drawn it"):
+        open_image_folder(DataConfig.model_validate(settings)).read("copied.png")
+    taken = open_image_folder(DataConfig.model_validate(settings | {"synthetic": True}))
+    assert taken.read("copied.png").image.shape == (16, 16)
+    assert open_image_folder(DataConfig.model_validate(settings)).read("real.png").image.shape == (16, 16)

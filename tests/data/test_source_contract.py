@@ -37,6 +37,11 @@ def _phantoms(folder: Path) -> dict[str, Any]:
     return {"source": "phantom", "phantom_count": 12}
 
 
+def _phantom_volumes(folder: Path) -> dict[str, Any]:
+    slices = {"range": [0.45, 0.7], "step_mm": 8}
+    return {"source": "phantom", "phantom": "volumes", "phantom_count": 5, "slices": slices}
+
+
 def _stacks(folder: Path) -> dict[str, Any]:
     """Files of 6 pages in two classes, a page of their own in a third."""
     random = np.random.default_rng(0)
@@ -86,6 +91,7 @@ SOURCES: dict[str, Callable[[Path], dict[str, Any]]] = {
     "phantoms": _phantoms,
     "NIfTI": _nifti,
     "DICOM": _dicom,
+    "phantom volumes": _phantom_volumes,
 }
 
 

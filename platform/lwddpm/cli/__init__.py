@@ -6,5 +6,5 @@ from lwddpm.cli.app import app, main
 __all__ = ["app", "dashboard", "data", "head", "main", "models", "report", "run", "search"]
 
 # as a newcomer meets them in --help
-_ORDER = ("run", "doctor", "sample", "report", "dashboard", "up", "down", "submit")
+_ORDER = ("run", "doctor", "sample", "verify", "report", "dashboard", "up", "down", "submit")
 app.registered_commands.sort(key=lambda command: _ORDER.index(getattr(command.callback, "__name__", "")))

@@ -1,4 +1,4 @@
-"""`lwddpm run`, `sample` and `doctor`: what computes here."""
+"""`lwddpm run`, `sample`, `verify` and `doctor`: what computes here."""
 
 from typing import Annotated, Any
 
@@ -92,13 +92,14 @@ def sample(
     seed: Annotated[int, typer.Option(help="Image i depends on the seed and i alone.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Slices denoised at a time.")] = 64,
     out: Annotated[
-        str, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and samples.json.")
+        str, typer.Option(metavar="DIR", help="Folder for the images, grid.png and samples.json.")
     ] = "samples",
+    format: Annotated[str, typer.Option(help="Of the files, one a slice: png, dicom or nifti.")] = "png",
     workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw synthetic slices from a registered or saved model.
+    """Draw synthetic slices from a registered or saved model. Each file says that it is synthetic and how it was drawn.
 
     A diffusion model denoises, in `--steps` steps of a `--sampler`; a GAN draws in one pass and takes neither.
 
@@ -125,6 +126,7 @@ def sample(
             "model_uri": model,
             "count": count,
             "out": out,
+            "format": format,
             "sampling": sampling,
             "workers": {"count": workers},
             "tracking": {"uri": tracking_uri},
@@ -134,6 +136,37 @@ def sample(
         return run_job(validate_job(job, "sample"))
 
     finish(verb, as_json, views.summary)
+
+
+@app.command()
+def verify(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE...", help="PNG, DICOM or NIfTI files, or folders of them.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of the model, where it is in no registry.")
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find out whether images were drawn by a model of this registry, by drawing them again.
+
+    An image says which version drew it, from which seed and number, and how. Only the same pixels prove it.
+
+    Exit code 1 if any image is other than it says, or of none of these models; 2 if a file cannot be read.
+
+        lwddpm verify samples/*.png
+    """
+
+    def verb() -> list[dict[str, Any]]:
+        from lwddpm.config import TrackingConfig
+        from lwddpm.kinds.verify import verify_files
+
+        return verify_files(files, TrackingConfig(uri=tracking_uri), model)
+
+    result = finish(verb, as_json, views.verified)
+    if code := max((image["exit_code"] for image in result), default=0):
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """What a person reads at the end of a verb, a function for each; machines get `--json`."""
 
 import sys
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -81,6 +82,7 @@ def summary(result: dict[str, Any]) -> None:
         calls = result["network_calls"]
         cost = f"{calls} network call{'s' if calls > 1 else ''} a slice"
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}, {cost}"})
+        console.print("each file says that it is synthetic; lwddpm verify FILE... proves which model drew it")
     if "report" in result:
         _facts({"report": result["report"]})
     if "run_id" in result:
@@ -247,6 +249,15 @@ def _promotion_line(record: dict[str, Any]) -> str:
     why = f": {record['reason']}" if record["reason"] else ""
     moved = f"{record['model']}@{record['alias']} moved from {before} to version {record['to']}"
     return f"{moved} by {record['by']} at {record['at']}{why}"
+
+
+def verified(result: list[dict[str, Any]]) -> None:
+    """`verify`."""
+    for image in result:
+        console.print(f"{image['file']}: {image['message']}", markup=False)
+    if len(result) > 1:
+        counts = Counter(image["state"] for image in result)
+        console.print(", ".join(f"{count} {state}" for state, count in counts.items()), markup=False)
 
 
 def checkup(result: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,23 @@ def generate_images(
     model_dir: Path, sampling: SamplingConfig, count: int, session: Session, exported: ExportedSeries | None = None
 ) -> np.ndarray:
     """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers of one kind."""
+    return draw_indices(model_dir, sampling, range(count), session, exported)
+
+
+def draw_indices(
+    model_dir: Path,
+    sampling: SamplingConfig,
+    indices: Sequence[int],
+    session: Session,
+    exported: ExportedSeries | None = None,
+    description: str = "sampling",
+) -> np.ndarray:
+    """The samples of some numbers, uint8 [N, H, W], in batches of those that follow each other."""
     sampling = settled(sampling, session)
-    num_calls = -(-count // sampling.batch_size) * sampling.num_inference_steps
+    num_calls = -(-len(indices) // sampling.batch_size) * sampling.num_inference_steps
     function = functools.partial(_generate, session.model_device, str(model_dir), sampling, num_calls)
-    indices = [range(i, min(i + sampling.batch_size, count)) for i in range(0, count, sampling.batch_size)]
-    return np.concatenate(list(session.worker_map(function, indices, description="sampling", exported=exported)))
+    batches = [indices[i : i + sampling.batch_size] for i in range(0, len(indices), sampling.batch_size)]
+    return np.concatenate(list(session.worker_map(function, batches, description=description, exported=exported)))
 
 
 def reconstruct_images(
@@ -85,7 +97,9 @@ def _settle(device: str) -> NumberFormat:
     return settled_precision("auto", torch.device(device))
 
 
-def _generate(device: str, model_dir: str, sampling: SamplingConfig, num_calls: int, indices: range) -> np.ndarray:
+def _generate(
+    device: str, model_dir: str, sampling: SamplingConfig, num_calls: int, indices: Sequence[int]
+) -> np.ndarray:
     model, saved, prior = _load(device, model_dir, _modified(model_dir), *_how(sampling), num_calls)
     guide = None
     if sampling.guidance != 1:

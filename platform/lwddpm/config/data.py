@@ -16,7 +16,7 @@ PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # versions that did not know them stay those of the same jobs.
 OPTIONAL = (
     "include", "exclude", "label_from", "synthetic", "intensity", "pages",
-    "format", "plane", "slices", "volumes", "label", "keep_subject_ids",
+    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "phantom",
 )  # fmt: skip
 OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids")  # an image folder has no use for them
 
@@ -143,9 +143,21 @@ class DataConfig(Section):
         exclude_if=is_none,
         description="the reason why subject ids and file names are kept; default: keyed hashes are kept",
     )
+    text: Literal["warn", "refuse", "accept"] = Field(
+        "warn",
+        exclude_if=lambda text: text == "warn",
+        description="what becomes of slices near whose borders text is found: 'warn': they are taken and listed, "
+        "'refuse': they are listed as rejected, 'accept': nobody looks",
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
-    phantom_count: PositiveInt = Field(1000, description="number of simulated slices when source is 'phantom'")
+    phantom: Literal["slices", "volumes"] = Field(
+        "slices",
+        exclude_if=lambda phantom: phantom == "slices",
+        description="when source is 'phantom': slices with tumours, or heads that are written as NIfTI and read "
+        "like any others",
+    )
+    phantom_count: PositiveInt = Field(1000, description="number of simulated slices, or volumes")
     seed: Seed = Field(0, description="decides the splits and the phantoms")
 
     @field_validator("splits")
@@ -190,6 +202,10 @@ class DataConfig(Section):
                 raise RuleBroken(
                     key, "applies to volumes", getattr(self, key), "set data.format=nifti or dicom, or leave it out"
                 )
+        if self.phantom != "slices" and self.source != PHANTOM:
+            raise RuleBroken(
+                "phantom", "applies to simulated data", self.phantom, "set data.source=phantom, or leave it out"
+            )
         if self.reads_volumes and self.pages != "first":
             raise RuleBroken("pages", "applies to image files", self.pages, "data.slices says which slices are taken")
         return self
@@ -230,5 +246,7 @@ class DataConfig(Section):
     def content_settings(self) -> dict[str, Any]:
         """The settings that decide what is prepared from a given source, as JSON values."""
         only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL}
-        unused = only_folders if self.source == PHANTOM else {"phantom_count"}
+        if self.source == PHANTOM and self.phantom == "volumes":
+            only_folders -= {"phantom", "fit", "crop_background", "plane", "slices", "intensity"}
+        unused = only_folders if self.source == PHANTOM else {"phantom_count", "phantom"}
         return self.model_dump(mode="json", exclude={"source", "path", *self.incidental} | unused)

@@ -251,6 +251,11 @@ class SampleJob(Job):
     model_uri: ModelUri
     count: PositiveInt = Field(64, description="slices to draw")
     out: str = Field(
-        "samples", description="folder for the PNGs, grid.png and samples.json: new, empty, or of earlier samples"
+        "samples", description="folder for the images, grid.png and samples.json: new, empty, or of earlier samples"
+    )
+    format: Literal["png", "dicom", "nifti"] = Field(
+        "png",
+        exclude_if=lambda format: format == "png",
+        description="of the slices' files, one each; every one says that it is synthetic, and how it was drawn",
     )
     sampling: SamplingConfig = SamplingConfig()

@@ -22,6 +22,7 @@ from lwddpm.data.manifest import NotTaken
 from lwddpm.data.source_folder import is_wanted, label_by_folder, open_folder
 from lwddpm.data.sources import CLOSED_FOLDER, PART, Slice, UnusableFile
 from lwddpm.errors import DataError
+from lwddpm.marks.png import bears_mark
 
 PAGE = PART  # and the number of a page
 SPLITS_OF_0_1 = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -93,6 +94,8 @@ class ImageFolder:
             raise UnusableFile("its name is not valid UTF-8")
         file, _, number = name.partition(PAGE)
         path = Path(self.root, file)
+        if not self.simulated and bears_mark(path):
+            raise UnusableFile("its mark says that a model has drawn it (data.synthetic)")
         try:
             luma, num_pages = decode(path, self.max_pixels, self.intensity, int(number) - 1 if number else None)
         except UnusableFile:

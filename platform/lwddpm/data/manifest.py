@@ -142,6 +142,7 @@ class Manifest(_Record):
     not_taken: NotTaken = NotTaken()
     columns: tuple[str, ...] = ()  # of the shards, beside those that every dataset has
     nearly_empty: tuple[str, ...] = ()  # sources of slices with hardly any contrast, the blank ones among them
+    with_text: tuple[str, ...] = ()  # sources of slices near whose borders text was found
 
     @property
     def num(self) -> int:

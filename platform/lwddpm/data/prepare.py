@@ -30,6 +30,7 @@ from lwddpm.data.manifest import (
 from lwddpm.data.nifti import SUFFIXES
 from lwddpm.data.nifti_folder import open_nifti_folder
 from lwddpm.data.phantom import Phantom
+from lwddpm.data.phantom_volumes import PhantomVolumes
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.remarks import largest_group
 from lwddpm.data.selection import count_left_out, num_without_subject, separate_rejected
@@ -79,7 +80,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             source, names, fingerprint = scan(data)
             without_subject = num_without_subject(data, source, names)
             workspace.create()
-            staging = Staging(workspace.staging, data.image_size)
+            staging = Staging(workspace.staging, data.image_size, "accept" if source.simulated else data.text)
             chunks = [
                 Chunk(source.portion([name for _, name in slices]), slices)
                 for slices in volume_chunks(source, names, CHUNK)
@@ -130,6 +131,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                 ),
                 columns=ScanColumns._fields if rows[0].scan is not None else (),
                 nearly_empty=tuple(slice_.name for slice_ in usable if slice_.nearly_empty),
+                with_text=tuple(slice_.name for slice_ in usable if slice_.text),
             )
             workspace.publish(manifest.model_dump_json(indent=2))
     except TargetError as error:
@@ -159,7 +161,7 @@ def open_source(data: DataConfig) -> Source:
         DataError: there is no such folder.
     """
     if data.source == PHANTOM:
-        return Phantom.of(data)
+        return PhantomVolumes.of(data) if data.phantom == "volumes" else Phantom.of(data)
     match data.format:
         case "nifti":
             return open_nifti_folder(data)

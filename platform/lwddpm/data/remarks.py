@@ -29,6 +29,17 @@ def remarks(manifest: Manifest) -> list[str]:
             f"{len(manifest.nearly_empty)} of {manifest.num} slices are nearly empty (98 % of their pixels within "
             f"{FAINT_LEVELS} of 255 grey levels), such as {listed(manifest.nearly_empty[:MAX_NAMED])}"
         )
+    if manifest.with_text:
+        lines.append(
+            f"text seems to stand near the borders of {_count(len(manifest.with_text), 'slice')}, such as "
+            f"{listed(manifest.with_text[:MAX_NAMED])}: it may name somebody; look at them, or leave them out by "
+            "data.text=refuse"
+        )
+    if manifest.columns and not manifest.simulated:
+        lines.append(
+            "slices of heads can show faces, which tell who somebody is, and nothing is cut away: deface volumes "
+            "before, or make sure that data.slices leaves faces out"
+        )
     if manifest.without_subject and manifest.columns:
         lines.append(
             f"no subject is known of {_count(manifest.without_subject, 'file')} (data.subject_pattern): slices of one "

@@ -7,7 +7,7 @@ from lwddpm.config import PHANTOM, DataConfig
 from lwddpm.data.manifest import RejectedFile
 from lwddpm.data.pseudonyms import Pseudonyms
 from lwddpm.data.sources import PART, Source
-from lwddpm.data.staging import StagedSlice
+from lwddpm.data.staging import TEXT, StagedSlice
 from lwddpm.errors import DataError
 
 
@@ -49,8 +49,9 @@ def separate_rejected(
     reasons = {slice_.name: slice_.reason for slice_ in staged if slice_.reason is not None}
     num_rejected, num = len(reasons), len(staged)
     if data.reads_volumes:  # a damaged file has one name, or those of all its slices; a whole one has hundreds
-        reasons = {name.partition(PART)[0]: reason for name, reason in reasons.items()}
-        num_rejected, num = len(reasons), len({slice_.name.partition(PART)[0] for slice_ in staged})
+        damaged = {name.partition(PART)[0]: reason for name, reason in reasons.items() if reason != TEXT}
+        num_rejected, num = len(damaged), len({slice_.name.partition(PART)[0] for slice_ in staged})
+        reasons = damaged | {name: reason for name, reason in reasons.items() if reason == TEXT}
     rejected = tuple(
         RejectedFile(source=_as_utf8(pseudonyms.name(name, source.subject_id(name))), reason=reason)
         for name, reason in reasons.items()

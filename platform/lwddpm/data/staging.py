@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lwddpm.data.burned_in_text import find_text
 from lwddpm.data.duplicates import FAINT_LEVELS, are_blank, perceptual_hashes
 from lwddpm.data.location import Location, writing_target
 from lwddpm.data.sources import ScanGeometry, SliceLeftOut, Source, UnusableFile
 
+TEXT = "text near its borders, which may name somebody (data.text)"
 MAX_CHUNK = 512  # slices of one volume in a task
 
 
@@ -20,6 +22,7 @@ class Staging:
 
     folder: Location
     image_size: int
+    text: str = "accept"  # `data.text`
 
     @writing_target()
     def write(self, chunk: int, images: np.ndarray) -> None:
@@ -52,6 +55,7 @@ class StagedSlice:
     hashes: bytes = b""
     blank: bool = False
     nearly_empty: bool = False
+    text: bool = False
     pages_left: int = 0
     reason: str | None = None
     left_out: str | None = None
@@ -95,8 +99,12 @@ def stage_chunk(staging: Staging, chunk: Chunk) -> list[StagedSlice]:
         except SliceLeftOut as why:
             staged.append(StagedSlice(name, number, left_out=str(why)))
         else:
+            text = staging.text != "accept" and bool(find_text(image))
+            if text and staging.text == "refuse":
+                staged.append(StagedSlice(name, number, reason=TEXT))
+                continue
             place = (number, len(images))
-            staged.append(StagedSlice(name, *place, pixels_sha256, pages_left=pages_left, geometry=geometry))
+            staged.append(StagedSlice(name, *place, pixels_sha256, text=text, pages_left=pages_left, geometry=geometry))
             images.append(image)
     if images:
         stack = np.stack(images)

@@ -90,6 +90,10 @@ class Dataset:
         """Group numbers, int64 [N], in the order of `images`; duplicates and slices of a subject share one."""
         return np.array(self._column(split, "group"), dtype=np.int64)
 
+    def subjects(self, split: str) -> list[str | None]:
+        """Whom each slice shows, in the order of `images`; None where that is not known."""
+        return self._column(split, "subject_id")
+
     def scan_columns(self, split: str) -> list[ScanColumns]:
         """Where each slice lies in its volume, in the order of `images`; nothing where slices are from no volumes."""
         if not self.manifest.columns:

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from lwddpm.marks.mark import FIGURE
+
 WIDTH_IN, DPI = 7.0, 200  # the width of a printed page's text
 TITLE_PT, TEXT_PT, SMALL_PT = 10, 9, 8
 
@@ -111,7 +113,10 @@ def render(draw: Callable[[Theme], Figure], theme: Theme, ending: str = "png") -
         "savefig.facecolor": theme.paper,
         "pdf.fonttype": 42,
     }
-    metadata = {"pdf": {"CreationDate": None, "ModDate": None}, "png": {"Software": None}}[ending]
+    metadata = {
+        "pdf": {"CreationDate": None, "ModDate": None, "Subject": FIGURE},
+        "png": {"Software": None, "Description": FIGURE},
+    }[ending]
     stream = io.BytesIO()
     with matplotlib.rc_context(settings):
         draw(theme).savefig(stream, format=ending, metadata=metadata)

@@ -56,5 +56,6 @@ def summary_of(dataset: Dataset) -> dict[str, Any]:
         "rejected": len(manifest.rejected),
         "not_taken": manifest.not_taken.counts(),
         "nearly_empty": len(manifest.nearly_empty),
+        "with_text": len(manifest.with_text),
         "duplicates": manifest.duplicates.model_dump(mode="json", exclude={"label_conflicts", "subject_links"}),
     }

@@ -1,4 +1,4 @@
-"""A sample job: synthetic slices of a saved or registered model, as PNG files."""
+"""A sample job: synthetic slices of a saved or registered model, as marked files."""
 
 from pathlib import Path
 from typing import Any
@@ -27,28 +27,36 @@ def check_out(job: SampleJob) -> None:
 
 
 def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
-    """Draw `job.count` slices into `job.out`: a PNG each, grid.png with the first 64, samples.json."""
+    """Draw `job.count` slices into `job.out`: a marked file each, grid.png with the first 64, samples.json."""
     # imported here: `check_out` is asked before anything heavy is loaded
-    from PIL import Image
-
     from lwddpm.cluster.exported import ExportedSeries
     from lwddpm.cluster.generate import generate_images, settled
     from lwddpm.evaluation import figures
-    from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
+    from lwddpm.kinds.saved_model import calls_of, fetch, fitting, mark_of, start_of, version_uri
+    from lwddpm.marks import files, png
+    from lwddpm.marks.mark import MOST_TILES
 
-    model_dir, saved = fetch(job, session)
+    model_uri = version_uri(job)
+    model_dir, saved = fetch(job.model_copy(update={"model_uri": model_uri}), session)
     sampling = settled(fitting(job.sampling, saved, model_dir, "sampling"), session)
     with ExportedSeries(job.name, "") as exported:
         images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()
+    mark = mark_of(model_uri, model_dir, saved, sampling, job.count)
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
         for index, image in enumerate(images):
-            Image.fromarray(image).save(folder / f"{index:0{width}d}.png")
-        Image.fromarray(figures.tile(images[:64])).save(folder / "grid.png")
+            content = files.ENCODERS[job.format](image, mark.model_copy(update={"index": index}))
+            (folder / f"{index:0{width}d}{files.ENDINGS[job.format]}").write_bytes(content)
+        first = images[:MOST_TILES]
+        grid = png.encode(figures.tile(first), mark.model_copy(update={"tiles": len(first)}))
+        (folder / "grid.png").write_bytes(grid)
         about = {
             "synthetic": True,
             "model_uri": job.model_uri,
+            "drawn_by": mark.model_uri,
+            "weights_sha256": mark.weights_sha256,
+            "format": job.format,
             "sampling": sampling.model_dump(),
             "start": start_of(sampling, model_dir),
             "network_calls": calls_of(sampling, model_dir),

@@ -7,9 +7,11 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError
+from lwddpm.marks.mark import Mark, now, uses_prior
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
+from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
@@ -25,6 +27,42 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     folder = Path(job.output) / "models" if session.address else None
     model_dir = registry.fetch_model(job.model_uri, folder)
     return model_dir, read_saved_model(model_dir)
+
+
+def version_uri(job: EvaluateJob | SampleJob) -> str:
+    """`model_uri` by number where it is an alias, which may move: `models:/NAME/VERSION`. Folders stay as they are.
+
+    Raises:
+        ConfigError: there is no such model.
+    """
+    if not job.model_uri.startswith("models:/"):
+        return job.model_uri
+    connect(tracking_uri(job.tracking))
+    version = registry.find_version(job.model_uri)
+    return f"models:/{version.name}/{version.version}"
+
+
+def mark_of(model_uri: str, model_dir: Path, saved: SavedModel, sampling: SamplingConfig, count: int) -> Mark:
+    """The mark of the first of `count` slices that a model draws.
+
+    Args:
+        model_uri: `models:/NAME/VERSION`, or a folder, of which the mark says only which training it is from.
+        model_dir, saved: the model's folder and what it says about itself.
+        sampling: as `fitting` has returned them.
+    """
+    if saved.diffusion is not None:
+        sampling = sampling.model_copy(update={"start": start_of(sampling, model_dir)})
+    in_registry = model_uri.startswith("models:/")
+    return Mark(
+        model_uri=model_uri if in_registry else f"training:{saved.training_digest}",
+        weights_sha256=sha256_of(model_dir / WEIGHTS_FILE),
+        prior_sha256=sha256_of(model_dir / PRIOR_FILE) if uses_prior(sampling) else None,
+        guide_sha256=sha256_of(model_dir / GUIDE_FOLDER / WEIGHTS_FILE) if sampling.guidance != 1 else None,
+        sampling=sampling,
+        index=0,
+        count=count,
+        drawn_at=now(),
+    )
 
 
 def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "noise"]:

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lwddpm.errors import JobError
 from lwddpm.evaluation.figures import tile
 from lwddpm.files import remove_leftovers, write_whole
+from lwddpm.marks.mark import NOTICE
+from lwddpm.marks.png import with_texts
 from lwddpm.tracking.metric_log import MetricLog
 
 WARNING = "lwddpm.warning"  # tag of a run: what makes its result misleading, or what went wrong on the way
@@ -75,9 +77,9 @@ class Outbox:
         self._put(min(rows), OutboxEntry(time_ms=_now_ms(), metrics=rows))
 
     def images(self, step: int, epoch: float, images: np.ndarray) -> None:
-        png = io.BytesIO()
-        Image.fromarray(tile(images)).save(png, "png")
-        grid = Grid(step=step, epoch=epoch, png=base64.b64encode(png.getvalue()).decode())
+        said = f"{NOTICE}; training snapshot, epoch {epoch:g}, step {step}"
+        png = with_texts(tile(images), {"Description": said})
+        grid = Grid(step=step, epoch=epoch, png=base64.b64encode(png).decode())
         self._put(step, OutboxEntry(time_ms=_now_ms(), grid=grid))
 
     def checkpoint(self, step: int, path: Path) -> None:

@@ -4,6 +4,7 @@ import getpass
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +26,8 @@ from lwddpm.files import complete_folder
 from lwddpm.tracking import notes
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
+from lwddpm.training.checkpoint import WEIGHTS_FILE
+from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
 
 CHAMPION = "champion"
@@ -36,6 +39,7 @@ _INPUTS = {
     **dict.fromkeys(("guidance", "guidance_low", "guidance_high"), "double"),
 }
 _PROMOTION = "lwddpm.promotion."
+WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
@@ -137,6 +141,7 @@ def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
         ),
         pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
     )
+    tags = tags | {WEIGHTS: sha256_of(model_dir / WEIGHTS_FILE)}
     return str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
 
 
@@ -175,6 +180,22 @@ def find_version(uri: str) -> RegisteredVersion:
     raise ConfigError(f"{uri}: must be models:/NAME@ALIAS or models:/NAME/VERSION; {_known(client)}")
 
 
+def versions_of_weights(weights_sha256: str, named: str) -> Iterator[str]:
+    """URIs of the versions that may have some weights, the one that is named first.
+
+    Versions of 0.1.0 do not say which weights they have: they come last, and the caller looks.
+
+    Args:
+        weights_sha256: of `model.safetensors`.
+        named: where they are said to be, `models:/NAME/VERSION`, whether there is such a version or not.
+    """
+    client = MlflowClient()
+    found = list(client.search_model_versions(f"tags.`{WEIGHTS}` = '{weights_sha256}'"))
+    found += [stored for stored in client.search_model_versions() if WEIGHTS not in stored.tags]
+    uris = [f"models:/{stored.name}/{stored.version}" for stored in found]
+    yield from sorted(uris, key=lambda uri: uri != named)
+
+
 def fetch_model(uri: str, into: Path | None = None) -> Path:
     """A folder with `model.safetensors` and `config.json`, from a folder or a `models:/` URI.
 
@@ -210,8 +231,8 @@ def _download(reference: str) -> Path:
     except (MlflowException, RequestException, OSError) as error:
         reason = _gone(reference) or " ".join(str(error).split())
         raise CheckpointError(f"{reference}: its files cannot be fetched ({reason})") from None
-    guide = [f"{GUIDE_FOLDER}/{file}" for file in ("config.json", "model.safetensors")]
-    for file in ("config.json", "model.safetensors", "prior.safetensors", *guide):
+    guide = [f"{GUIDE_FOLDER}/{file}" for file in ("config.json", WEIGHTS_FILE)]
+    for file in ("config.json", WEIGHTS_FILE, "prior.safetensors", *guide):
         if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
     return folder

@@ -19,6 +19,7 @@ from lwddpm.addresses import public
 from lwddpm.config import AnyJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError, JobError, LwddpmError
+from lwddpm.marks.mark import FIGURE
 from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.delivery import PATIENCE_S, STORE_ERRORS, Delivery, reason_of
@@ -74,7 +75,8 @@ class TrackedRun:
 
     def figure(self, figure: Figure, name: str) -> None:
         """Store a figure under figures/."""
-        self.client.log_figure(self.run_id, figure, f"figures/{name}.png")
+        said = {"metadata": {"Description": FIGURE}}
+        self.client.log_figure(self.run_id, figure, f"figures/{name}.png", save_kwargs=said)
 
     def text(self, text: str, file: str) -> None:
         self.client.log_text(self.run_id, text, file)

@@ -47,6 +47,7 @@ from lwddpm.training.stored_files import (
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide, write_guide
 from lwddpm.training.stored_prior import write_prior
 
+WEIGHTS_FILE = "model.safetensors"
 _STATE = "state.json"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
@@ -260,7 +261,7 @@ def save_model(
         guide: folder of the weaker model.
     """
     with complete_folder(path) as folder:
-        save_file(_tensors(weights), folder / "model.safetensors")
+        save_file(_tensors(weights), folder / WEIGHTS_FILE)
         if prior is not None:
             write_prior(folder, prior)
         if guide is not None:
@@ -285,7 +286,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
         CheckpointError: a file is missing or damaged, or weights do not fit the config.
     """
     saved = read_saved_model(path)
-    file = path / "model.safetensors"
+    file = path / WEIGHTS_FILE
     try:
         with torch.device("meta"):  # a config may claim any size: first see whether the file has it
             expected = build_model(saved.model, saved.image_size).state_dict()

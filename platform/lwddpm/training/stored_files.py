@@ -100,7 +100,7 @@ def _reading(path: Path) -> Iterator[None]:
 def write_checksums(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(_sha256, (folder / name for name in names))
+        digests = pool.map(sha256_of, (folder / name for name in names))
         lines = [f"{digest}  {name}\n" for digest, name in zip(digests, names, strict=True)]
     (folder / CHECKSUMS).write_text("".join(lines))
 
@@ -119,12 +119,13 @@ def verify(folder: Path, names: Iterable[str] | None = None) -> None:
     expected = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in expected if names is None else names:
         with _reading(folder / name):
-            digest = _sha256(folder / name)
+            digest = sha256_of(folder / name)
         if digest != expected.get(name):
             raise DamagedCheckpointError(f"{folder / name}: is not what was written: SHA-256 differs from {CHECKSUMS}")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file, 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
