@@ -10,7 +10,7 @@ LEFT_OUT = ("diffusion", "evaluation.sampler", "evaluation.num_inference_steps",
 NULLS = tuple(f"{key}=null" for key in LEFT_OUT)
 
 
-def _job(*overrides: str, name: str = "demo") -> TrainJob | SearchJob:
+def _job(*overrides: str, name: str = "kaggle_small") -> TrainJob | SearchJob:
     job = load_job(name, [*NULLS, *overrides])
     assert isinstance(job, TrainJob | SearchJob)
     return job
@@ -22,7 +22,7 @@ def _train(name: str, *overrides: str) -> TrainJob:
     return job
 
 
-def _error(*overrides: str, name: str = "demo") -> str:
+def _error(*overrides: str, name: str = "kaggle_small") -> str:
     with pytest.raises(ConfigError) as caught:
         load_job(name, overrides)
     return str(caught.value)
@@ -108,7 +108,7 @@ NEEDS = {  # what a setting is for
 def test_what_goes_beyond_the_paper_counts_in_digests_only_where_it_is_used(key: str) -> None:
     section, _, name = key.partition(".")
     base = [NEEDS[key]] if key in NEEDS else []
-    plain, given, used = _train("demo", *base), *(_train("demo", *base, f"{key}={value}") for value in BEYOND[key])
+    plain, given, used = _train("kaggle_small", *base), *(_train("kaggle_small", *base, f"{key}={value}") for value in BEYOND[key])
     assert name not in plain.model_dump(mode="json")[section]
     assert (given.training_digest(), given.digest()) == (plain.training_digest(), plain.digest())
     assert used.training_digest() != plain.training_digest()
@@ -125,7 +125,7 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
     assert "wgan has no use for" in message
     assert all(f"--set {key}=null" in message for key in LEFT_OUT)
     flags = message.partition("leave out, or ")[2].replace("--set ", "").split()
-    assert load_job("demo", ["model.family=wgan", *flags]).model_dump()["diffusion"] is None
+    assert load_job("kaggle_small", ["model.family=wgan", *flags]).model_dump()["diffusion"] is None
 
 
 @pytest.mark.parametrize(

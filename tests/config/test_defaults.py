@@ -110,7 +110,7 @@ def test_a_diffusion_job_is_the_base_of_any_family(family: str) -> None:
     job = validate_job(values, "rebased")
     assert isinstance(job, TrainJob)
     assert job.evaluation is not None
-    assert (job.training.batch_size, job.model.dim, job.evaluation.num_samples) == (16, 16, 9)
+    assert (job.training.batch_size, job.model.dim, job.evaluation.num_samples) == (16, 32, 9)
     if family in families.ADVERSARIAL:
         published = families.published(family, penalised=False)
         assert job.adversarial is not None
