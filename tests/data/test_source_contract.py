@@ -38,7 +38,7 @@ def _phantoms(folder: Path) -> dict[str, Any]:
 
 
 def _phantom_volumes(folder: Path) -> dict[str, Any]:
-    slices = {"range": [0.45, 0.7], "step_mm": 8}
+    slices = {"step_mm": 20, "min_foreground": 0}  # none is left out when it is read
     return {"source": "phantom", "phantom": "volumes", "phantom_count": 5, "slices": slices}
 
 
