@@ -1,6 +1,6 @@
 """A training process of its own, for the tests that kill it or run two of them.
 
-python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL when STEP is reported
+python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL when STEP is reported and a checkpoint is there
 python worker.py JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 0 writes values.json
 """
 
@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -16,16 +17,19 @@ import torch.distributed as dist
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import open_dataset
+from lwddpm.training.checkpoint import latest_checkpoint
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter, SilentReporter
 
 
 class KillsItself(SilentReporter):
-    def __init__(self, at: int) -> None:
-        self.at = at
+    def __init__(self, at: int, folder: Path) -> None:
+        self.at, self.folder = at, folder
 
     def metrics(self, rows: dict[int, dict[str, float]]) -> None:
         if max(rows) >= self.at:
+            while latest_checkpoint(self.folder) is None:  # it is being written beside the steps
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -41,7 +45,7 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port:
     rank = fork(int(number)) if mode == "ranks" else 0
     job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
     if mode == "kill":
-        train(job, data, Path(folder), KillsItself(int(number)), torch.device("cpu"))
+        train(job, data, Path(folder), KillsItself(int(number), Path(folder)), torch.device("cpu"))
         return
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
