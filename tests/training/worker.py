@@ -1,6 +1,6 @@
 """A training process of its own, for the tests that kill it or run two of them.
 
-python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL when STEP is reported and a checkpoint is there
+python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL at STEP, once a checkpoint is there
 python worker.py JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 0 writes values.json
 """
 
