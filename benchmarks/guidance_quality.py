@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from records import nearest_median
 
 from lwddpm.config import SamplingConfig
 from lwddpm.data.store import open_dataset
@@ -58,12 +59,6 @@ def main() -> None:
     held_out = torch.from_numpy(
         random_subset(np.concatenate([dataset.images("validation"), dataset.images("test")]), given.samples)
     )
-    flat = torch.from_numpy(train).float().flatten(1)
-
-    def nearest(images: torch.Tensor) -> float:
-        """Median root mean square distance to the nearest training slice, of 255."""
-        return float(torch.cdist(images.float().flatten(1), flat).min(1).values.median()) / saved.image_size
-
     features = extract(held_out)
     floor = Neighbours(real, features)
     print(f"{given.samples} slices against {given.reference or len(train)} training slices\n")
@@ -90,7 +85,13 @@ def main() -> None:
             drawn = extract(images)
             among = Neighbours(real, drawn)
             figures.append(
-                (reference.distance(drawn), among.precision(), among.recall(), among.coverage(), nearest(images))
+                (
+                    reference.distance(drawn),
+                    among.precision(),
+                    among.recall(),
+                    among.coverage(),
+                    nearest_median(images.numpy(), train),
+                )
             )
         mean = np.mean(figures, axis=0)
         each = ", ".join(f"{figure[0]:.1f}" for figure in figures)
@@ -114,7 +115,7 @@ def main() -> None:
             row("", plain.model_copy(update={"num_inference_steps": steps_within(number, given.sampler)}))
     print(
         f"| real held-out slices | | | | | | {reference.distance(features):.1f} | {floor.precision():.2f} "
-        f"| {floor.recall():.2f} | {floor.coverage():.2f} | {nearest(held_out):.1f} |"
+        f"| {floor.recall():.2f} | {floor.coverage():.2f} | {nearest_median(held_out.numpy(), train):.1f} |"
     )
 
 

@@ -238,7 +238,8 @@ def _records(entries: list[Entry]) -> Iterator[str]:
         records = [entry for entry in entries if entry.track == name and not entry.faults]
         yield f"### {track.title}\n"
         if not records:
-            yield "Not measured yet.\n"
+            base = " ".join([track.base, *(f"--set {value}" for value in track.overrides)])
+            yield f"Not measured yet; the first entry is that of its base, `{base}`.\n"
             continue
         yield f"n = {track.samples} against {track.reference} training slices, floor {records[0].floor:.1f}\n"
         yield "| date | what changed | fd_lite0 (95 %) | each seed | calls | recall | nearest | CPU s | job |"
