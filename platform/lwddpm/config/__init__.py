@@ -8,6 +8,7 @@ al. 2024 where the paper gives a value.
 from typing import get_args
 
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
+from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.evaluation import (
     DiffusionSampler,
@@ -23,7 +24,6 @@ from lwddpm.config.evaluation import (
 from lwddpm.config.job import (
     EvaluateJob,
     Job,
-    ModelUri,
     PrepareJob,
     RegistryConfig,
     SampleJob,
@@ -56,6 +56,7 @@ __all__ = [
     "AnyJob",
     "CompareConfig",
     "CompareJob",
+    "ConsistencyConfig",
     "DataConfig",
     "DiffusionConfig",
     "DiffusionSampler",

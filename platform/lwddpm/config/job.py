@@ -1,11 +1,11 @@
 """Jobs about one dataset or model."""
 
-import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lwddpm import families
+from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
@@ -220,19 +220,30 @@ class TrainJob(TrainingJob):
     """Trains one model, evaluates it and registers it."""
 
     kind: Literal["train"]
+    consistency: ConsistencyConfig | None = Field(
+        None, exclude_if=is_none, description="tunes a trained diffusion model to draw in one or two calls; default: no"
+    )
 
+    @model_validator(mode="after")
+    def _tuning_has_a_loss_of_its_own(self) -> "TrainJob":
+        if self.consistency is None:
+            return self
+        if self.diffusion is None:
+            rule = f"is for diffusion models, not for {self.model.family}"
+            raise RuleBroken("consistency", rule, remedy="leave it out")
+        for key, value, fitting in (
+            ("training.timestep_sampling", self.training.timestep_sampling, ("uniform", "stratified")),
+            ("training.loss_weighting", self.training.loss_weighting, ("fixed",)),
+            ("diffusion.min_snr_gamma", self.diffusion.min_snr_gamma, (None,)),
+        ):
+            if value not in fitting:
+                rule = f"with consistency tuning, which has a loss of its own, must be {' or '.join(map(str, fitting))}"
+                raise RuleBroken(key, rule, value, "leave it out")
+        return self
 
-def _is_a_model_uri(uri: str) -> str:
-    if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
-        raise RuleBroken("", "must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model", uri)
-    return uri
-
-
-ModelUri = Annotated[
-    str,
-    Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model"),
-    AfterValidator(_is_a_model_uri),
-]
+    def training_settings(self) -> dict[str, Any]:
+        settings = super().training_settings()
+        return settings if self.consistency is None else settings | {"consistency": self.consistency.essentials()}
 
 
 class EvaluateJob(Job):

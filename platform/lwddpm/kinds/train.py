@@ -26,6 +26,7 @@ from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.guide import check_guide_epoch, check_guide_snapshot, keep_guide
 from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.teacher import keep_teacher, settled
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
 from lwddpm.tracking import registry
@@ -67,6 +68,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     Args:
         dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
     """
+    job = settled(job)
     folder = claim_run_folder(job)
     nested = dataset is not None
     with lock_folder(folder):
@@ -179,6 +181,7 @@ def train_evaluate_register(
         ):
             write_run_id(folder, run.run_id, uri)
             dataset = checked_dataset(run)
+            keep_teacher(job, dataset, folder)
             if not fresh:
                 come_back(job, before, dataset, folder, run)
             _train(job, dataset, folder, run, session, exported)

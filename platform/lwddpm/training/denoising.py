@@ -125,7 +125,11 @@ class DenoisingStep(TrainingStep):
         self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         x_t = self.process.q_sample(x_0, timesteps, noise)
+        prediction = self._predicted(network, x_t, timesteps, condition)
+        return self.process.losses(prediction, x_0, timesteps, noise)
+
+    def _predicted(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None) -> Tensor:
         given = self.precision.place_input(self.process.network_input(x_t, timesteps))
         with self.precision.autocast():
-            prediction = network(given, timesteps, *([] if condition is None else [condition]))
-        return self.process.losses(prediction, x_0, timesteps, noise)
+            prediction: Tensor = network(given, timesteps, *([] if condition is None else [condition]))
+        return prediction
