@@ -10,9 +10,12 @@ from typing import get_args
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.evaluation import (
+    EVALUATED,
+    NO_PRESET,
     DiffusionSampler,
     EvaluationConfig,
     Metric,
+    PresetName,
     Sampler,
     SamplingConfig,
     SamplingT,
@@ -45,8 +48,10 @@ KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[
 
 __all__ = [
     "DENOISING_OBJECTIVES",
+    "EVALUATED",
     "GAN_SIZES",
     "KINDS",
+    "NO_PRESET",
     "ONE_PASS",
     "PHANTOM",
     "STATIC_OBJECTIVES",
@@ -71,6 +76,7 @@ __all__ = [
     "Overrides",
     "PositiveInt",
     "PrepareJob",
+    "PresetName",
     "RegistryConfig",
     "RuleBroken",
     "SampleJob",
