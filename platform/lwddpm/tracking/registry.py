@@ -182,9 +182,7 @@ def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, st
 def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
     """Log the model to the open run and register it; a version has its tags from its first moment."""
     with tempfile.TemporaryDirectory() as scratch:
-        if (
-            model_dir.name != "model"
-        ):  # a snapshot: MLflow stores a folder by its own name, and it is fetched by this one
+        if model_dir.name != "model":  # a snapshot: MLflow stores a folder by its name, and this one is fetched
             shutil.copytree(model_dir, Path(scratch) / "model")
             model_dir = Path(scratch) / "model"
         logged = mlflow.pyfunc.log_model(
