@@ -11,9 +11,12 @@ from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.evaluation import (
+    EVALUATED,
+    NO_PRESET,
     DiffusionSampler,
     EvaluationConfig,
     Metric,
+    PresetName,
     Sampler,
     SamplingConfig,
     SamplingT,
@@ -45,8 +48,10 @@ KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[
 
 __all__ = [
     "DENOISING_OBJECTIVES",
+    "EVALUATED",
     "GAN_SIZES",
     "KINDS",
+    "NO_PRESET",
     "ONE_PASS",
     "PHANTOM",
     "STATIC_OBJECTIVES",
@@ -72,6 +77,7 @@ __all__ = [
     "Overrides",
     "PositiveInt",
     "PrepareJob",
+    "PresetName",
     "RegistryConfig",
     "RuleBroken",
     "SampleJob",

@@ -8,7 +8,18 @@ from pydantic import Field, field_validator, model_validator
 from lwddpm import families
 from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import Fraction, PositiveInt, Section, Seed, SeveralInt, is_auto, is_false, is_none, is_one
+from lwddpm.config.section import (
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+    SeveralInt,
+    is_auto,
+    is_false,
+    is_none,
+    is_one,
+)
 from lwddpm.families import ONE_PASS, OnePass
 
 DiffusionSampler = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "unipc", "heun"]
@@ -36,11 +47,25 @@ Metric = Literal[
 SigmaInterval = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
 
 
+EVALUATED = "evaluated"  # the preset of a training's own evaluation: what a model is drawn with if nothing is said
+NO_PRESET = "plain"  # asks for the defaults of the section
+PresetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
+
+
 class SamplingConfig(Section):
-    """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file."""
+    """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file.
+
+    Of a model that is there already, what is not given comes from its preset (`training.stored_presets`).
+    """
 
     incidental = frozenset({"batch_size"})
 
+    preset: PresetName | None = Field(
+        None,
+        exclude_if=is_none,
+        description="named settings that the model carries, which single ones here override; default: evaluated, those "
+        "of its training's evaluation, where it has them; plain: none, the defaults below",
+    )
     sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
     num_inference_steps: PositiveInt = Field(
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
@@ -74,6 +99,12 @@ class SamplingConfig(Section):
         exclude_if=is_none,
         description="guide between these noise levels alone: sigma = sqrt(1 - abar) / sqrt(abar), above the first and "
         "up to the second; default: at all",
+    )
+    truncation: PositiveFloat | None = Field(
+        None,
+        exclude_if=is_none,
+        description="GANs only: latents from the normal distribution cut off at so many standard deviations; less is "
+        "more typical and less varied; default: not cut off",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -142,6 +173,9 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
     steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
     if sampling.sampler == families.SAMPLER:
         raise RuleBroken(f"{section}.sampler", "must be one of a diffusion model's", sampling.sampler, "try ddim")
+    if sampling.truncation is not None:
+        rule = "is a GAN's, and a diffusion model has no latent to cut off"
+        raise RuleBroken(f"{section}.truncation", rule, sampling.truncation, "leave it out; guidance does the like")
     if steps > limit:
         raise RuleBroken(
             f"{section}.num_inference_steps", f"must be at most diffusion.num_train_timesteps = {limit}", steps
@@ -164,6 +198,7 @@ def check_guide(sampling: SamplingConfig, guide_epoch: float | None, section: st
     Raises:
         RuleBroken: names the setting and what it takes.
     """
+    check_no_preset(sampling, section)
     if sampling.guidance != 1 and guide_epoch is None:
         raise RuleBroken(
             f"{section}.guidance",
@@ -171,6 +206,17 @@ def check_guide(sampling: SamplingConfig, guide_epoch: float | None, section: st
             sampling.guidance,
             "set that to an epoch from the first third of the training, or leave guidance out",
         )
+
+
+def check_no_preset(sampling: SamplingConfig, section: str) -> None:
+    """Refuse a preset where the model is yet to be made.
+
+    Raises:
+        RuleBroken: names the setting.
+    """
+    if sampling.preset is not None:
+        rule = "is of a model that is there already, and this job makes one"
+        raise RuleBroken(f"{section}.preset", rule, sampling.preset, "give the settings themselves")
 
 
 SamplingT = TypeVar("SamplingT", bound=SamplingConfig)

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from lwddpm import families
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_steps
+from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_no_preset, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_last, is_none
@@ -138,6 +138,8 @@ class TrainingJob(Job):
         if self.training.ema_lengths and self.data.splits[1] == 0:
             rule = f"choosing takes validation slices, and data.splits is {list(self.data.splits)}"
             raise RuleBroken("training.ema_lengths", rule, remedy="give validation a share, or leave the lengths out")
+        if self.evaluation is not None:
+            check_no_preset(self.evaluation, "evaluation")
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
             check_guide(self.evaluation, self.training.guide_epoch, "evaluation")

@@ -26,11 +26,13 @@ from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.guide import check_guide_epoch, check_guide_snapshot, keep_guide
 from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.presets import keep_evaluated
+from lwddpm.kinds.saved_model import calls_of
 from lwddpm.kinds.teacher import keep_teacher, settled
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
 from lwddpm.tracking import registry
-from lwddpm.tracking.card import model_card
+from lwddpm.tracking.card import model_card, with_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
 from lwddpm.tracking.rundir import (
@@ -46,6 +48,7 @@ from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.stored_prior import read_prior
 
 
@@ -253,6 +256,7 @@ def _evaluate_and_register(
         (folder / "result.json").unlink(missing_ok=True)  # of another evaluation, whose files are replaced now
         evaluation.save(folder)
         result = evaluation.result
+        keep_evaluated(model_dir, result, calls_of(result.config, model_dir))
         summary |= {"metrics": result.metrics(), "unavailable": [u.model_dump() for u in result.unavailable]}
         summary |= {"warnings": list(result.warnings), "n": result.num_slices()}
     if job.registry is None:
@@ -260,6 +264,7 @@ def _evaluate_and_register(
     else:
         prior = read_prior(model_dir, saved.image_size)
         card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior, choice)
+        card = with_presets(card, read_presets(model_dir))
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
