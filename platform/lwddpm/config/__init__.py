@@ -16,8 +16,10 @@ from lwddpm.config.evaluation import (
     Sampler,
     SamplingConfig,
     SamplingT,
+    check_asked,
     check_guide,
     check_steps,
+    leads_away_from,
     one_pass,
 )
 from lwddpm.config.job import (
@@ -89,8 +91,10 @@ __all__ = [
     "TrainingJob",
     "WorkerRange",
     "WorkersConfig",
+    "check_asked",
     "check_guide",
     "check_steps",
+    "leads_away_from",
     "one_pass",
     "shown",
 ]
