@@ -1,7 +1,8 @@
 """The model as MLflow serves it ("models from code": this file is stored with the model, nothing is pickled).
 
 Input: one row with `count`, `seed` and, for diffusion models, `steps`; for those with a guide also `guidance`, and
-`guidance_low` and `guidance_high`, the noise levels between which it guides. Output: uint8 images [count, H, W].
+`guidance_low` and `guidance_high`, the noise levels between which it guides; for those with conditions also these, such
+as `label`: what is not named is drawn like the training slices. Output: uint8 images [count, H, W].
 """
 
 import functools
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lwddpm.config import SamplingConfig
+from lwddpm.config import SamplingConfig, check_asked
 from lwddpm.diffusion.sampling import generate
 from lwddpm.families import SAMPLER
 from lwddpm.models.precision import settled_precision
@@ -46,13 +47,17 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
             )
         sampler = "dpmsolver++" if diffusion else SAMPLER
         settings = SamplingConfig(sampler=sampler, num_inference_steps=steps, seed=seed, **self._guidance(row))
+        vocabulary = self.saved.conditions
+        if vocabulary is not None:
+            asked = {name: str(row[name]) for name in vocabulary.names if name in row}
+            settings = check_asked(settings.model_copy(update={"conditions": asked}), vocabulary, "row")
         draw = functools.partial(generate, self.network, diffusion, settings, prior=self.prior, guide=self.guide)
         return draw(range(count), self.saved.image_size, self.device).numpy()
 
     def _guidance(self, row: dict[Any, Any]) -> dict[str, Any]:
         """Settings of guidance that a row gives, checked."""
         weight, between = float(row.get("guidance", 1)), [row.get(f"guidance_{end}") for end in ("low", "high")]
-        if weight != 1 and self.guide is None:
+        if weight != 1 and self.guide is None and not (self.saved.conditions and self.saved.conditions.dropout):
             raise ValueError(f"guidance takes a model with a guide, which this one was stored without, got {weight:g}")
         if (between[0] is None) != (between[1] is None):
             raise ValueError(f"guidance_low and guidance_high are given together, got {between[0]} and {between[1]}")
