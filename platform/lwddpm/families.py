@@ -28,6 +28,7 @@ _SAMPLING: dict[str, Any] = {
     "timestep_spacing": "auto",
     "calibrate": False,
     "guidance": 1.0,
+    "guidance_from": "auto",
     "guidance_interval": None,
     "precision": "auto",
     "reconstruction_timestep": 50,

@@ -74,7 +74,7 @@ def test_settings_of_other_losses_are_refused(
 
 def test_a_gan_has_no_noise_levels_to_tune(tiny_gan: Callable[..., TrainJob]) -> None:
     with pytest.raises(ConfigError, match=r"consistency.*is for diffusion models, not for"):
-        tiny_gan("consistency.teacher=model")
+        tiny_gan("model.family=lsgan", "consistency.teacher=model")
 
 
 def test_what_is_learnt_depends_on_the_teacher(tiny_job: Callable[..., TrainJob]) -> None:

@@ -60,13 +60,32 @@ def sample(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
     ],
-    count: Annotated[int, typer.Option(help="Number of slices.")] = 64,
+    count: Annotated[int | None, typer.Option(help="Number of slices; default 64, or the sum of the classes.")] = None,
     preset: Annotated[
         str | None,
         typer.Option(
             help="Named settings of the model: evaluated (default), those of its training's evaluation, or such as "
             "realistic, diverse and balanced from a tradeoff job; plain: ddim in 50 steps. Other options change it."
         ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME[:COUNT]",
+            help="Class to draw, of a conditional model; of several --class each gets its count, or an equal share.",
+        ),
+    ] = None,
+    conditions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--condition",
+            metavar="NAME=VALUE",
+            help="Any condition of the model, such as plane=axial; empty: not said.",
+        ),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="Shares of the classes: train (default), as of the training slices, or balanced.")
     ] = None,
     sampler: Annotated[
         str | None,
@@ -86,7 +105,13 @@ def sample(
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(help="Lead away from the model's guide, if it has one, such as 1.5; two calls a step. 1: no."),
+        typer.Option(help="Lead away from the model's guide, or from no class, such as 1.5; two calls a step. 1: no."),
+    ] = None,
+    guidance_from: Annotated[
+        str | None,
+        typer.Option(
+            help="What to lead away from: unconditional, guide or unconditional_guide; default: guide, if any."
+        ),
     ] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None,
@@ -120,10 +145,14 @@ def sample(
         lwddpm sample models:/lw-ddpm@candidate --count 64 --seed 0 --out DIR
 
         lwddpm sample models:/lw-ddpm@candidate --preset balanced --steps 20
+
+        lwddpm sample models:/lw-ddpm-conditional@candidate --class glioma_tumor:32 --class no_tumor:32 --guidance 1.5
     """
+    from lwddpm.cli.asked import asked
     from lwddpm.jobfile import validate_job
 
     def verb() -> dict[str, Any]:
+        named, number = asked(classes or [], conditions or [], count)
         sampling = {
             "preset": preset,
             "sampler": sampler,
@@ -132,8 +161,11 @@ def sample(
             "eta": eta,
             "start": start,
             "guidance": guidance,
+            "guidance_from": guidance_from,
             "guidance_interval": guidance_interval,
             "truncation": truncation,
+            "conditions": named,
+            "like": like,
             "precision": precision,
             "batch_size": batch_size,
             "seed": seed,
@@ -142,7 +174,7 @@ def sample(
             "kind": "sample",
             "name": "sample",
             "model_uri": model,
-            "count": count,
+            "count": 64 if number is None else number,
             "out": out,
             "format": format,
             "sampling": sampling,

@@ -82,6 +82,9 @@ def summary(result: dict[str, Any]) -> None:
         calls = result["network_calls"]
         cost = f"{calls} network call{'s' if calls > 1 else ''} a slice"
         _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}, {cost}"})
+        if classes := result.get("classes"):
+            each = ", ".join(f"{count} {name}" for name, count in classes.items())
+            _facts({"classes": f"{each} (conditions.csv says which file shows which)"})
         console.print("each file says that it is synthetic; lwddpm verify FILE... proves which model drew it")
     if "report" in result:
         _facts({"report": result["report"]})

@@ -20,8 +20,10 @@ from lwddpm.config.evaluation import (
     Sampler,
     SamplingConfig,
     SamplingT,
+    check_asked,
     check_guide,
     check_steps,
+    leads_away_from,
     one_pass,
 )
 from lwddpm.config.job import (
@@ -96,8 +98,10 @@ __all__ = [
     "TrainingJob",
     "WorkerRange",
     "WorkersConfig",
+    "check_asked",
     "check_guide",
     "check_steps",
+    "leads_away_from",
     "one_pass",
     "shown",
 ]

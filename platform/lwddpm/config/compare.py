@@ -134,7 +134,7 @@ class CompareJob(TrainingJob):
         assert self.diffusion is not None
         if self.compare.proxy is not None:
             check_steps(self.compare.proxy, self.diffusion, "compare.proxy")
-            check_guide(self.compare.proxy, self.training.guide_epoch, "compare.proxy")
+            check_guide(self.compare.proxy, self.training.guide_epoch, "compare.proxy", self.training.condition_dropout)
         return self
 
     @property

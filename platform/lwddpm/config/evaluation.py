@@ -1,11 +1,13 @@
 """Sections `sampling` and `evaluation`: how slices are drawn and measured."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from lwddpm import families
+from lwddpm.conditions import Asked, Category, Like, Vocabulary
 from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import (
@@ -16,7 +18,9 @@ from lwddpm.config.section import (
     Seed,
     SeveralInt,
     is_auto,
+    is_empty,
     is_false,
+    is_natural,
     is_none,
     is_one,
 )
@@ -50,6 +54,8 @@ SigmaInterval = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0
 EVALUATED = "evaluated"  # the preset of a training's own evaluation: what a model is drawn with if nothing is said
 NO_PRESET = "plain"  # asks for the defaults of the section
 PresetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
+AskedValue = str | float | None | Annotated[dict[str, PositiveInt], Field(min_length=1)]
+GuidanceFrom = Literal["auto", "unconditional", "guide", "unconditional_guide"]
 
 
 class SamplingConfig(Section):
@@ -91,8 +97,15 @@ class SamplingConfig(Section):
     guidance: Annotated[float, Field(ge=1, le=100)] = Field(
         1.0,
         exclude_if=is_one,
-        description="w of D_guide + w (D - D_guide): away from the model's guide (training.guide_epoch), where each "
-        "step calls a network twice; 1: none",
+        description="w of D_weak + w (D - D_weak): away from what guidance_from names, where each step calls a network "
+        "twice; 1: none",
+    )
+    guidance_from: GuidanceFrom = Field(
+        "auto",
+        exclude_if=is_auto,
+        description="what guidance leads away from: unconditional: the same network without its conditions "
+        "(classifier-free guidance); guide: the model's guide with the same conditions (autoguidance); "
+        "unconditional_guide: the guide without; auto: the guide if the model has one, else unconditional",
     )
     guidance_interval: SigmaInterval | None = Field(
         None,
@@ -105,6 +118,18 @@ class SamplingConfig(Section):
         exclude_if=is_none,
         description="GANs only: latents from the normal distribution cut off at so many standard deviations; less is "
         "more typical and less varied; default: not cut off",
+    )
+    conditions: dict[Annotated[str, Field(max_length=100)], AskedValue] = Field(
+        {},
+        exclude_if=is_empty,
+        description="of a conditional model: what is drawn, by condition: a value for all slices, such as {label: "
+        "no_tumor}, categories with their shares, such as {label: {no_tumor: 1, glioma_tumor: 3}}, or null to say "
+        "nothing; what is not named follows from `like`",
+    )
+    like: Like = Field(
+        "train",
+        exclude_if=is_natural,
+        description="of a conditional model: classes have the shares of the training slices, or (balanced) equal ones",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
@@ -188,24 +213,48 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
         )
 
 
-def check_guide(sampling: SamplingConfig, guide_epoch: float | None, section: str) -> None:
-    """Refuse guidance of a training whose model has no guide.
+def check_guide(
+    sampling: SamplingConfig, guide_epoch: float | None, section: str, dropout: float | None = None
+) -> None:
+    """Refuse guidance of a training whose model has nothing to lead away from.
 
     Args:
         guide_epoch: `training.guide_epoch`.
         section: where the sampling settings stand in the job.
+        dropout: `training.condition_dropout`; None: the model has no conditions.
 
     Raises:
         RuleBroken: names the setting and what it takes.
     """
     check_no_preset(sampling, section)
-    if sampling.guidance != 1 and guide_epoch is None:
+    if sampling.guidance == 1:
+        return
+    away_from = leads_away_from(sampling, has_guide=guide_epoch is not None)
+    if "guide" in away_from and guide_epoch is None:
         raise RuleBroken(
             f"{section}.guidance",
             "takes a model with a guide, and training.guide_epoch is null",
             sampling.guidance,
             "set that to an epoch from the first third of the training, or leave guidance out",
         )
+    if "unconditional" in away_from and not dropout:
+        has_none = "the model has no conditions" if dropout is None else "training.condition_dropout is 0"
+        raise RuleBroken(
+            f"{section}.guidance" if sampling.guidance_from == "auto" else f"{section}.guidance_from",
+            f"takes a model with a guide, or one that was trained with and without its conditions: {has_none}",
+            sampling.guidance if sampling.guidance_from == "auto" else sampling.guidance_from,
+            "set training.guide_epoch to an epoch from the first third of the training, or model.conditions and "
+            "training.condition_dropout, or leave guidance out",
+        )
+
+
+def leads_away_from(
+    sampling: SamplingConfig, *, has_guide: bool
+) -> Literal["unconditional", "guide", "unconditional_guide"]:
+    """What guidance leads away from; what `auto` comes to."""
+    if sampling.guidance_from != "auto":
+        return sampling.guidance_from
+    return "guide" if has_guide else "unconditional"
 
 
 def check_no_preset(sampling: SamplingConfig, section: str) -> None:
@@ -220,6 +269,57 @@ def check_no_preset(sampling: SamplingConfig, section: str) -> None:
 
 
 SamplingT = TypeVar("SamplingT", bound=SamplingConfig)
+
+
+def check_asked(sampling: SamplingT, vocabulary: Vocabulary | None, section: str) -> SamplingT:
+    """The settings with the values of conditions as a model knows them.
+
+    Args:
+        vocabulary: of the model; None: it has no conditions.
+        section: where the sampling settings stand in the job, such as `evaluation`.
+
+    Raises:
+        RuleBroken: a condition or a value that the model does not know; lists those that it does.
+    """
+    if vocabulary is None:
+        for name in ("conditions", "like"):
+            if sampling.model_dump(include={name}):
+                rule = "is for a model with conditions, and this one has none"
+                raise RuleBroken(
+                    f"{section}.{name}", rule, getattr(sampling, name), "leave it out, or train with model.conditions"
+                )
+        return sampling
+    asked = {}
+    for name, value in sampling.conditions.items():
+        key = f"{section}.conditions.{name}"
+        if name not in vocabulary.names:
+            raise RuleBroken(
+                f"{section}.conditions", f"the model's conditions are {', '.join(vocabulary.names)}", name, "name these"
+            )
+        condition = vocabulary.condition(name)
+        if isinstance(condition, Category):
+            asked[name] = _known(value, condition, key)
+        else:
+            try:
+                assert not isinstance(value, dict)
+                asked[name] = None if value is None else float(value)
+            except (AssertionError, ValueError):
+                raise RuleBroken(key, "must be a number", value, f"such as {condition.mean:.4g}") from None
+    return sampling.model_copy(update={"conditions": asked}) if asked else sampling
+
+
+def _known(value: Asked, category: Category, key: str) -> Asked:
+    """What is asked of a category, in its names."""
+    if value is None:
+        return None
+    shares = value if isinstance(value, Mapping) else {value: 1}
+    names = {f"{name:g}" if isinstance(name, float) else name: share for name, share in shares.items()}
+    for name in names:
+        if name not in category.values:
+            near = difflib.get_close_matches(name, category.values, n=1)
+            rule = f"must be one of {', '.join(category.values)}"
+            raise RuleBroken(key, rule, name, f"did you mean {near[0]}?" if near else "choose one of these")
+    return names if isinstance(value, Mapping) else next(iter(names))
 
 
 def one_pass(sampling: SamplingT, section: str) -> SamplingT:

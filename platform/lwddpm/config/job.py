@@ -1,5 +1,6 @@
 """Jobs about one dataset or model."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -14,6 +15,7 @@ from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_las
 from lwddpm.config.training import TrainingConfig, WorkersConfig
 
 MOST_CHANNELS = 2**16  # of a level: its 3x3 convolution alone has 39 billion parameters
+CONDITION_DROPOUT = 0.1  # Ho & Salimans 2022 (arXiv:2207.12598), section 4
 LONGEST_NAME = 200  # a run folder is called NAME-DIGEST, and files beside it get suffixes: 255 bytes are the limit
 JobName = Annotated[
     str,
@@ -121,7 +123,7 @@ class TrainingJob(Job):
             flags = " ".join(f"--set {key}=null" for key in unused)
             rule = f"{families.family_of(values)} has no use for {', '.join(unused)}"
             raise RuleBroken("model.family", rule, remedy=f"leave out, or {flags}")
-        return families.completed(values)
+        return _with_dropout(families.completed(values))
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "TrainingJob":
@@ -132,6 +134,7 @@ class TrainingJob(Job):
             raise RuleBroken("model.dim", rule, self.model.dim, "the paper's is 80, its largest multiple 4")
         self._check_image_size()
         self._check_batch_size()
+        self._check_conditions()
         if self.training.loss_weighting == "learned" and self.diffusion and self.diffusion.min_snr_gamma is not None:
             rule = "learned weights take the place of those of diffusion.min_snr_gamma"
             raise RuleBroken("training.loss_weighting", rule, "learned", "set one of the two to null")
@@ -142,7 +145,7 @@ class TrainingJob(Job):
             check_no_preset(self.evaluation, "evaluation")
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
-            check_guide(self.evaluation, self.training.guide_epoch, "evaluation")
+            check_guide(self.evaluation, self.training.guide_epoch, "evaluation", self.training.condition_dropout)
         if self.registry is not None and self.registry.choose == "best" and not self.training.snapshot_epochs:
             rule = "best chooses among the last model and snapshots, and there are none"
             raise RuleBroken(
@@ -190,6 +193,26 @@ class TrainingJob(Job):
                 f"try {high if low == 0 else f'{low} or {high}'}",
             )
 
+    def _check_conditions(self) -> None:
+        if self.model.conditions:
+            return
+        for name in ("condition_dropout", "sampling"):
+            if self.training.model_dump(include={name}):
+                raise RuleBroken(
+                    f"training.{name}",
+                    "is for models with conditions",
+                    getattr(self.training, name),
+                    "leave it out, or set model.conditions: [label]",
+                )
+        for name in ("conditions", "like"):
+            if self.evaluation is not None and self.evaluation.model_dump(include={name}):
+                raise RuleBroken(
+                    f"evaluation.{name}",
+                    "is for models with conditions",
+                    getattr(self.evaluation, name),
+                    "leave it out, or set model.conditions: [label]",
+                )
+
     @property
     def batches_per_step(self) -> int:
         """Batches of slices that one optimizer step (of a GAN: of its generator) takes."""
@@ -216,6 +239,15 @@ class TrainingJob(Job):
         return hex_digest(
             self.training_settings() | {"training": self.training.model_dump(mode="json", exclude={"guide_epoch"})}, 8
         )
+
+
+def _with_dropout(values: dict[str, Any]) -> dict[str, Any]:
+    """A conditional training's values with `condition_dropout`, where they give none."""
+    model, training = values.get("model"), values.get("training") or {}
+    conditional = isinstance(model, Mapping | ModelConfig) and dict(model).get("conditions")
+    if not conditional or not isinstance(training, Mapping) or training.get("condition_dropout") is not None:
+        return values
+    return {**values, "training": {**training, "condition_dropout": CONDITION_DROPOUT}}
 
 
 class TrainJob(TrainingJob):

@@ -2,15 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lwddpm import families
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_false, is_none, is_one
+from lwddpm.config.section import PositiveFloat, PositiveInt, Section, is_empty, is_false, is_none, is_one
 from lwddpm.families import Family
 
 GAN_SIZES = (16, 32, 64, 128, 256)
 Beta = Annotated[float, Field(ge=0, lt=1)]
+# Columns of a dataset that say what a slice shows; the others say whose it is, and from which file.
+ConditionName = Literal["label", "plane", "sequence", "position_mm"]
 
 
 class ModelConfig(Section):
@@ -48,6 +50,12 @@ class ModelConfig(Section):
     latent_dim: PositiveInt | None = Field(
         None, exclude_if=is_none, description="GANs: length of the latent vector; default 100"
     )
+    conditions: tuple[ConditionName, ...] = Field(
+        (),
+        exclude_if=is_empty,
+        description="columns of the dataset that slices can be asked for by: label (the class), plane, sequence, "
+        "position_mm; default: none",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -56,6 +64,13 @@ class ModelConfig(Section):
             return values
         given = {key: value for key, value in values.items() if value is not None}
         return families.model_defaults(values.get("family")) | given
+
+    @field_validator("conditions")
+    @classmethod
+    def _each_condition_once(cls, conditions: tuple[ConditionName, ...]) -> tuple[ConditionName, ...]:
+        if len(set(conditions)) < len(conditions):
+            raise RuleBroken("", "each may be named once", list(conditions), "leave the second out")
+        return conditions
 
     @model_validator(mode="after")
     def _the_first_skip_is_free(self) -> "ModelConfig":

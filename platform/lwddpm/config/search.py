@@ -152,7 +152,7 @@ class SearchJob(TrainingJob):
             reconstructs = "eval/ssim_reconstruction" in self._named
             proxy = self.search.proxy if reconstructs else _without_reconstruction(self.search.proxy)
             check_steps(proxy, self.diffusion, "search.proxy")
-            check_guide(proxy, self.training.guide_epoch, "search.proxy")
+            check_guide(proxy, self.training.guide_epoch, "search.proxy", self.training.condition_dropout)
         return self
 
     @property

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sized
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -79,8 +79,8 @@ def is_auto(value: object) -> bool:
     return value == "auto"
 
 
-def is_empty(value: Sequence[object]) -> bool:
-    """For `exclude_if`: a list that a job leaves empty is not in the dump, nor in the digest."""
+def is_empty(value: Sized) -> bool:
+    """For `exclude_if`: a list or a mapping that a job leaves empty is not in the dump, nor in the digest."""
     return not value
 
 
@@ -92,6 +92,11 @@ def is_last(value: object) -> bool:
 def is_one(value: float) -> bool:
     """For `exclude_if`: a factor or power that a job leaves at 1 is not in the dump, nor in the digest."""
     return value == 1
+
+
+def is_natural(value: object) -> bool:
+    """For `exclude_if`: shares that a job leaves as they are in the dataset are not in the dump, nor in the digest."""
+    return value in ("natural", "train")
 
 
 def is_false(value: bool) -> bool:

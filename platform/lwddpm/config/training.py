@@ -14,6 +14,7 @@ from lwddpm.config.section import (
     PositiveInt,
     Section,
     is_empty,
+    is_natural,
     is_none,
 )
 
@@ -95,6 +96,19 @@ class TrainingConfig(Section):
         exclude_if=lambda probability: probability == 0,
         description="probability of each of several changes of a slice (mirrored, shifted, scaled, rotated, brighter), "
         "of which the network is told, so that it draws slices without them; EDM's is 0.12",
+    )
+    condition_dropout: Fraction | None = Field(
+        None,
+        exclude_if=is_none,
+        description="with model.conditions: share of the samples that the network is told no condition of, so that it "
+        "can draw without, and be guided away from that; of several conditions each is left out as often by itself; "
+        "default 0.1",
+    )
+    sampling: Literal["natural", "balanced"] = Field(
+        "natural",
+        exclude_if=is_natural,
+        description="of the slices: each as often as any other; or, with model.conditions, every class as often as any "
+        "other, by the first condition that is a category",
     )
     horizontal_flip: bool = Field(True, description="mirror every other slice left to right, at random")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -77,6 +77,10 @@ class Dataset:
                 ) from error
         return np.load(cached, mmap_mode="r")
 
+    def column(self, split: str, name: str) -> list[Any]:
+        """Values of any column but the image's, in the order of `images`."""
+        return self._column(split, name)
+
     def labels(self, split: str) -> np.ndarray:
         """Class indices, int64 [N], into `label_names`, in the order of `images`."""
         index = {name: i for i, name in enumerate(self.label_names)}

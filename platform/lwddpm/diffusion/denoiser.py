@@ -28,9 +28,12 @@ class Denoiser:
     Attributes:
         network: predicts from (the process's `network_input` of x_t [B, 1, S, S], timesteps [B]); on its device.
         sampling: `guidance` and `guidance_interval`.
-        weak: the network that guidance leads away from, of the same process; None: no guidance.
+        weak: the network that guidance leads away from, of the same process; None: no guidance. Where it is `network`
+            itself, without its conditions, both are called as one batch of twice the size.
         trusted: corrects the guided slices by how far `network` is to be believed: where noise hides a slice from it,
             nothing is known of its difference from a weaker one either.
+        given: what the network is told of the slices, float32 [B, C]; None: nothing, or it has no conditions.
+        given_weak: the same of the weak one.
     """
 
     network: nn.Module
@@ -38,6 +41,8 @@ class Denoiser:
     sampling: SamplingConfig
     weak: nn.Module | None = None
     trusted: Prior | None = None
+    given: Tensor | None = None
+    given_weak: Tensor | None = None
 
     def clean(self, x: Tensor, timestep: int) -> Tensor:
         """Clean slices of x at a timestep, float32 [B, 1, S, S], clamped to [-1, 1].
@@ -45,18 +50,26 @@ class Denoiser:
         Each network's are clamped before they are combined: with epsilon they are huge at late timesteps, and so would
         be their difference.
         """
-        x_0 = self._predicted(self.network, x, timestep)
         if self.weak is not None and is_guided(self.sampling, noise_level(self.process, timestep)):
-            x_0 = guided(x_0, self._predicted(self.weak, x, timestep), self.sampling.guidance).clamp(-1, 1)
+            if self.weak is self.network and self.given is not None and self.given_weak is not None:
+                both = torch.cat([self.given, self.given_weak])
+                x_0, weak = self._predicted(self.network, torch.cat([x, x]), timestep, both).chunk(2)
+            else:
+                x_0 = self._predicted(self.network, x, timestep, self.given)
+                weak = self._predicted(self.weak, x, timestep, self.given_weak)
+            x_0 = guided(x_0, weak, self.sampling.guidance).clamp(-1, 1)
+        else:
+            x_0 = self._predicted(self.network, x, timestep, self.given)
         if self.trusted is not None:
             signal, noise = float(self.process.signal[timestep]), float(self.process.noise[timestep])
             expected = self.trusted.expected_x_0(x, signal, noise)
             x_0 = expected.lerp(x_0, self.trusted.trust_at(timestep, len(self.process.signal))).clamp(-1, 1)
         return x_0
 
-    def _predicted(self, network: nn.Module, x: Tensor, timestep: int) -> Tensor:
+    def _predicted(self, network: nn.Module, x: Tensor, timestep: int, given: Tensor | None) -> Tensor:
         timesteps = torch.full((len(x),), timestep, device=x.device)
-        prediction = network(self.process.network_input(x, timesteps), timesteps).to(x.dtype)
+        known = {} if given is None else {"given": given}
+        prediction = network(self.process.network_input(x, timesteps), timesteps, **known).to(x.dtype)
         return self.process.predict_x_0(x, timesteps, prediction).clamp(-1, 1)
 
 

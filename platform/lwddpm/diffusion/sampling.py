@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.config import DiffusionConfig, SamplingConfig
+from lwddpm.conditions import NULL, Vocabulary
+from lwddpm.config import DiffusionConfig, SamplingConfig, leads_away_from
 from lwddpm.diffusion.denoiser import Denoiser, is_guided, noise_level
 from lwddpm.diffusion.intensity import from_uint8, gamma_of, to_uint8
 from lwddpm.diffusion.karras import heun, karras_timesteps
@@ -152,6 +153,7 @@ def denoise(
     on_step: Callable[[Tensor], None] | None = None,
     trusted: Prior | None = None,
     guide: nn.Module | None = None,
+    given: Tensor | None = None,
 ) -> Tensor:
     """Walk noisy slices from the first visited timestep to the clean ones.
 
@@ -163,12 +165,18 @@ def denoise(
         streams: one generator for each slice; read at every step of a stochastic sampler.
         on_step: called with the state after each step; the last one is the result.
         trusted: corrects the network's clean slices by how far it is to be believed.
-        guide: the weaker network that guidance leads away from.
+        guide: a weaker network; what guidance leads away from follows from it and `sampling`.
+        given: what the network is told of the slices, float32 [B, C], see `conditions`; None: nothing.
 
     Returns:
         Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
     """
-    denoiser = Denoiser(model, process, sampling, guide, trusted)
+    weak = given_weak = None
+    if sampling.guidance != 1:
+        away_from = leads_away_from(sampling, has_guide=guide is not None)
+        weak = model if away_from == "unconditional" else guide
+        given_weak = given if away_from == "guide" or given is None else torch.full_like(given, NULL)
+    denoiser = Denoiser(model, process, sampling, weak, trusted, given, given_weak)
     if sampling.sampler == "heun":
         return heun(denoiser, visited, x, on_step)
     scheduler = make_scheduler(process.config, sampling, visited)
@@ -213,11 +221,12 @@ class _Path:
         prior: Prior | None,
         guide: nn.Module | None,
         device: Device,
+        vocabulary: Vocabulary | None = None,
     ) -> "_Path":
         if prior is None and (sampling.start == "gaussian" or sampling.calibrate):
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
-        if guide is None and sampling.guidance != 1:
-            raise ValueError("guidance takes a model that has a guide")
+        if guide is None and sampling.guidance != 1 and (vocabulary is None or "guide" in sampling.guidance_from):
+            raise ValueError("guidance takes a model that has a guide, or conditions")
         process = DiffusionProcess(diffusion).to(device)
         prior = prior.to(device) if prior is not None else None
         trusted = prior if sampling.calibrate else None
@@ -241,8 +250,11 @@ class _Path:
         x: Tensor,
         streams: list[torch.Generator],
         on_step: Callable[[Tensor], None] | None = None,
+        given: Tensor | None = None,
     ) -> Tensor:
-        return denoise(model, self.process, sampling, self.visited, x, streams, on_step, self.trusted, self.guide)
+        return denoise(
+            model, self.process, sampling, self.visited, x, streams, on_step, self.trusted, self.guide, given
+        )
 
 
 def generate(
@@ -259,6 +271,8 @@ def generate(
 ) -> Tensor:
     """Draw images; image i depends only on (model, settings, sampling.seed, i), not on its batch or shard.
 
+    A model with conditions draws image i of those that `conditions.Vocabulary.assigned` names.
+
     Runs in the autocast context of the caller; leaves the model in the mode it was in.
 
     Args:
@@ -268,23 +282,24 @@ def generate(
         indices: which images of the endless sequence to draw, each at least 0.
         image_size: S, divisible by the model's down-sampling.
         prior: of the model, on any device, if it has one; `sampling` says whether it is used.
-        guide: of the model, on `device` and in eval mode, if it has one; used where `sampling` asks for guidance.
+        guide: of the model, on `device` and in eval mode, if it has one; used where `sampling` asks for guidance by it.
         on_batch: called after each batch with its number of images.
 
     Returns:
         uint8 [N, S, S] on the CPU, in the order of `indices`.
     """
     images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
-    path = _Path.of(diffusion, sampling, prior, guide, device) if diffusion is not None else None
+    vocabulary = vocabulary_in(model)
+    path = _Path.of(diffusion, sampling, prior, guide, device, vocabulary) if diffusion is not None else None
     with _inference(model):
         for batch in _batches(indices, sampling.batch_size):
-            streams = noise_streams(sampling.seed, batch)
+            streams, given = noise_streams(sampling.seed, batch), _given(vocabulary, sampling, batch, device)
             if path is None:
                 latents = _noise((len(batch), model.latent_dim), streams, torch.device(device))
                 x = model(truncated(latents, sampling.truncation)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = path.walk(model, sampling, path.begin(noise, streams), streams)
+                x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)
             images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -332,7 +347,8 @@ def denoising_trajectory(
     """
     if not 2 <= num_frames <= sampling.num_inference_steps + 1:
         raise ValueError(f"num_frames must be from 2 to {sampling.num_inference_steps + 1}, got {num_frames}")
-    path = _Path.of(diffusion, sampling, prior, guide, device)
+    vocabulary = vocabulary_in(model)
+    path = _Path.of(diffusion, sampling, prior, guide, device, vocabulary)
     with _inference(model):
         streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
@@ -340,7 +356,8 @@ def denoising_trajectory(
         if path.starts_from is not None:
             states.insert(0, noise)
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])
-        path.walk(model, sampling, states[-1], streams, on_step=states.append)
+        given = _given(vocabulary, sampling, indices, device)
+        path.walk(model, sampling, states[-1], streams, on_step=states.append, given=given)
         kept = np.linspace(0, len(states) - 1, min(num_frames, len(states))).round().astype(int)
         frames = torch.stack([to_uint8(states[k][:, 0], diffusion.intensity_gamma).cpu() for k in kept], dim=1)
     return frames, noising_steps[kept]
@@ -396,6 +413,20 @@ def noise_streams(seed: int, indices: Sequence[int]) -> list[torch.Generator]:
     """
     first = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return [torch.Generator().manual_seed((first + index) % 2**32) for index in indices]
+
+
+def vocabulary_in(model: nn.Module) -> Vocabulary | None:
+    """Of a network's conditions; None where it has none."""
+    return getattr(model, "vocabulary", None)
+
+
+def _given(
+    vocabulary: Vocabulary | None, sampling: SamplingConfig, indices: Sequence[int], device: Device
+) -> Tensor | None:
+    """What a network is told of the images of a drawing, float32 [B, C]."""
+    if vocabulary is None:
+        return None
+    return torch.from_numpy(vocabulary.assigned(sampling.conditions, sampling.like, indices)).to(device)
 
 
 def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from lwddpm.cluster.generate import draw_indices
 from lwddpm.cluster.session import Session
-from lwddpm.config import RuleBroken, SamplingConfig, WorkersConfig, check_steps
+from lwddpm.config import RuleBroken, SamplingConfig, WorkersConfig, check_asked, check_steps, shown
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.figures import tile
 from lwddpm.families import SAMPLER
@@ -87,6 +87,7 @@ def compare_with_model(images: Sequence[Drawn], name: str, folder: Path) -> None
                     image.found(DIFFERS, f"its mark asks for what the model cannot do ({impossible})")
                 continue
             fitting = [image for image in group if _has_size(image, saved.image_size, name)]
+            fitting = [image for image in fitting if _asked_for(image, saved, name)]
             wanted = sorted({index for image in fitting for index in image.indices})
             drawn = draw(sampling, wanted) if wanted else {}
             for image in fitting:
@@ -99,11 +100,28 @@ def _why_impossible(sampling: SamplingConfig, saved: SavedModel) -> str:
     if (saved.diffusion is None) != (sampling.sampler == SAMPLER):
         return f"{sampling.sampler} is no sampler of it"
     try:
+        check_asked(sampling, saved.conditions, "sampling")
         if saved.diffusion is not None:
             check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
         return str(broken)
+    if saved.conditions is None and sampling.guidance != 1 and "unconditional" in sampling.guidance_from:
+        return f"sampling.guidance_from: {sampling.guidance_from} takes conditions"
     return ""
+
+
+def _asked_for(image: Drawn, saved: SavedModel, name: str) -> bool:
+    """Whether its model is asked for what the mark says, by its settings and number."""
+    said, vocabulary, sampling = image.mark.conditions, saved.conditions, image.mark.sampling
+    if said is None:
+        return True
+    asked = {}
+    if vocabulary is not None:
+        asked = vocabulary.values(vocabulary.assigned(sampling.conditions, sampling.like, [image.mark.index])[0])
+    if said == asked:
+        return True
+    image.found(DIFFERS, f"is not what its mark says, {shown(said)}: {name} draws {shown(asked)} for {image.how}")
+    return False
 
 
 def _has_size(image: Drawn, image_size: int, name: str) -> bool:

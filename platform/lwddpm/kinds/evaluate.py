@@ -30,7 +30,7 @@ from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.presets import say_drawn, with_preset
-from lwddpm.kinds.saved_model import calls_of, fetch, fitting, start_of
+from lwddpm.kinds.saved_model import calls_of, fetch, fitting, settled_guidance, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
 from lwddpm.tracking.earlier_runs import run_digest
@@ -142,8 +142,9 @@ def evaluate_model(
     Raises:
         DataError: the dataset has no held-out slices.
     """
-    if read_saved_model(model_dir).diffusion is not None:
-        start = start_of(config, model_dir)
+    saved = read_saved_model(model_dir)
+    if saved.diffusion is not None:
+        start, config = start_of(config, model_dir), settled_guidance(config, saved, model_dir)
         config = settled(config.model_copy(update={"start": start}), session)  # kept with the result
     count = num_evaluated(dataset, config)
     if count < config.num_samples:
@@ -184,7 +185,13 @@ def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> E
     assert diffusion is not None
     steps = min(steps_within(calls, config.sampler), diffusion.num_train_timesteps)
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
-    changes = {"guidance": 1.0, "guidance_interval": None, "num_inference_steps": steps, "metrics": metrics}
+    changes = {
+        "guidance": 1.0,
+        "guidance_from": "auto",
+        "guidance_interval": None,
+        "num_inference_steps": steps,
+        "metrics": metrics,
+    }
     return config.model_copy(update=changes)
 
 

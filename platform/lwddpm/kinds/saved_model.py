@@ -1,10 +1,22 @@
 """The saved or registered model that an evaluate or sample job names, and what it can be asked for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
+from lwddpm.conditions import Value
+from lwddpm.config import (
+    EvaluateJob,
+    RuleBroken,
+    SampleJob,
+    SamplingConfig,
+    SamplingT,
+    check_asked,
+    check_steps,
+    leads_away_from,
+    one_pass,
+)
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.marks.mark import Mark, now, uses_prior
@@ -52,17 +64,26 @@ def mark_of(model_uri: str, model_dir: Path, saved: SavedModel, sampling: Sampli
     """
     if saved.diffusion is not None:
         sampling = sampling.model_copy(update={"start": start_of(sampling, model_dir)})
-    in_registry = model_uri.startswith("models:/")
+    in_registry, by_guide = model_uri.startswith("models:/"), sampling.guidance != 1
+    by_guide = by_guide and sampling.guidance_from != "unconditional"
     return Mark(
         model_uri=model_uri if in_registry else f"training:{saved.training_digest}",
         weights_sha256=sha256_of(model_dir / WEIGHTS_FILE),
         prior_sha256=sha256_of(model_dir / PRIOR_FILE) if uses_prior(sampling) else None,
-        guide_sha256=sha256_of(model_dir / GUIDE_FOLDER / WEIGHTS_FILE) if sampling.guidance != 1 else None,
+        guide_sha256=sha256_of(model_dir / GUIDE_FOLDER / WEIGHTS_FILE) if by_guide else None,
         sampling=sampling,
         index=0,
         count=count,
         drawn_at=now(),
     )
+
+
+def asked_of(sampling: SamplingConfig, saved: SavedModel, indices: Sequence[int]) -> list[dict[str, Value] | None]:
+    """What each image of a drawing is asked to show, by condition; None of a model without conditions."""
+    if saved.conditions is None:
+        return [None] * len(indices)
+    assigned = saved.conditions.assigned(sampling.conditions, sampling.like, indices)
+    return [saved.conditions.values(codes) for codes in assigned]
 
 
 def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "noise"]:
@@ -89,17 +110,26 @@ def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: st
         ConfigError: they ask for what the model cannot do.
     """
     try:
+        sampling = check_asked(sampling, saved.conditions, section)
         if saved.diffusion is None:
             return one_pass(sampling, section)
         check_steps(sampling, saved.diffusion, section)
     except RuleBroken as broken:
         raise ConfigError(str(broken)) from None
-    check_parts(sampling, model_dir, section)
-    return sampling
+    check_parts(sampling, saved, model_dir, section)
+    return settled_guidance(sampling, saved, model_dir)
 
 
-def check_parts(sampling: SamplingConfig, model_dir: Path, section: str) -> None:
-    """Refuse settings that take a part which a diffusion model does not have: a prior, a guide.
+def settled_guidance(sampling: SamplingT, saved: SavedModel, model_dir: Path) -> SamplingT:
+    """The settings of a conditional model with what `guidance_from: auto` comes to, so that it is known later."""
+    if saved.conditions is None or sampling.guidance == 1:
+        return sampling
+    return sampling.model_copy(update={"guidance_from": leads_away_from(sampling, has_guide=has_guide(model_dir))})
+
+
+def check_parts(sampling: SamplingConfig, saved: SavedModel, model_dir: Path, section: str) -> None:
+    """Refuse settings that take a part which a diffusion model does not have: a prior, a guide, a way to draw without
+    its conditions.
 
     Raises:
         ConfigError: names the setting and the part.
@@ -110,7 +140,20 @@ def check_parts(sampling: SamplingConfig, model_dir: Path, section: str) -> None
                 f"{section}.{key}: takes a model with a prior, got {model_dir} without {PRIOR_FILE}; leave it out, or "
                 "give the model one: lwddpm models calibrate MODEL --set data.source=PATH"
             )
-    if sampling.guidance != 1 and not has_guide(model_dir):
+    if sampling.guidance == 1:
+        return
+    conditions, away_from = saved.conditions, leads_away_from(sampling, has_guide=has_guide(model_dir))
+    if "unconditional" in away_from and conditions is not None and conditions.dropout == 0:
+        raise ConfigError(
+            f"{section}.guidance: leads away from the model without its conditions, got {sampling.guidance:g} for "
+            f"{model_dir}, which was trained with training.condition_dropout = 0 and never without them; leave it out, "
+            "or train again with training.condition_dropout=0.1"
+        )
+    if "unconditional" in away_from and conditions is None and sampling.guidance_from != "auto":
+        raise ConfigError(
+            f"{section}.guidance_from: {away_from} takes a model with conditions, and this one has none; leave it out"
+        )
+    if ("guide" in away_from or conditions is None) and not has_guide(model_dir):
         raise ConfigError(
             f"{section}.guidance: takes a model with a guide, got {sampling.guidance:g} for {model_dir} without "
             f"{GUIDE_FOLDER}; leave it out, or run its training job again with --set training.guide_epoch=EPOCH, "

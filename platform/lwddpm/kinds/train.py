@@ -13,7 +13,7 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import train_on_workers
-from lwddpm.config import TrainJob
+from lwddpm.config import RuleBroken, TrainJob, check_asked
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import SLICES_PER_DIRECTION, num_directions
 from lwddpm.errors import ConfigError, DataError
@@ -50,6 +50,7 @@ from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.stored_prior import read_prior
+from lwddpm.training.vocabulary import classes_of, vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,14 @@ def check_dataset(job: TrainJob, dataset: Dataset) -> None:
     """Refuse, before training, a dataset too small to train on or to evaluate with."""
     Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     check_guide_epoch(job, dataset)
+    vocabulary = vocabulary_of(dataset, job.model.conditions, job.training.condition_dropout or 0)
+    if vocabulary is not None and job.training.sampling == "balanced":
+        classes_of(vocabulary)
+    if job.evaluation is not None:
+        try:
+            check_asked(job.evaluation, vocabulary, "evaluation")
+        except RuleBroken as broken:
+            raise ConfigError(str(broken)) from None
     if job.training.ema_lengths and dataset.num("validation") == 0:
         raise DataError(
             f"{dataset.path}: training.ema_lengths: choosing takes validation slices, got 0; give them a share of "
@@ -291,4 +300,6 @@ def _loss_figure(job: TrainJob, curves: Curves) -> Figure:
     if job.diffusion is None:
         return figures.adversarial_losses(train, curves.get("train/loss_discriminator", []), job.model.family)
     label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    if job.consistency is not None:
+        label = "consistency loss"
     return figures.loss_curve(train, curves.get("val/loss", []), label)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lwddpm.config import SamplingConfig
+from lwddpm.config.section import is_none
 from lwddpm.errors import DataError
 from lwddpm.version import code_version
 
@@ -20,6 +21,7 @@ MOST_TILES = 64  # slices of a grid
 _MAX_TEXT = 10_000  # characters of a mark: several times the longest
 
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Name = Annotated[str, Field(max_length=500)]
 _Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -31,6 +33,8 @@ class Mark(BaseModel):
         weights_sha256: of the model's `model.safetensors`; tells which version it is wherever that lies.
         prior_sha256, guide_sha256: of its `prior.safetensors` and its guide's weights, if the drawing made use of them.
         sampling: with the seed; `start` says where drawing really began.
+        conditions: what a conditional model was asked for, by name (null: nothing); None: of a grid, and of a model
+            without conditions.
         index: the image's number under the seed; of a grid that of its first slice.
         tiles: slices in a grid; 1: the image is one slice.
         count: slices of the drawing that it was part of; with `sampling.batch_size` this says what shared its batch.
@@ -46,6 +50,7 @@ class Mark(BaseModel):
     prior_sha256: _Sha256 | None = None
     guide_sha256: _Sha256 | None = None
     sampling: SamplingConfig
+    conditions: dict[_Name, _Name | float | None] | None = Field(None, exclude_if=is_none)
     index: _Count
     tiles: Annotated[int, Field(ge=1, le=MOST_TILES)] = 1
     count: Annotated[int, Field(ge=1, lt=2**31)]
@@ -58,8 +63,9 @@ class Mark(BaseModel):
             raise ValueError(f"index {self.index} lies beyond the {self.count} slices of the drawing")
         if (self.prior_sha256 is not None) != uses_prior(self.sampling):
             raise ValueError("prior_sha256 is that of a drawing from a prior, and of no other")
-        if (self.guide_sha256 is not None) != (self.sampling.guidance != 1):
-            raise ValueError("guide_sha256 is that of a drawing with guidance, and of no other")
+        by_guide = self.sampling.guidance != 1 and self.sampling.guidance_from != "unconditional"
+        if (self.guide_sha256 is not None) != by_guide:
+            raise ValueError("guide_sha256 is that of a drawing with guidance by a guide, and of no other")
         return self
 
     def text(self) -> str:
@@ -69,7 +75,11 @@ class Mark(BaseModel):
     def words(self) -> str:
         """One line for people, ASCII."""
         what = f"index {self.index}" if self.tiles == 1 else f"indices {self.index} to {self.index + self.tiles - 1}"
-        return f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}"
+        asked = [f"{name} {value}" for name, value in (self.conditions or {}).items() if value is not None]
+        shown = f" {', '.join(asked)}".encode("ascii", "replace").decode() if asked else ""
+        return (
+            f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}{shown}"
+        )
 
 
 def drawn_by(text: str) -> str:

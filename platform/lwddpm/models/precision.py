@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import ModelConfig, TrainingConfig
 
 NumberFormat = Literal["fp32", "bf16"]
@@ -80,23 +81,29 @@ class DrawingNetwork(nn.Module):
     Args:
         network: on its device, its weights float32.
         precision: how it runs.
-        batch_size: the largest batch; a compiled network sees no other, since each size is compiled by itself.
+        batch_size: a compiled network sees no other size and its multiples, since each size is compiled by itself.
+
+    Attributes:
+        vocabulary: of the network's conditions; None: it has none.
     """
 
     def __init__(self, network: nn.Module, precision: Precision, batch_size: int | None = None) -> None:
         super().__init__()
         self.network, self.precision = precision.place(network), precision
+        self.vocabulary: Vocabulary | None = getattr(network, "vocabulary", None)
         self.train(network.training)  # samplers put a network back into the mode that it was in
         self.batch_size = batch_size if precision.compile else None
         if precision.compile and batch_size is not None:
             self.network.compile()
 
-    def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """x float [B, 1, H, W] and timesteps long [B] to the prediction, float32 [B, 1, H, W]."""
-        missing = max((self.batch_size or 0) - len(x), 0)
+    def forward(self, x: Tensor, timesteps: Tensor, given: Tensor | None = None) -> Tensor:
+        """x float [B, 1, H, W], timesteps long [B] and conditions float32 [B, C] to the prediction, float32
+        [B, 1, H, W]."""
+        missing = -len(x) % (self.batch_size or 1)
         padded, times = F.pad(x, (0, 0, 0, 0, 0, 0, 0, missing)), F.pad(timesteps, (0, missing))
+        conditions = {} if given is None else {"given": F.pad(given, (0, 0, 0, missing))}
         with self.precision.autocast():
-            predicted = self.network(self.precision.place_input(padded), times)
+            predicted = self.network(self.precision.place_input(padded), times, **conditions)
         return predicted[: len(x)].float()
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import ModelConfig
 from lwddpm.models.blocks import (
     FullAttention,
@@ -28,6 +29,7 @@ from lwddpm.models.blocks import (
     upsample,
     zeroed,
 )
+from lwddpm.models.condition import ConditionEmbedding, told
 
 
 class Stage(nn.Module):
@@ -53,11 +55,12 @@ class LightweightUNet(nn.Module):
 
     Args:
         config: widths (`dim` times each of `dim_mults`), attention of the stages, and layout.
+        vocabulary: of a conditional network; None: it has no condition.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, vocabulary: Vocabulary | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.vocabulary = config, vocabulary
         time_dim = 4 * config.dim
         widths = [config.dim * mult for mult in config.dim_mults]
         last = len(widths) - 1
@@ -88,8 +91,12 @@ class LightweightUNet(nn.Module):
             self.up.append(stage(2 * widths[level], narrow, upsample(narrow) if level > 0 else nn.Identity()))
         self.head = ResidualBlock(2 * widths[0] if config.head_skip else widths[0], config.dim, time_dim)
         self.to_out = zeroed(nn.Conv2d(config.dim, pixels, 1))
+        if vocabulary is not None:
+            self.condition_embedding = ConditionEmbedding(vocabulary, config.dim)
 
-    def forward(self, x: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, timesteps: Tensor, condition: Tensor | None = None, given: Tensor | None = None
+    ) -> Tensor:
         """Predict from noisy slices.
 
         Args:
@@ -97,6 +104,8 @@ class LightweightUNet(nn.Module):
                 `config.downsampling`.
             timesteps: long [B], from 0 (least noise) to num_train_timesteps - 1.
             condition: what else is known of the slices, in training only, float [B, dim]; zeros are the same as None.
+            given: conditions of the slices, of a network that has a vocabulary, float32 [B, C], NaN where nothing is
+                said; None: nothing is said at all.
 
         Returns:
             The prediction, [B, 1, H, W]: noise or another target, as the network was trained.
@@ -109,6 +118,9 @@ class LightweightUNet(nn.Module):
                 f"height and width must be divisible by {self.config.downsampling} for "
                 f"{len(self.config.dim_mults)} levels, got {tuple(x.shape[2:])}"
             )
+        if self.vocabulary is not None:
+            embedded = self.condition_embedding(told(given, len(x), self.vocabulary, x.device))
+            condition = embedded if condition is None else condition + embedded
         time = self.time_embedding(timesteps, condition)
         patch = self.config.patch
         x = self.stem(F.pixel_unshuffle(x, patch) if patch > 1 else x)

@@ -1,5 +1,6 @@
 """The model card of a registered version: what it is, what it was made from, how good it is, what it is not for."""
 
+from lwddpm.conditions import Category, Vocabulary
 from lwddpm.config import TrainJob
 from lwddpm.config.training import ADAM_BETAS
 from lwddpm.data.store import Dataset
@@ -29,6 +30,7 @@ def model_card(
     splits = ", ".join(f"{split.num} {name}" for name, split in manifest.splits.items())
     length = f"{saved.step} steps ({saved.epoch:.1f} epochs)"
     training, kind = job.training, "gan" if job.diffusion is None else "diffusion"
+    kind_of_generator = "Unconditional generator" if saved.conditions is None else "Generator"
     return f"""---
 library_name: lwddpm
 pipeline_tag: unconditional-image-generation
@@ -36,7 +38,7 @@ tags: [{kind}, mri, brain, synthetic{", simulated-training-data" if saved.datase
 ---
 # {job.registry.name if job.registry else job.name}
 
-Unconditional generator of 2D brain MRI slices, {saved.image_size}x{saved.image_size}, one channel.
+{kind_of_generator} of 2D brain MRI slices, {saved.image_size}x{saved.image_size}, one channel.
 
 **Not for diagnosis.** Every image it draws is synthetic and shows no real person's anatomy; details inside the
 brain are invented. Do not mix its images with clinical records, and mark them as synthetic wherever they go.
@@ -104,10 +106,11 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
         layout += ", first skip joined to the head" if model.head_skip else ""
         tone = f", intensities to the power of {diffusion.intensity_gamma:g}" if diffusion.intensity_gamma != 1 else ""
         network = f"U-Net, {model.family}, attention `{model.attention}`{layout}"
+        told = f"| conditions | {_told(saved.conditions, job)} |\n" if saved.conditions is not None else ""
         return (
             f"| network | {network}, {saved.parameters:,} parameters |\n"
             f"| diffusion | {diffusion.num_train_timesteps} steps, {diffusion.beta_schedule} schedule, "
-            f"{diffusion.prediction_type}, {diffusion.loss} loss{_levels(job)}{tone} |\n"
+            f"{diffusion.prediction_type}, {diffusion.loss} loss{_levels(job)}{tone} |\n{told}"
             f"| drawing | {_start(prior)}{_guide(job)} |"
         )
     assert adversarial is not None
@@ -118,6 +121,16 @@ def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
         f"| network | generator, {model.family}, {model.latent_dim} latent dimensions, {saved.parameters:,} parameters "
         f"|\n| discriminator | {', '.join(settings)} |"
     )
+
+
+def _told(vocabulary: Vocabulary, job: TrainJob) -> str:
+    """What slices can be asked for by, and how the network learnt it."""
+    conditions = [
+        f"{condition.name} ({', '.join(condition.values)})" if isinstance(condition, Category) else condition.name
+        for condition in vocabulary.conditions
+    ]
+    learnt = f"left out of {vocabulary.dropout:.0%} of the samples in training"
+    return f"{'; '.join(conditions)}; {learnt}" + (", classes balanced" if job.training.sampling == "balanced" else "")
 
 
 def _chosen(choice: Choice | None) -> str:

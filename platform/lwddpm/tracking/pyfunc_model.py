@@ -2,7 +2,8 @@
 
 Input: one row with `count`, `seed` and `preset`, a named way to draw; single settings on top: for diffusion models
 `steps`; for those with a guide also `guidance`, and `guidance_low` and `guidance_high`, the noise levels between which
-it guides; for GANs `truncation`. Without a preset it is `evaluated`, if the model has that. Output: uint8 images
+it guides; for those with conditions also these, such as `label`: what is not named is drawn like the
+training slices; for GANs `truncation`. Without a preset it is `evaluated`, if the model has that. Output: uint8 images
 [count, H, W].
 """
 
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lwddpm.config import NO_PRESET, ONE_PASS, SamplingConfig
+from lwddpm.config import NO_PRESET, ONE_PASS, SamplingConfig, check_asked
 from lwddpm.diffusion.sampling import generate
 from lwddpm.models.precision import settled_precision
 from lwddpm.training.checkpoint import load_for_drawing, load_guide
@@ -48,6 +49,10 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
                 f"got count {count}, steps {steps}, seed {seed}"
             )
         settings = self._settings({"seed": seed, **self._given(row)})
+        vocabulary = self.saved.conditions
+        if vocabulary is not None:
+            asked = {name: str(row[name]) for name in vocabulary.names if name in row}
+            settings = check_asked(settings.model_copy(update={"conditions": asked}), vocabulary, "row")
         draw = functools.partial(
             generate, self.network, self.saved.diffusion, settings, prior=self.prior, guide=self.guide
         )
@@ -65,7 +70,8 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
         """Sampling settings that a row gives, checked."""
         names = {"steps": "num_inference_steps", "guidance": "guidance", "truncation": "truncation", "preset": "preset"}
         given = {setting: row[name] for name, setting in names.items() if name in row}
-        if given.get("guidance", 1) != 1 and self.guide is None:
+        alone = self.guide is None and not (self.saved.conditions and self.saved.conditions.dropout)
+        if given.get("guidance", 1) != 1 and alone:
             raise ValueError(
                 f"guidance takes a model with a guide, which this one was stored without, got {given['guidance']:g}"
             )

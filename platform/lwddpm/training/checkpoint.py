@@ -28,6 +28,7 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.config.section import is_none
 from lwddpm.diffusion.prior import Prior
@@ -78,6 +79,7 @@ class SavedModel(Written):
         dataset_simulated: whether it was trained on phantoms.
         step, epoch: optimizer steps and epochs of training.
         parameters: of the network that samples.
+        conditions: what slices can be asked for by; None: the model has no conditions.
         ema_length: which of `training.ema_lengths` these weights are the average of; None: that of `ema_decay`.
     """
 
@@ -91,6 +93,7 @@ class SavedModel(Written):
     epoch: float
     parameters: int
     ema_length: float | None = Field(None, exclude_if=is_none)
+    conditions: Vocabulary | None = Field(None, exclude_if=is_none)
 
 
 def save_checkpoint(
@@ -289,12 +292,12 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Modul
     file = path / WEIGHTS_FILE
     try:
         with torch.device("meta"):  # a config may claim any size: first see whether the file has it
-            expected = build_model(saved.model, saved.image_size).state_dict()
+            expected = build_model(saved.model, saved.image_size, saved.conditions).state_dict()
     except (RuntimeError, TypeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}/config.json: no network can be that large ({reason})") from None
     tensors = read_tensors(file, expected)
-    model = build_model(saved.model, saved.image_size)
+    model = build_model(saved.model, saved.image_size, saved.conditions)
     model.load_state_dict(tensors)
     return model.to(device).eval().requires_grad_(False), saved
 
@@ -334,9 +337,10 @@ def load_guide(
         return None
     network, weaker = load_for_drawing(path / GUIDE_FOLDER, precision, device, batch_size, num_calls)
     saved = read_saved_model(path)
-    if (weaker.diffusion, weaker.image_size) != (saved.diffusion, saved.image_size):
+    if any(getattr(weaker, name) != getattr(saved, name) for name in ("diffusion", "image_size", "conditions")):
         raise DamagedCheckpointError(
-            f"{path / GUIDE_FOLDER}: must have the diffusion settings and the image size of the model that it guides"
+            f"{path / GUIDE_FOLDER}: must have the diffusion settings, image size and conditions of the model that it "
+            "guides"
         )
     return network
 

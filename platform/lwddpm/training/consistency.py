@@ -57,12 +57,18 @@ class ConsistencyStep(DenoisingStep):
         return super().take(step)
 
     def _losses(
-        self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None = None
+        self,
+        network: nn.Module,
+        x_0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> Tensor:
         sigmas, earlier = self.sigmas[timesteps], self.earlier(timesteps)
-        seen = self._clean(network, x_0, timesteps, noise, condition)
+        seen = self._clean(network, x_0, timesteps, noise, condition, given)
         with torch.no_grad():
-            first = self._clean(network, x_0, earlier.clamp(min=0), noise, condition).clamp(-1, 1)
+            first = self._clean(network, x_0, earlier.clamp(min=0), noise, condition, given).clamp(-1, 1)
         target = torch.where((earlier < 0)[:, None, None, None], x_0, first)
         squared = (seen - target).square().mean((1, 2, 3))
         distance = (squared + self.config.huber**2).sqrt() - self.config.huber
@@ -80,8 +86,14 @@ class ConsistencyStep(DenoisingStep):
         return torch.where(timesteps < 0, 0, self.sigmas[timesteps.clamp(min=0)])
 
     def _clean(
-        self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None
+        self,
+        network: nn.Module,
+        x_0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Tensor | None,
+        given: Tensor | None,
     ) -> Tensor:
         x_t = self.process.q_sample(x_0, timesteps, noise)
-        prediction = self._predicted(network, x_t, timesteps, condition)
+        prediction = self._predicted(network, x_t, timesteps, condition, given)
         return self.process.predict_x_0(x_t, timesteps, prediction.to(x_t.dtype))

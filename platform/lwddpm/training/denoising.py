@@ -15,6 +15,7 @@ from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.loss_weight import LossWeight
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
+from lwddpm.training.vocabulary import told_of
 
 GRID_STEPS = 50
 CHOSEN_ON = 1024  # validation slices at most, by which an average is chosen
@@ -69,6 +70,8 @@ class DenoisingStep(TrainingStep):
         num_images = len(self.loader.images)
         flip, sampling = config.horizontal_flip, config.timestep_sampling
         draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
+        draw = self.rows_of(draw, step)
+        told_of_batch = self.told_of_batch(draw, step)
         all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
         unweighted = torch.zeros((), device=self.device)
 
@@ -78,7 +81,8 @@ class DenoisingStep(TrainingStep):
             if self.told is not None:
                 changes = self.loader.move(all_changes[begin:end])
                 x_0, condition = augmented(x_0, changes), self.told(changes.to(x_0.dtype))
-            losses = self._losses(self.network, x_0, timesteps, noise, condition)
+            given = None if told_of_batch is None else self.loader.move(told_of_batch[begin:end])
+            losses = self._losses(self.network, x_0, timesteps, noise, condition, given)
             if self.weighted is None:
                 return losses.mean()
             unweighted.add_(losses.detach().sum() * (self.world / config.batch_size))
@@ -112,24 +116,35 @@ class DenoisingStep(TrainingStep):
         images = self.dataset.images("validation")
         draw = validation_draw(self.job.seed, count, len(images), self.num_timesteps, self.cdf)
         loader = BatchLoader(images, self.device, self.loader.gamma)
+        told = None if self.vocabulary is None else told_of(self.dataset, "validation", self.vocabulary)
         share = max(1, self.job.training.batch_size // self.world)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for begin in range(self.rank * share, count, self.world * share):
-            batch = loader.load(draw.part(begin, begin + share))
-            total += self._losses(network, *batch).double().sum()
+            part = draw.part(begin, begin + share)
+            given = None if told is None else loader.move(told[part.indices])
+            total += self._losses(network, *loader.load(part), given=given).double().sum()
         if self.world > 1:
             dist.all_reduce(total)
         return total.item() / count
 
     def _losses(
-        self, network: nn.Module, x_0: Tensor, timesteps: Tensor, noise: Tensor, condition: Tensor | None = None
+        self,
+        network: nn.Module,
+        x_0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> Tensor:
         x_t = self.process.q_sample(x_0, timesteps, noise)
-        prediction = self._predicted(network, x_t, timesteps, condition)
+        prediction = self._predicted(network, x_t, timesteps, condition, given)
         return self.process.losses(prediction, x_0, timesteps, noise)
 
-    def _predicted(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None) -> Tensor:
-        given = self.precision.place_input(self.process.network_input(x_t, timesteps))
+    def _predicted(
+        self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None, given: Tensor | None
+    ) -> Tensor:
+        x = self.precision.place_input(self.process.network_input(x_t, timesteps))
+        known = {name: value for name, value in (("condition", condition), ("given", given)) if value is not None}
         with self.precision.autocast():
-            prediction: Tensor = network(given, timesteps, *([] if condition is None else [condition]))
+            prediction: Tensor = network(x, timesteps, **known)
         return prediction

@@ -356,8 +356,9 @@ class _Trainer:
             training_digest=self.job.training_digest(),
             step=self.step,
             epoch=self.step / self.schedule.steps_per_epoch,
-            parameters=count_parameters(self.job.model, self.dataset.manifest.image_size),
+            parameters=count_parameters(self.job.model, self.dataset.manifest.image_size, self.training.vocabulary),
             ema_length=length,
+            conditions=self.training.vocabulary,
         )
         save_model(path, network, saved, prior, self._guide())
 

@@ -3,11 +3,13 @@
 The loop knows when things happen; a `TrainingStep` knows what happens. There are two: `denoising` and `adversarial`.
 """
 
+import dataclasses
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,9 +21,10 @@ from lwddpm.diffusion.intensity import gamma_of
 from lwddpm.diffusion.prior import Prior
 from lwddpm.models.build import build_model
 from lwddpm.models.precision import DrawingNetwork, choose_precision
-from lwddpm.training.batches import BatchLoader
+from lwddpm.training.batches import BatchLoader, Draw
 from lwddpm.training.ema import ExponentialMovingAverage
 from lwddpm.training.schedule import Schedule, learning_rate
+from lwddpm.training.vocabulary import BalancedOrder, classes_of, told_of, vocabulary_of, with_dropout
 
 # DDP's default of 25 MiB holds all gradients of a network that CPUs train: nothing would be sent before the backward
 # pass ends. In small buckets the exchange overlaps it (measured: 3 % instead of 9 % of a step).
@@ -42,6 +45,7 @@ class TrainingStep(ABC):
         ema: its average, as `training.ema_decay` says.
         averages: all of them, by relative length: `ema` is None's, further ones those of `training.ema_lengths`.
         kept_length: of the average that is sampled, evaluated and registered; None until `choose` takes another.
+        vocabulary: of the network's conditions; None: it has none.
         modules, optimizers: what a checkpoint holds, by the name of the file.
         grid: how a snapshot's samples are drawn.
         prior: that the model is saved with; None: one is fitted.
@@ -60,7 +64,14 @@ class TrainingStep(ABC):
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.precision = choose_precision(job.training, job.model, device, schedule.num_steps)
         torch.manual_seed(job.seed)
-        network = build_model(job.model, dataset.manifest.image_size)
+        self.vocabulary = vocabulary_of(dataset, job.model.conditions, job.training.condition_dropout or 0)
+        self.told_of_train: np.ndarray | None = None
+        self.order: BalancedOrder | None = None
+        if self.vocabulary is not None:
+            self.told_of_train = told_of(dataset, "train", self.vocabulary)
+            if job.training.sampling == "balanced":
+                self.order = BalancedOrder(self.told_of_train[:, classes_of(self.vocabulary)])
+        network = build_model(job.model, dataset.manifest.image_size, self.vocabulary)
         self.model = self.precision.place(network.to(device)).train()
         self.ema = ExponentialMovingAverage(self.model, job.training.ema_decay)
         self.averages: dict[float | None, ExponentialMovingAverage] = {None: self.ema}
@@ -74,6 +85,20 @@ class TrainingStep(ABC):
     def drawing_network(self, average: ExponentialMovingAverage) -> nn.Module:
         """An average, as samplers call it: a diffusion network in the number format of the training."""
         return average.model if self.job.diffusion is None else DrawingNetwork(average.model, self.precision)
+
+    def rows_of(self, draw: Draw, step: int) -> Draw:
+        """The draw of a step, with the slices of classes that are balanced where the job asks for that."""
+        if self.order is None:
+            return draw
+        indices = self.order.batch(self.job.seed, step, self.job.training.batch_size)
+        return dataclasses.replace(draw, indices=indices)
+
+    def told_of_batch(self, draw: Draw, step: int) -> np.ndarray | None:
+        """What a conditional network is told of the slices of a draw, float32 [B, C]; None of an unconditional one."""
+        if self.told_of_train is None:
+            return None
+        dropout = self.job.training.condition_dropout or 0
+        return with_dropout(self.told_of_train[draw.indices], self.job.seed, step, dropout)
 
     @abstractmethod
     def distribute(self) -> None:
