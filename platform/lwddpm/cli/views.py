@@ -24,6 +24,9 @@ def plan(result: dict[str, Any]) -> None:
 
         for line in describe_classes(classes):
             console.print(line, markup=False)
+    if conditions := result.get("conditions"):
+        words = "; ".join(f"{name}: {values}" for name, values in conditions.items())
+        console.print(f"can be asked for (model.conditions): {words}", markup=False)
     if not_taken := result.get("not_taken"):
         from lwddpm.data.manifest import NotTaken
         from lwddpm.data.remarks import describe_not_taken

@@ -194,6 +194,14 @@ class TrainingJob(Job):
             )
 
     def _check_conditions(self) -> None:
+        of_volumes = [name for name in self.model.conditions if name != "label"]
+        if of_volumes and not self.data.reads_volumes and self.data.phantom != "volumes":
+            raise RuleBroken(
+                "model.conditions",
+                f"{of_volumes[0]} is a column of volumes (data.format: nifti or dicom); images have label alone",
+                list(self.model.conditions),
+                "leave it out",
+            )
         if self.model.conditions:
             return
         for name in ("condition_dropout", "sampling"):

@@ -4,10 +4,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
-from lwddpm.data.store import read_manifest
+from lwddpm.data.store import open_dataset, read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
@@ -18,6 +19,7 @@ from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
 from lwddpm.tracking.store import named_hosts
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.vocabulary import available, vocabulary_of
 
 
 def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
@@ -25,6 +27,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
 
     Returns:
         `config` (resolved), `digest`; `classes`: slices of each, or files where nothing is prepared yet;
+        `conditions`: what slices can be asked for by, with the values;
         `not_taken`: what of the source is none of them (pages of files are counted when they are read, not before);
         for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
         `steps_per_epoch`, `steps`, `run_dir`;
@@ -40,8 +43,9 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
+        described["conditions"] = _conditions(job.data, described["classes"])
     if isinstance(job, TrainingJob):
-        needs = estimate_resources(job)
+        needs = estimate_resources(job, _vocabulary(job))
         num_train, known = _train_slices(job.data)
         schedule = Schedule.of(job.training, num_train, job.batches_per_step)
         described |= {
@@ -67,7 +71,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         elif isinstance(job, CompareJob):
             described["trainings"] = {
                 planned.label: {
-                    "parameters": estimate_resources(planned.job).parameters,
+                    "parameters": estimate_resources(planned.job, _vocabulary(planned.job)).parameters,
                     "steps": Schedule.of(planned.job.training, num_train, planned.job.batches_per_step).num_steps,
                 }
                 for planned in make_plan(job, num_train).trainings.values()
@@ -94,6 +98,25 @@ def _contents(data: DataConfig) -> tuple[dict[str, int], dict[str, Any]]:
     source = open_source(data)
     classes = dict(sorted(Counter(source.label(name) for name in source.scan()[0]).items()))
     return classes, pseudonyms_of(data).not_taken(source).model_dump(mode="json")
+
+
+def _conditions(data: DataConfig, classes: dict[str, int]) -> dict[str, str]:
+    """What slices can be asked for by (`model.conditions`): of the dataset, or before there is one, of the source."""
+    if read_manifest(data.dataset_path) is not None:
+        return available(open_dataset(data.dataset_path))
+    label = {"label": ", ".join(classes)} if len(classes) > 1 else {}
+    unknown = dict.fromkeys(
+        ("plane", "sequence", "position_mm"), "where it differs: known once the dataset is prepared"
+    )
+    return label | (unknown if data.reads_volumes else {})
+
+
+def _vocabulary(job: TrainingJob) -> Vocabulary | None:
+    """Of a job whose dataset is prepared: before that nobody knows how many values a condition has."""
+    if not job.model.conditions or read_manifest(job.data.dataset_path) is None:
+        return None
+    dataset = open_dataset(job.data.dataset_path)
+    return vocabulary_of(dataset, job.model.conditions, job.training.condition_dropout or 0)
 
 
 def _train_slices(data: DataConfig) -> tuple[int, bool]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import TrainingJob
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.models.gan import Discriminator
@@ -34,14 +35,18 @@ class ResourceEstimate:
     step_tflop: float
 
 
-def estimate_resources(job: TrainingJob) -> ResourceEstimate:
-    """Count a training step's memory and operations; of an elastic job with its fewest workers."""
+def estimate_resources(job: TrainingJob, vocabulary: Vocabulary | None = None) -> ResourceEstimate:
+    """Count a training step's memory and operations; of an elastic job with its fewest workers.
+
+    Args:
+        vocabulary: of the model's conditions; without, a conditional model is counted without what tells it of them.
+    """
     share = -(-job.training.batch_size // (job.workers.min_count * job.training.grad_accumulation_steps))
     size = job.data.image_size
-    parameters = count_parameters(job.model, size)
+    parameters = count_parameters(job.model, size, vocabulary)
     copies = (_COPIES + len(job.training.ema_lengths)) * parameters
     with torch.device("meta"):
-        model = build_model(job.model, size)
+        model = build_model(job.model, size, vocabulary)
         if job.adversarial is None:
             x, timesteps = torch.empty(share, 1, size, size), torch.zeros(share, dtype=torch.long)
             flops, kept = _cost(lambda: model(x, timesteps).sum())
