@@ -10,6 +10,7 @@ from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_no_preset, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
+from lwddpm.config.notify import NotifyConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_last, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
@@ -25,6 +26,7 @@ JobName = Annotated[
         description="of runs and folders: letters, digits, . _ -; default: the file's name without its ending",
     ),
 ]
+CHAMPION = "champion"  # the alias of the promoted version
 # A job of many runs, each called after it: the rest of their names says which system, variant or trial.
 NameOfMany = Annotated[JobName, Field(max_length=100)]
 
@@ -44,6 +46,19 @@ class RegistryConfig(Section):
         description="which model is evaluated and registered: the last, or the best of it and of the snapshots, by "
         "fd_lite0 of other samples against validation slices",
     )
+    gate: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME * 5)] | None = Field(
+        None,
+        exclude_if=is_none,
+        description="policy that versions must pass to be promoted: a shipped one, research or clinical, or a file's "
+        "path; default: that of the registered model, if it has one",
+    )
+
+    @model_validator(mode="after")
+    def _champions_are_promoted(self) -> "RegistryConfig":
+        if self.gate is not None and self.alias == CHAMPION:
+            rule = f"with a gate, {CHAMPION} is given by a promotion alone"
+            raise RuleBroken("alias", rule, self.alias, "leave it out, then: lwddpm models promote")
+        return self
 
 
 class TrackingConfig(Section):
@@ -61,7 +76,7 @@ class TrackingConfig(Section):
 class Job(Section):
     """What every kind of job has."""
 
-    incidental = frozenset({"output", "offline", "workers", "tracking"})
+    incidental = frozenset({"output", "offline", "workers", "tracking", "notify"})
     # Dotted keys of settings and sections that make no number of the job's own MLflow run, beside the incidental ones.
     unrecorded: ClassVar[frozenset[str]] = frozenset()
 
@@ -71,6 +86,7 @@ class Job(Section):
     offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
+    notify: NotifyConfig = Field(NotifyConfig(), exclude=True)
 
     def result_digest(self) -> str:
         """12 hex digits of what decides the result: a finished job of the same digest is done."""

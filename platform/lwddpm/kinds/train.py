@@ -1,6 +1,7 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import functools
+import getpass
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from lwddpm.kinds.saved_model import calls_of
 from lwddpm.kinds.teacher import keep_teacher, settled
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
+from lwddpm.release.policy import check_gate, set_gate_of_job
 from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card, with_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
@@ -176,6 +178,9 @@ def train_evaluate_register(
         lineage: further tags of the registered version, such as the search it comes from.
     """
     uri = tracking_uri(job.tracking)
+    if job.registry is not None and job.registry.gate is not None:
+        connect(uri)
+        check_gate(job.registry.name, job.registry.gate)
     digest, place = run_digest(job), place_of(job, uri, run_id)
 
     def checked_dataset(run: TrackedRun) -> Dataset:
@@ -282,10 +287,13 @@ def _evaluate_and_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
+            **({"lwddpm.consent": job.data.consent} if job.data.consent else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }
         version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
+        if job.registry.gate is not None:
+            set_gate_of_job(version.name, job.registry.gate, job.name, getpass.getuser())
         summary["model"] = {
             "name": version.name,
             "version": version.version,

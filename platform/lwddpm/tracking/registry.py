@@ -23,10 +23,13 @@ from pydantic import ValidationError
 from requests import RequestException
 
 from lwddpm.config import RegistryConfig
+from lwddpm.config.job import CHAMPION
 from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.files import complete_folder
+from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.card import with_presets
+from lwddpm.tracking.registry_log import GATE
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
 from lwddpm.training.checkpoint import WEIGHTS_FILE
@@ -34,7 +37,6 @@ from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
 from lwddpm.training.stored_presets import PRESETS_FILE, Preset, Presets, read_presets, write_presets
 
-CHAMPION = "champion"
 NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was measured on, as JSON
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
@@ -47,6 +49,7 @@ _PROMOTION = "lwddpm.promotion."
 WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
 PRESETS = "lwddpm.presets"  # tag of a version: its presets.json, and what it has got since
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
+_ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
 
@@ -100,7 +103,7 @@ def register(
     tags = tags | {name: f"{value:.6g}" for name, value in metrics.items()}
     number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
     client.update_model_version(registry.name, number, description=card)
-    client.set_registered_model_alias(registry.name, registry.alias, number)
+    _move_alias(client, registry.name, registry.alias, number)
     if not client.get_registered_model(registry.name).description:
         client.update_registered_model(registry.name, notes.MODEL)
     registered = client.get_model_version(registry.name, number)
@@ -128,7 +131,7 @@ def register_calibrated(uri: str, model_dir: Path) -> RegisteredVersion:
     client.update_model_version(old.name, number, description=f"{card}\n\n{remark}\n")
     alias = uri.partition("@")[2]
     if alias:
-        client.set_registered_model_alias(old.name, alias, number)
+        _move_alias(client, old.name, alias, number)
     return _describe(client, client.get_model_version(old.name, number))
 
 
@@ -171,6 +174,16 @@ def add_presets(uri: str, added: Mapping[str, Preset]) -> RegisteredVersion:
     client.set_model_version_tag(version.name, number, PRESETS, presets.model_dump_json())
     client.update_model_version(version.name, number, description=with_presets(version.card, presets))
     return _describe(client, client.get_model_version(version.name, number))
+
+
+def _move_alias(client: MlflowClient, name: str, alias: str, number: str) -> None:
+    """Give a version that was just registered an alias, but not one that only a promotion through the gate may move."""
+    model = client.get_registered_model(name)
+    promoted = {json.loads(value).get("alias") for key, value in model.tags.items() if key.startswith(_PROMOTION)}
+    if GATE in model.tags and alias in promoted | {CHAMPION}:
+        say(f"{name}: {alias} stays where it is, its model has a policy: lwddpm models promote models:/{name}/{number}")
+    else:
+        client.set_registered_model_alias(name, alias, number)
 
 
 def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, str]) -> str | None:
@@ -307,8 +320,27 @@ def _gone(reference: str) -> str:
     return f"they were in {place}, where nothing is; {moved(place, None)}, unless somebody has deleted them"
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
-    """Move an alias to a version, and record who, when, from, to, why and the metrics.
+def check_alias(alias: str) -> None:
+    """Refuse what MLflow does not take as an alias, before anything is written down.
+
+    Raises:
+        ConfigError: says what an alias is.
+    """
+    if not _ALIAS.fullmatch(alias) or alias.casefold() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise ConfigError(f"--to {alias}: not a usable alias; use lower-case letters, such as champion")
+
+
+def promote(
+    uri: str,
+    reason: str,
+    to: str = CHAMPION,
+    by: str | None = None,
+    *,
+    approver: str | None = None,
+    override: bool = False,
+) -> dict[str, Any]:
+    """Move an alias to a version, and record who, when, from, to, why and the metrics; `release.promotion` asks the
+    gate first.
 
     The records are tags of the registered model, one a promotion, never overwritten.
 
@@ -317,6 +349,8 @@ def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) ->
         reason: why.
         to: the alias.
         by: who; default: the user of this process.
+        approver: who approved, if somebody did.
+        override: whether it was against the policy.
 
     Returns:
         The record.
@@ -337,6 +371,8 @@ def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) ->
         "at": now,
         "reason": reason,
         "metrics": target.metrics,
+        **({"approver": approver} if approver else {}),
+        **({"override": True} if override else {}),
     }
     try:
         client.set_registered_model_alias(target.name, to, str(target.version))
