@@ -43,10 +43,11 @@ def find_brain(voxels: np.ndarray, spacing_mm: list[float]) -> np.ndarray | None
     """A mask of the brain's bulk in a coarse volume, bool [X, Y, Z]; None where nothing has a brain's size."""
     from scipy import ndimage
 
-    bright = voxels[voxels > voxels.mean()]
+    head: np.ndarray = voxels > voxels.mean()
+    bright = voxels[head]
     if not bright.size:
         return None
-    ml, head = float(np.prod(spacing_mm)) / 1000, voxels > voxels.mean()
+    ml = float(np.prod(spacing_mm)) / 1000
     for share in BRIGHT:
         mask = voxels > share * np.median(bright)
         depth = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing_mm)[1:-1, 1:-1, 1:-1]
@@ -72,7 +73,8 @@ def kept_beside(brain: np.ndarray, front_mm: float, top_mm: float) -> np.ndarray
         brain: mask [X, Y, Z].
         front_mm, top_mm: distance of its voxels to the front and to the top.
     """
-    beside = np.maximum.accumulate(brain.any(axis=0)[::-1], axis=0)[::-1]  # some brain at least as far in front
+    silhouette: np.ndarray = brain.any(axis=0)
+    beside = np.maximum.accumulate(silhouette[::-1], axis=0)[::-1]  # some brain at least as far in front
     beside = np.maximum.accumulate(beside, axis=1)  # and at least as far below
     behind = (np.arange(beside.shape[0]) - round(MARGIN_MM / front_mm)).clip(min=0)
     above = (np.arange(beside.shape[1]) + round(MARGIN_MM / top_mm)).clip(max=beside.shape[1] - 1)
