@@ -305,6 +305,7 @@ def inspected(result: dict[str, Any]) -> None:
             | ({"without a subject": f"{unknown:,}: leakage between splits cannot be excluded"} if unknown else {})
             | ({"with several volumes": f"{several:,}, of which the first is taken (data.volumes)"} if several else {})
             | ({"with missing slices": f"{missing:,}"} if missing else {})
+            | {"faces": "can show in slices of heads; data.faces=crop makes them black"}
         )
     for images in result["images"][:MAX_ROWS]:
         size = " x ".join(map(str, images["size"]))

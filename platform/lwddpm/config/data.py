@@ -16,9 +16,9 @@ PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # versions that did not know them stay those of the same jobs.
 OPTIONAL = (
     "include", "exclude", "label_from", "synthetic", "intensity", "pages",
-    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "phantom",
+    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "faces", "phantom",
 )  # fmt: skip
-OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids")  # an image folder has no use for them
+OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids", "faces")  # an image folder has no use for them
 
 _MAX_UNMATCHED = 0.05
 
@@ -154,6 +154,12 @@ class DataConfig(Section):
         description="what becomes of slices near whose borders text is found: 'warn': they are taken and listed, "
         "'refuse': they are listed as rejected, 'accept': nobody looks",
     )
+    faces: Literal["warn", "crop", "accept"] = Field(
+        "warn",
+        exclude_if=lambda faces: faces == "warn",
+        description="what becomes of the faces of volumes: 'warn': they stay, and the job says so; 'crop': what lies "
+        "below and in front of the brain becomes black; 'accept': they stay, and nothing is said",
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
     phantom: Literal["slices", "volumes"] = Field(
@@ -252,6 +258,6 @@ class DataConfig(Section):
         """The settings that decide what is prepared from a given source, as JSON values."""
         only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL}
         if self.source == PHANTOM and self.phantom == "volumes":
-            only_folders -= {"phantom", "fit", "crop_background", "plane", "slices", "intensity"}
+            only_folders -= {"phantom", "fit", "crop_background", "plane", "slices", "intensity", "faces"}
         unused = only_folders if self.source == PHANTOM else {"phantom_count", "phantom"}
         return self.model_dump(mode="json", exclude={"source", "path", *self.incidental} | unused)

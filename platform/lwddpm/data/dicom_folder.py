@@ -18,7 +18,7 @@ from lwddpm.data.header_scan import read_headers
 from lwddpm.data.manifest import NotTaken, RejectedFile
 from lwddpm.data.source_folder import SYSTEM, SourceFolder, label_by_folder, open_folder
 from lwddpm.data.sources import PART, UNLABELLED, Slice, UnusableFile
-from lwddpm.data.volume_slices import AXES, Cut, Measured, measure, take_slice
+from lwddpm.data.volume_slices import AXES, Cut, Measured, ready, take_slice
 from lwddpm.errors import DataError
 
 FURTHER_VOLUMES = "further volumes of series with several (data.volumes)"
@@ -108,6 +108,8 @@ class DicomFolder(SourceFolder):
             )
         chosen = int(numbers[0]) if len(numbers) == 2 else self._number(volume)
         loaded, number = _load(self.root, volume, chosen, self.cut), int(numbers[-1])
+        if isinstance(loaded, str):
+            raise UnusableFile(loaded)
         if AXES[self.cut.plane] == volume.axis:
             damaged = loaded.damaged.get(number)
         else:
@@ -184,12 +186,8 @@ def _read_folder(root: str, names: tuple[str, ...], fingerprint: str) -> Content
 
 
 @lru_cache(maxsize=1)  # the slices of a volume are read one after the other
-def _load(root: str, volume: Volume, number: int, cut: Cut) -> _Loaded:
-    """One volume of a series in canonical orientation, with what its slices share.
-
-    Raises:
-        UnusableFile: no slice of it can be read.
-    """
+def _load(root: str, volume: Volume, number: int, cut: Cut) -> _Loaded | str:
+    """One volume of a series in canonical orientation, with what its slices share, or why it cannot be used."""
     pictures = volume.pictures[number]
     damaged: dict[int, str] = {}
     sections: list[np.ndarray | None] = [None] * len(pictures)
@@ -197,17 +195,20 @@ def _load(root: str, volume: Volume, number: int, cut: Cut) -> _Loaded:
         sections[index] = values
     good = [section for section in sections if section is not None]
     if not good:
-        raise UnusableFile(next(iter(damaged.values())))
+        return next(iter(damaged.values()))
     dtype = np.result_type(*{section.dtype for section in good})
     lowest = min(section.min() for section in good)  # in the place of slices that are missing or damaged
     voxels = np.full((*good[0].shape, len(sections)), lowest, dtype, order="F")
     for index, section in enumerate(sections):
         if section is not None:
             voxels[..., index] = section
-    voxels = finite(to_canonical(voxels, np.array(volume.affine)))
+    try:
+        voxels, measured = ready(finite(to_canonical(voxels, np.array(volume.affine))), volume.grid, cut)
+    except UnusableFile as error:
+        return str(error)
     last = len(sections) - 1
     by_number = {last - index if volume.flipped else index: reason for index, reason in damaged.items()}
-    return _Loaded(voxels, measure(voxels, cut.plane, cut.intensity), by_number)
+    return _Loaded(voxels, measured, by_number)
 
 
 def _sections(

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from lwddpm.config import DataConfig
+from lwddpm.data.canonical import Grid
 from lwddpm.data.folder_walk import WalkedFile
 from lwddpm.data.manifest import NotTaken
 from lwddpm.data.nifti import SUFFIXES, read_grid, read_voxels, reason_of
 from lwddpm.data.sequences import sequence_of_name
 from lwddpm.data.source_folder import SYSTEM, Listing, SourceFolder, label_by_folder, open_folder
 from lwddpm.data.sources import CLOSED_FOLDER, PART, UNLABELLED, Slice, UnusableFile
-from lwddpm.data.volume_slices import Cut, Measured, measure, take_slice
+from lwddpm.data.volume_slices import Cut, Measured, ready, take_slice
 from lwddpm.errors import DataError
 
 SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_])")
@@ -107,7 +108,10 @@ class NiftiFolder(SourceFolder):
             raise UnusableFile(f"has {grid.num_volumes} volumes, and data.volumes asks for number {self.volumes}")
         chosen = self.volumes if isinstance(self.volumes, int) else 0
         volume = int(numbers[0]) if len(numbers) == 2 else chosen
-        voxels, measured = _load(path, status.st_size, status.st_mtime_ns, volume, self.cut)
+        loaded = _load(path, status.st_size, status.st_mtime_ns, volume, self.cut)
+        if isinstance(loaded, str):
+            raise UnusableFile(loaded)
+        voxels, measured = loaded
         return take_slice(voxels, grid, measured, int(numbers[-1]), self.cut, sequence_of(file))
 
     def label(self, name: str) -> str:
@@ -202,9 +206,14 @@ def participants(root: str) -> dict[str, dict[str, str]]:
 
 
 @lru_cache(maxsize=1)  # the slices of a volume are read one after the other
-def _load(path: Path, size: int, time: int, volume: int, cut: Cut) -> tuple[np.ndarray, Measured]:
-    voxels = read_voxels(path, volume)
-    return voxels, measure(voxels, cut.plane, cut.intensity)
+def _load(path: Path, size: int, time: int, volume: int, cut: Cut) -> tuple[np.ndarray, Measured] | str:
+    """A volume and what its slices share, or why it cannot be used."""
+    try:
+        grid = read_grid(path, size, time, synthetic=True)
+        assert isinstance(grid, Grid)
+        return ready(read_voxels(path, volume), grid, cut)
+    except UnusableFile as error:
+        return str(error)
 
 
 def _stem(file: str) -> str | None:

@@ -35,10 +35,16 @@ def remarks(manifest: Manifest) -> list[str]:
             f"{listed(manifest.with_text[:MAX_NAMED])}: it may name somebody; look at them, or leave them out by "
             "data.text=refuse"
         )
-    if manifest.columns and not manifest.simulated:
+    faces = manifest.settings.get("faces", "warn")
+    if manifest.columns and faces == "crop":
         lines.append(
-            "slices of heads can show faces, which tell who somebody is, and nothing is cut away: deface volumes "
-            "before, or make sure that data.slices leaves faces out"
+            "faces: in every volume what lies below and in front of the brain, as its intensities show it, is black "
+            "(data.faces=crop)"
+        )
+    elif manifest.columns and faces == "warn" and not manifest.simulated:
+        lines.append(
+            "slices of heads can show faces, which tell who somebody is, and nothing is cut away: data.faces=crop "
+            "makes them black; or deface volumes before, or make sure that data.slices leaves faces out"
         )
     if manifest.without_subject and manifest.columns:
         lines.append(

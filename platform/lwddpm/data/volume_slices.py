@@ -14,6 +14,7 @@ from PIL import Image
 from lwddpm.config import DataConfig, SlicesConfig
 from lwddpm.data.canonical import Grid
 from lwddpm.data.decoding import on_square
+from lwddpm.data.faces import crop_face
 from lwddpm.data.intensity import PERCENTILES, Intensity
 from lwddpm.data.sources import ScanGeometry, Slice, SliceLeftOut
 
@@ -33,10 +34,11 @@ class Cut:
     image_size: int
     fit: str
     crop_background: bool
+    faces: str = "warn"
 
     @classmethod
     def of(cls, data: DataConfig) -> "Cut":
-        return cls(data.plane, data.slices, data.intensity, data.image_size, data.fit, data.crop_background)
+        return cls(data.plane, data.slices, data.intensity, data.image_size, data.fit, data.crop_background, data.faces)
 
     def numbers(self, grid: Grid) -> list[int]:
         """Which slices of a volume are asked for, as far as its header tells."""
@@ -77,6 +79,17 @@ def position_mm(grid: Grid, plane: str, number: int) -> float:
     """World coordinate of a slice's centre across its plane."""
     axis = AXES[plane]
     return round(grid.centre_mm[axis] + number * grid.step_mm[axis], 3) + 0.0
+
+
+def ready(voxels: np.ndarray, grid: Grid, cut: Cut) -> tuple[np.ndarray, Measured]:
+    """A volume [X, Y, Z] as slices are taken from it, without its face where that is asked for, and what they share.
+
+    Raises:
+        UnusableFile: its face cannot be cropped.
+    """
+    if cut.faces == "crop":
+        voxels = crop_face(voxels, grid.spacing_mm)
+    return voxels, measure(voxels, cut.plane, cut.intensity)
 
 
 def measure(voxels: np.ndarray, plane: str, intensity: Intensity) -> Measured:
