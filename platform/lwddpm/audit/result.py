@@ -143,15 +143,15 @@ def judge(
     p_value = exceeds(flagged, alarms)
     if p_value < SIGNIFICANT:
         return "copies", [
-            f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged as copies of training slices, "
-            f"where real slices that the model never saw raise {alarms.count} false alarms in {alarms.n} "
+            f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged as copies of training "
+            f"slices, where real slices that the model never saw raise {alarms.count} false alarms in {alarms.n} "
             f"({alarms.value:.2%}); by chance that happens with p = {p_value:.1g}"
         ]
     reasons = []
     if alarms.low > rate:
         reasons.append(
-            f"the false alarms, {alarms.value:.2%} of {alarms.n} held-out groups, are more than the {rate:.2%} that were "
-            "wanted: held-out slices may show training patients; look at them"
+            f"the false alarms, {alarms.value:.2%} of {alarms.n} held-out groups, are more than the {rate:.2%} that "
+            "were wanted: held-out slices may show training patients; look at them"
         )
     weak = [kind for kind, share in power.items() if share.low < min_power and kind not in _NOT_CLAIMED]
     if weak:
@@ -161,23 +161,23 @@ def judge(
         )
     if flagged.high > max_share:
         reasons.append(
-            f"up to {flagged.high:.2%} of the slices may be copies, and audit.max_copied_share is {max_share:.2%}; more "
-            "slices (audit.num_samples) narrow that down, as far as the false alarms allow"
+            f"up to {flagged.high:.2%} of the slices may be copies, and audit.max_copied_share is {max_share:.2%}; "
+            "more slices (audit.num_samples) narrow that down, as far as the false alarms allow"
         )
     if reasons:
         return "undecided", reasons
     return "clear", [
-        f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged, no more than false alarms explain "
-        f"({alarms.count} in {alarms.n} held-out groups); with 95 % confidence at most {flagged.high:.2%} are copies of "
-        "the kinds that were planted and found"
+        f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged, no more than false alarms "
+        f"explain ({alarms.count} in {alarms.n} held-out groups); with 95 % confidence at most {flagged.high:.2%} are "
+        "copies of the kinds that were planted and found"
     ]
 
 
 def explanation(verdict: Verdict, flagged: Share, alarms: Share, power: dict[str, Share]) -> tuple[str, ...]:
     """The verdict for somebody who decides about release and does not know the method, a paragraph each."""
     means = {
-        "clear": "Clear: no sign that the model returns scans that it was trained on. What this audit could have missed "
-        "is said below.",
+        "clear": "Clear: no sign that the model returns scans that it was trained on. What this audit could have "
+        "missed is said below.",
         "copies": "Copies: the model returns scans that it was trained on, or slices that differ from them too little. "
         "Slices of it are scans of patients, and so is the model.",
         "undecided": "Undecided: the audit can neither show copies nor rule them out. It must not be read as clear.",
@@ -186,17 +186,17 @@ def explanation(verdict: Verdict, flagged: Share, alarms: Share, power: dict[str
     missed = [f"{kind} ({share.value:.0%} found)" for kind, share in power.items() if kind not in found]
     return (
         means,
-        f"{flagged.n:,} slices were drawn and compared with every training slice, also mirrored, turned by up to 6 degrees "
-        f"and shifted by up to 4 pixels, whatever their brightness and contrast; {flagged.count:,} were flagged.",
-        f"How similar is too similar was set on {alarms.n} groups of real slices that the model never saw. Tried on such "
-        f"slices the rule raised {alarms.count} false alarms: between {alarms.low:.2%} and {alarms.high:.2%} of slices "
+        f"{flagged.n:,} slices were drawn and compared with every training slice, also mirrored, turned by up to 6 "
+        f"degrees and shifted by up to 4 pixels, whatever their brightness and contrast; {flagged.count:,} were flagged.",
+        f"How similar is too similar was set on {alarms.n} groups of real slices that the model never saw. Tried on "
+        f"such slices the rule raised {alarms.count} false alarms: between {alarms.low:.2%} and {alarms.high:.2%} of slices "
         "that are no copies are flagged, with 95 % confidence.",
         "Copies of training slices were planted to see what would be found: "
         + (f"surely found are {listed(found)}. " if found else "no kind is surely found. ")
         + (f"Not surely found: {listed(missed)}." if missed else ""),
-        "Not shown: copies of parts of a slice, copies moved farther than that, copies beyond the number drawn, and what "
-        "somebody may learn who holds the weights (see membership inference). It is no guarantee of differential privacy, "
-        "and no proof of anonymity. Flagged pairs are for a person to look at.",
+        "Not shown: copies of parts of a slice, copies moved farther than that, copies beyond the number drawn, and "
+        "what somebody may learn who holds the weights (see membership inference). It is no guarantee of differential "
+        "privacy, and no proof of anonymity. Flagged pairs are for a person to look at.",
     )
 
 

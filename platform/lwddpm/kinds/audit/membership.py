@@ -52,10 +52,8 @@ def _losses(device: str, model_dir: str, chunk: list[tuple[int, np.ndarray]]) ->
 
 
 def _noise(numbers: tuple[int, ...], draw: int, shape: torch.Size) -> torch.Tensor:
-    each = [
-        np.random.default_rng([_SEED, number, draw]).standard_normal(tuple(shape), np.float32) for number in numbers
-    ]
-    return torch.from_numpy(np.stack(each))
+    draws = (np.random.default_rng([_SEED, number, draw]) for number in numbers)
+    return torch.from_numpy(np.stack([each.standard_normal(tuple(shape), np.float32) for each in draws]))
 
 
 @functools.lru_cache(maxsize=1)

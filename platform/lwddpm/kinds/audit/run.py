@@ -187,7 +187,7 @@ class _Audit:
         self.train_sources, self.subjects = dataset.sources("train"), dataset.subjects("train")
         self.count = num_drawn(job, len(self.train))
         parts = [model_dir / PRIOR_FILE, model_dir / GUIDE_FOLDER / WEIGHTS_FILE]
-        known = [weights, *(sha256_of(part) for part in parts if part.exists()), sampling.essentials()]
+        known: list[Any] = [weights, *(sha256_of(part) for part in parts if part.exists()), sampling.essentials()]
         known += [dataset.version, method_code(), EXTRACTION_VERSION, self.config.seed, self.config.num_canaries]
         known += [list(self.config.not_held_out)]
         self.comparer = Comparer(dataset, session, exported, folder / "slices" / hex_digest(known))
@@ -244,9 +244,7 @@ class _Audit:
                 for share in [mixed(self.flags, found, planted_share)]
             ),
             by_class={
-                name: AuditRecord.of_share(
-                    name, share, "flagged, of slices that resemble training slices of this class"
-                )
+                name: AuditRecord.of_share(name, share, "flagged, of slices nearest to this class")
                 for name, share in by_class(
                     self.flags, self.copied, self.dataset.labels("train"), self.dataset.label_names
                 ).items()
@@ -299,9 +297,7 @@ class _Audit:
             AuditRecord.of_share(
                 "false_alarm_share", alarms, "of held-out groups, in place of slices drawn, the share flagged"
             ),
-            AuditRecord.of_share(
-                "power", power[weakest], f"of planted copies the share found, of the weakest: {weakest}"
-            ),
+            AuditRecord.of_share("power", power[weakest], f"planted copies found, of the weakest kind: {weakest}"),
             AuditRecord.of_share(
                 "reproduced_share", slices, f"of training slices the share reproduced among {self.count:,} slices drawn"
             ),
