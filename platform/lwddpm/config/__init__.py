@@ -7,6 +7,7 @@ al. 2024 where the paper gives a value.
 
 from typing import get_args
 
+from lwddpm.config.audit import AuditConfig, AuditJob
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
@@ -43,7 +44,7 @@ from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
 from lwddpm.config.training import TrainingConfig, WorkerRange, WorkersConfig
 from lwddpm.families import ONE_PASS, Family
 
-AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob
+AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob | AuditJob
 
 # What stands as `kind` in a job file, and the model that validates the rest.
 KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[0]: job for job in get_args(AnyJob)}
@@ -61,6 +62,8 @@ __all__ = [
     "AblationsConfig",
     "AdversarialConfig",
     "AnyJob",
+    "AuditConfig",
+    "AuditJob",
     "CompareConfig",
     "CompareJob",
     "ConsistencyConfig",

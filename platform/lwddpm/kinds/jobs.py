@@ -12,6 +12,7 @@ from lwddpm import notify
 from lwddpm.cluster.session import Session
 from lwddpm.config import (
     AnyJob,
+    AuditJob,
     CompareJob,
     EvaluateJob,
     PrepareJob,
@@ -105,6 +106,10 @@ def _run(job: AnyJob, session: Session, fresh: bool) -> dict[str, Any]:
             from lwddpm.kinds.sample import run_sampling
 
             return run_sampling(job, session)
+        case AuditJob():
+            from lwddpm.kinds.audit.run import run_audit
+
+            return run_audit(job, session, fresh)
 
 
 def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, download: bool = True) -> None:
@@ -118,10 +123,12 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, d
         ConfigError, DataError: one clear message.
     """
     Session(job.workers, address).check()
-    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob):
+    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob | AuditJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
         check_tracking(job.tracking, job.offline)
+    if isinstance(job, AuditJob):
+        check_writable(Path(job.output), "output")
     if isinstance(job, TrainingJob):
         check_writable(Path(job.output), "output")
         if job.registry is not None and job.registry.gate is not None:

@@ -7,6 +7,7 @@ from typing import Literal
 from lwddpm.cluster.session import Session
 from lwddpm.conditions import Value
 from lwddpm.config import (
+    AuditJob,
     EvaluateJob,
     RuleBroken,
     SampleJob,
@@ -28,7 +29,7 @@ from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 
-def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedModel]:
+def fetch(job: EvaluateJob | SampleJob | AuditJob, session: Session) -> tuple[Path, SavedModel]:
     """The model's folder and what it says about itself.
 
     Raises:
@@ -41,7 +42,7 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     return model_dir, read_saved_model(model_dir)
 
 
-def version_uri(job: EvaluateJob | SampleJob) -> str:
+def version_uri(job: EvaluateJob | SampleJob | AuditJob) -> str:
     """`model_uri` by number where it is an alias, which may move: `models:/NAME/VERSION`. Folders stay as they are.
 
     Raises:

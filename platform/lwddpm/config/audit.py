@@ -1,0 +1,63 @@
+"""An audit job: whether a model that is there already returns its training slices."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lwddpm.config.data import DataConfig
+from lwddpm.config.evaluation import SamplingConfig
+from lwddpm.config.job import Job, ModelUri
+from lwddpm.config.rule import RuleBroken
+from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed
+
+_Rate = Annotated[float, Field(gt=0, le=0.2)]
+
+
+class AuditConfig(Section):
+    """How much is drawn, at which rate of false alarms slices are flagged, and what the verdict takes."""
+
+    num_samples: Annotated[int, Field(ge=50, le=LARGEST_INT)] | None = Field(
+        None, description="slices drawn; default: 10 for each training slice"
+    )
+    false_alarm_rate: _Rate = Field(
+        0.01, description="wanted, of held-out groups that count as copies; takes 299 groups at 0.01, 59 at 0.05"
+    )
+    max_copied_share: _Rate = Field(
+        0.01, description="clear: with 95 % confidence no more of the slices drawn are copies"
+    )
+    min_power: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        0.9, description="clear: with 95 % confidence this share of each kind of planted copy is found"
+    )
+    num_canaries: Annotated[int, Field(ge=20, le=10_000)] = Field(
+        200, description="planted copies of each kind; at most as many as training slices"
+    )
+    not_held_out: tuple[str, ...] = Field(
+        (),
+        description="sources of held-out slices that a person has found to show a training slice after all; they raise "
+        "no false alarm, and the report names them",
+    )
+    membership: bool = Field(True, description="try membership inference on the model's denoising loss")
+    batch_size: PositiveInt = Field(
+        512, description="slices drawn and compared at a time; a kill loses so many at most"
+    )
+    seed: Seed = Field(0, description="of the halving of held-out groups and of planted copies")
+    incidental = frozenset({"batch_size"})
+
+
+class AuditJob(Job):
+    """Looks for training slices among those that a model draws."""
+
+    kind: Literal["audit"]
+    model_uri: ModelUri
+    data: DataConfig
+    sampling: SamplingConfig | None = Field(
+        None, description="how slices are drawn; default: as in the model's evaluation, where that is known"
+    )
+    audit: AuditConfig = AuditConfig()
+
+    @model_validator(mode="after")
+    def _something_is_held_out(self) -> "AuditJob":
+        if self.data.splits[1] + self.data.splits[2] == 0:
+            rule = "an audit sets its thresholds on held-out slices, and there are none"
+            raise RuleBroken("data.splits", rule, list(self.data.splits), "give validation or test a share")
+        return self
