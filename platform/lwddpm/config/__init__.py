@@ -9,6 +9,7 @@ from typing import get_args
 
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
+from lwddpm.config.edit import EditConfig
 from lwddpm.config.evaluation import (
     DiffusionSampler,
     EvaluationConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "DataConfig",
     "DiffusionConfig",
     "DiffusionSampler",
+    "EditConfig",
     "EvaluateJob",
     "EvaluationConfig",
     "Family",

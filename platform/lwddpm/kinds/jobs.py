@@ -17,6 +17,7 @@ from lwddpm.config import (
     TrainingJob,
     TrainJob,
 )
+from lwddpm.data.edit_source import read_pictures
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError
 from lwddpm.offline import offline
@@ -60,10 +61,14 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
 
                 summary, _ = run_evaluation(job, session, fresh)
                 return summary
-            case SampleJob():
+            case SampleJob(edit=None):
                 from lwddpm.kinds.sample import run_sampling
 
                 return run_sampling(job, session)
+            case SampleJob():
+                from lwddpm.kinds.sample_edits import run_edits
+
+                return run_edits(job, session)
 
 
 def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, download: bool = True) -> None:
@@ -96,6 +101,8 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, d
         from lwddpm.kinds.sample import check_out
 
         check_out(job)
+        if job.edit is not None and job.edit.between is None:
+            read_pictures(job.edit)
         weights = None
     else:
         weights = job.evaluation.inception_weights if isinstance(job, EvaluateJob) else None

@@ -9,11 +9,14 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lwddpm.config import SamplingConfig
+from lwddpm.config.section import is_none
 from lwddpm.errors import DataError
+from lwddpm.marks.edited import Edited
 from lwddpm.version import code_version
 
 SYNTHETIC = "SYNTHETIC"
 NOTICE = "SYNTHETIC: drawn by a generative model; shows no patient; not for diagnosis"
+EDITED_NOTICE = "SYNTHETIC: edited by a generative model; may show parts of a real image; not for diagnosis"
 FIGURE = f"slices here that are not said to be real are {SYNTHETIC}: drawn by a generative model, not for diagnosis"
 MOST_TILES = 64  # slices of a grid
 _MAX_TEXT = 10_000  # characters of a mark: several times the longest
@@ -29,6 +32,7 @@ class Mark(BaseModel):
         model_uri: `models:/NAME/VERSION`, or `training:DIGEST` of a model that was in no registry.
         weights_sha256: of the model's `model.safetensors`; tells which version it is wherever that lies.
         prior_sha256, guide_sha256: of its `prior.safetensors` and its guide's weights, if the drawing made use of them.
+        edit: what the image was made from, where it is an edited one.
         sampling: with the seed; `start` says where drawing really began.
         index: the image's number under the seed; of a grid that of its first slice.
         tiles: slices in a grid; 1: the image is one slice.
@@ -39,7 +43,9 @@ class Mark(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     synthetic: Literal["SYNTHETIC"] = "SYNTHETIC"
-    format: Literal[1] = 1  # raise it with every change that earlier versions cannot read
+    edit: Edited | None = Field(None, exclude_if=is_none)
+    # raise it with every change that earlier versions cannot read; 2: what `edit` says
+    format: Literal[1, 2] = Field(default_factory=lambda given: 1 if given.get("edit") is None else 2)
     model_uri: Annotated[str, Field(pattern=r"^(models:/[^/@\\]{1,200}/[0-9]{1,9}|training:[^/\\\s]{1,100})$")]
     weights_sha256: _Sha256
     prior_sha256: _Sha256 | None = None
@@ -59,7 +65,16 @@ class Mark(BaseModel):
             raise ValueError("prior_sha256 is that of a drawing from a prior, and of no other")
         if (self.guide_sha256 is not None) != (self.sampling.guidance != 1):
             raise ValueError("guide_sha256 is that of a drawing with guidance, and of no other")
+        if (self.format == 1) != (self.edit is None):
+            raise ValueError("format 2 is that of an edited image, and of no other")
+        if self.edit is not None and self.edit.frames not in (None, self.count):
+            raise ValueError("a way between two drawings has as many frames as its drawing has slices")
         return self
+
+    @property
+    def notice(self) -> str:
+        """What it is and is not for, for people."""
+        return NOTICE if self.edit is None or not self.edit.takes_source else EDITED_NOTICE
 
     def text(self) -> str:
         """JSON in one line, ASCII."""
@@ -68,7 +83,8 @@ class Mark(BaseModel):
     def words(self) -> str:
         """One line for people, ASCII."""
         what = f"index {self.index}" if self.tiles == 1 else f"indices {self.index} to {self.index + self.tiles - 1}"
-        return f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}"
+        drawn = f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}"
+        return drawn if self.edit is None else f"{drawn}; EDITED: {self.edit.words()}"
 
 
 def uses_prior(sampling: SamplingConfig) -> bool:
