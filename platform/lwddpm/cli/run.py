@@ -60,7 +60,9 @@ def sample(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
     ],
-    count: Annotated[int | None, typer.Option(help="Number of slices; default 64, or the sum of the classes.")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Number of slices; default 64, the sum of the classes, or 8 of an edit.")
+    ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -134,6 +136,25 @@ def sample(
     ] = "samples",
     format: Annotated[str, typer.Option(help="Of the files, one a slice: png, dicom or nifti.")] = "png",
     workers: Annotated[int, typer.Option(help="Processes that share the work.")] = 1,
+    inpaint: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw the white region of --mask anew in this image.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="As large as the image; white: draw anew.")] = None,
+    variations: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Draw variations of this image, or of DATASET/SPLIT/ROW.")
+    ] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(help="Of a variation: 0 the image itself, 1 nothing of it; default 0.3. Repeat for several."),
+    ] = None,
+    between: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="SEED SEED", help="The way from the first slice of a seed to that of another."),
+    ] = None,
+    frames: Annotated[int | None, typer.Option(help="Slices on that way, with both ends; default 8.")] = None,
+    crop_background: Annotated[
+        bool, typer.Option("--crop-background", help="Crop the border of an image of another size than the model's.")
+    ] = False,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -147,6 +168,14 @@ def sample(
         lwddpm sample models:/lw-ddpm@candidate --preset balanced --steps 20
 
         lwddpm sample models:/lw-ddpm-conditional@candidate --class glioma_tumor:32 --class no_tumor:32 --guidance 1.5
+
+    An image may be given that drawing begins with (docs/editing.md), or two seeds whose slices it goes between:
+
+        lwddpm sample MODEL --inpaint FILE --mask FILE
+
+        lwddpm sample MODEL --variations FILE --strength 0.2 --strength 0.5
+
+        lwddpm sample MODEL --between 0 1 --frames 16
     """
     from lwddpm.cli.asked import asked
     from lwddpm.jobfile import validate_job
@@ -170,11 +199,20 @@ def sample(
             "batch_size": batch_size,
             "seed": seed,
         }
+        edit: dict[str, Any] = {
+            "inpaint": inpaint,
+            "mask": mask,
+            "variations": variations,
+            "strength": strength or None,
+        }
+        edit |= {"between": between, "frames": frames, "crop_background": crop_background or None}
+        given = {key: value for key, value in edit.items() if value is not None}
         job = {
             "kind": "sample",
             "name": "sample",
             "model_uri": model,
-            "count": 64 if number is None else number,
+            "edit": given or None,
+            "count": 64 if number is None and not given else number,
             "out": out,
             "format": format,
             "sampling": sampling,
@@ -196,6 +234,15 @@ def verify(
     model: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of the model, where it is in no registry.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What edited images were made from; DATASET/SPLIT/ROW too.")
+    ] = None,
+    mask: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The mask of an image with a region drawn anew.")
+    ] = None,
+    crop_background: Annotated[
+        bool, typer.Option("--crop-background", help="As it was drawn: crop the source's border first.")
+    ] = False,
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -205,14 +252,19 @@ def verify(
 
     Exit code 1 if any image is other than it says, or of none of these models; 2 if a file cannot be read.
 
+    An edited image is drawn again from what it was made from, which its mark names by a hash alone.
+
         lwddpm verify samples/*.png
+
+        lwddpm verify edited/*.png --source FILE --mask FILE
     """
 
     def verb() -> list[dict[str, Any]]:
         from lwddpm.config import TrackingConfig
-        from lwddpm.kinds.verify import verify_files
+        from lwddpm.kinds.verify import source_of, verify_files
 
-        return verify_files(files, TrackingConfig(uri=tracking_uri), model)
+        edit = source_of(source, mask, crop_background=crop_background)
+        return verify_files(files, TrackingConfig(uri=tracking_uri), model, edit)
 
     result = finish(verb, as_json, views.verified)
     if code := max((image["exit_code"] for image in result), default=0):

@@ -84,7 +84,10 @@ def summary(result: dict[str, Any]) -> None:
     if "out" in result:
         calls = result["network_calls"]
         cost = f"{calls} network call{'s' if calls > 1 else ''} a slice"
-        _facts({"samples": f"{result['count']} slices and grid.png in {result['out']}, {cost}"})
+        what = "slices and figure.png" if "edit" in result else "slices and grid.png"
+        _facts({"samples": f"{result['count']} {what} in {result['out']}, {cost}"})
+        if result.get("brought_to_size"):
+            _facts({"the image was brought": result["brought_to_size"]})
         if classes := result.get("classes"):
             each = ", ".join(f"{count} {name}" for name, count in classes.items())
             _facts({"classes": f"{each} (conditions.csv says which file shows which)"})

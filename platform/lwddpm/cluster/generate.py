@@ -13,6 +13,7 @@ import torch
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, SamplingT
+from lwddpm.diffusion.editing import Edit
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.sampling import generate, reconstruct
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
@@ -25,10 +26,15 @@ _FEATURE_CHUNK = 64
 
 
 def generate_images(
-    model_dir: Path, sampling: SamplingConfig, count: int, session: Session, exported: ExportedSeries | None = None
+    model_dir: Path,
+    sampling: SamplingConfig,
+    count: int,
+    session: Session,
+    exported: ExportedSeries | None = None,
+    edit: Edit | None = None,
 ) -> np.ndarray:
     """Samples 0..count-1, uint8 [count, H, W]; the same on any number of workers of one kind."""
-    return draw_indices(model_dir, sampling, range(count), session, exported)
+    return draw_indices(model_dir, sampling, range(count), session, exported, edit=edit)
 
 
 def draw_indices(
@@ -38,11 +44,14 @@ def draw_indices(
     session: Session,
     exported: ExportedSeries | None = None,
     description: str = "sampling",
+    edit: Edit | None = None,
 ) -> np.ndarray:
     """The samples of some numbers, uint8 [N, H, W], in batches of those that follow each other."""
     sampling = settled(sampling, session)
     num_calls = -(-len(indices) // sampling.batch_size) * sampling.num_inference_steps
-    function = functools.partial(_generate, session.model_device, str(model_dir), sampling, num_calls)
+    if edit is not None and edit.takes_gradients:
+        num_calls = 0  # a compiled network would be compiled once more for them
+    function = functools.partial(_generate, session.model_device, str(model_dir), sampling, num_calls, edit)
     batches = [indices[i : i + sampling.batch_size] for i in range(0, len(indices), sampling.batch_size)]
     return np.concatenate(list(session.worker_map(function, batches, description=description, exported=exported)))
 
@@ -98,14 +107,14 @@ def _settle(device: str) -> NumberFormat:
 
 
 def _generate(
-    device: str, model_dir: str, sampling: SamplingConfig, num_calls: int, indices: Sequence[int]
+    device: str, model_dir: str, sampling: SamplingConfig, num_calls: int, edit: Edit | None, indices: Sequence[int]
 ) -> np.ndarray:
     model, saved, prior = _load(device, model_dir, _modified(model_dir), *_how(sampling), num_calls)
     guide = None
     if sampling.guidance != 1:
         guide = _load_guide(device, model_dir, _modified(model_dir), *_how(sampling), num_calls)
     return generate(
-        model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior, guide=guide
+        model, saved.diffusion, sampling, indices, saved.image_size, device, prior=prior, guide=guide, edit=edit
     ).numpy()
 
 

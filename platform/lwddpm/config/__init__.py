@@ -11,6 +11,7 @@ from lwddpm.config.audit import AuditConfig, AuditJob
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
+from lwddpm.config.edit import EditConfig
 from lwddpm.config.evaluation import (
     EVALUATED,
     NO_PRESET,
@@ -70,6 +71,7 @@ __all__ = [
     "DataConfig",
     "DiffusionConfig",
     "DiffusionSampler",
+    "EditConfig",
     "EvaluateJob",
     "EvaluationConfig",
     "Family",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from lwddpm import families
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import DataConfig
+from lwddpm.config.edit import EditConfig, check_between, count_of
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_no_preset, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.notify import NotifyConfig
@@ -318,7 +319,7 @@ class SampleJob(Job):
 
     kind: Literal["sample"]
     model_uri: ModelUri
-    count: PositiveInt = Field(64, description="slices to draw")
+    count: PositiveInt = Field(64, description="slices to draw; of an edit 8 (of each strength), or its frames")
     out: str = Field(
         "samples", description="folder for the images, grid.png and samples.json: new, empty, or of earlier samples"
     )
@@ -328,3 +329,17 @@ class SampleJob(Job):
         description="of the slices' files, one each; every one says that it is synthetic, and how it was drawn",
     )
     sampling: SamplingConfig = SamplingConfig()
+    edit: EditConfig | None = Field(None, exclude_if=is_none, description="begin with something given; docs/editing.md")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _count_of_an_edit(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("edit") is not None:
+            return values | {"count": count_of(values["edit"], values.get("count"))}
+        return values
+
+    @model_validator(mode="after")
+    def _between_is_a_way(self) -> Self:
+        if self.edit is not None:
+            check_between(self.sampling.sampler, self.sampling.eta, self.edit)
+        return self

@@ -235,7 +235,7 @@ def resample(luma: Image.Image, size: int, fit: str, crop_background: bool) -> n
         crop_background: first crop to the bounding box of what is brighter than the background.
     """
     if crop_background:
-        luma = luma.crop(_bright_box(luma))
+        luma = luma.crop(bright_box(luma))
     scale = size / max(luma.size)
     width, height = (size, size) if fit == "stretch" else (max(1, round(side * scale)) for side in luma.size)
     # Averaging whole pixels down to twice the target first halves the time, and dims only the finest details a slice
@@ -253,7 +253,7 @@ def on_square(picture: np.ndarray, size: int) -> np.ndarray:
     return square
 
 
-def _bright_box(luma: Image.Image) -> tuple[int, int, int, int]:
+def bright_box(luma: Image.Image) -> tuple[int, int, int, int]:
     """Left, top, right, bottom of what is not background; the whole image where all is background."""
     factor = max(1, min(4, *luma.size))  # averaging removes specks of noise and of lossy compression
     box = luma.reduce(factor).point(lambda value: 255 * (value > BACKGROUND)).getbbox()

@@ -12,6 +12,7 @@ guidance costs variety, and at low noise it changes little, so that an interval 
 """
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,17 @@ from torch import Tensor, nn
 from lwddpm.config import SamplingConfig
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess
+
+
+class Estimator(Protocol):
+    """What a sampler asks at each step."""
+
+    @property
+    def process(self) -> DiffusionProcess: ...
+
+    def clean(self, x: Tensor, timestep: int) -> Tensor:
+        """Clean slices of x at a timestep, float32 [B, 1, S, S], inside [-1, 1]."""
+        ...
 
 
 @dataclass(frozen=True)

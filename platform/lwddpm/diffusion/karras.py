@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lwddpm.diffusion.denoiser import Denoiser, noise_level
+from lwddpm.diffusion.denoiser import Estimator, noise_level
 from lwddpm.diffusion.process import DiffusionProcess
 
 RHO = 7
@@ -34,7 +34,7 @@ def karras_timesteps(process: DiffusionProcess, first: int, num: int) -> Tensor:
     return torch.from_numpy(places.astype(np.int64))
 
 
-def heun(denoiser: Denoiser, visited: Tensor, x: Tensor, on_step: Callable[[Tensor], None] | None = None) -> Tensor:
+def heun(denoiser: Estimator, visited: Tensor, x: Tensor, on_step: Callable[[Tensor], None] | None = None) -> Tensor:
     """Walk noisy slices to the clean ones by Heun's method in sigma: algorithm 1 without its added noise.
 
     The last step, to sigma = 0, is Euler's: n steps call the denoiser 2 n - 1 times.

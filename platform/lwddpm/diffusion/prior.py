@@ -82,6 +82,45 @@ class Prior:
         x_0 = self.mean.flatten() + along @ self.directions.flatten(1).double()
         return x_0.reshape(-1, 1, *self.mean.shape)
 
+    def given(self, seen: Tensor, known: Tensor, noise_level: float, draws: Tensor) -> Tensor:
+        """Slices x_0 of the distribution given some of their pixels under noise, float64 [B, 1, S, S].
+
+        The components' probabilities, centres and covariances given those pixels, in closed form: with b = centre + L a
+        in units of the deviations, the log-likelihood of the pixels is h^T b - b^T Q b / 2 and a constant.
+
+        Args:
+            seen: x_0 + noise_level z, [B, 1, S, S]; unknown pixels may have any value.
+            known: which are known, bool of the same shape.
+            noise_level: standard deviation of the noise, above 0; endless: as `clean`.
+            draws: as of `clean`.
+        """
+        draws, weights = draws.double(), known.flatten(1).double()
+        scaled = self.deviations.double()[:, None] * self.directions.flatten(1).double()  # [K, D]
+        missed = (seen.flatten(1).double() - self.mean.flatten().double()) * weights
+        h = missed @ scaled.T / noise_level**2
+        q = torch.einsum("kd,bd,ld->bkl", scaled, weights, scaled) / noise_level**2
+        factors, centres = self.factors.double(), self.centres.double()
+        # a of component m has mean m_a and precision P given the pixels
+        identity = torch.eye(len(scaled), dtype=torch.float64, device=draws.device)
+        precision = identity + torch.einsum("mji,bjk,mkl->bmil", factors, q, factors)
+        pull = torch.einsum("mji,bmj->bmi", factors, h[:, None] - torch.einsum("bjk,mk->bmj", q, centres))
+        root = torch.linalg.cholesky(precision)
+        mean = torch.cholesky_solve(pull[..., None], root)[..., 0]
+        likelihood = (
+            h @ centres.T
+            - torch.einsum("mj,bjk,mk->bm", centres, q, centres) / 2
+            + (pull * mean).sum(-1) / 2
+            - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        )
+        ends = (self.weights.double().log() + likelihood).softmax(1).cumsum(1)
+        place = torch.special.ndtr(draws[:, :1]) * ends[:, -1:]
+        component = torch.searchsorted(ends, place)[:, 0].clamp(max=len(centres) - 1)
+        image = torch.arange(len(draws), device=draws.device)
+        spread = torch.linalg.solve_triangular(root[image, component].mT, draws[:, 1:, None], upper=True)[..., 0]
+        shapes = torch.einsum("bjk,bk->bj", factors[component], mean[image, component] + spread)
+        x_0 = self.mean.flatten() + (centres[component] + shapes) @ scaled
+        return x_0.reshape(-1, 1, *self.mean.shape)
+
     def noisy(self, draws: Tensor, noise: Tensor, signal: float, noise_level: float) -> Tensor:
         """Noised slices x_t of the distribution, of noise's shape and type.
 

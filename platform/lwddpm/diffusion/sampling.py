@@ -11,7 +11,8 @@ Three choices keep the samplers exact and bounded for every schedule and predict
   schedule they are otherwise huge at late timesteps (abar_T = 2.4e-9), and DPM-Solver++ diverges.
 
 A model with a prior (`prior`) starts where the signal is strong enough for its network to say more than the prior does,
-and one with a guide, a weaker network, can be led away from what that would draw (`denoiser`).
+and one with a guide, a weaker network, can be led away from what that would draw (`denoiser`). A drawing may begin with
+something given, such as a part of a slice (`editing`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 
 from lwddpm.conditions import NULL, Vocabulary
 from lwddpm.config import DiffusionConfig, SamplingConfig, leads_away_from
-from lwddpm.diffusion.denoiser import Denoiser, is_guided, noise_level
+from lwddpm.diffusion.denoiser import Denoiser, Estimator, noise_level
+from lwddpm.diffusion.editing import Between, Edit, spherical
 from lwddpm.diffusion.intensity import from_uint8, gamma_of, to_uint8
 from lwddpm.diffusion.karras import heun, karras_timesteps
 from lwddpm.diffusion.prior import Prior
@@ -57,22 +59,31 @@ def start_timestep(process: DiffusionProcess, prior: Prior, sampler: str) -> int
     return max(latest, prior.trusted_until(len(process.signal)))
 
 
-def planned_timesteps(process: DiffusionProcess, sampling: SamplingConfig, prior: Prior | None) -> Tensor:
+def planned_timesteps(
+    process: DiffusionProcess, sampling: SamplingConfig, prior: Prior | None, edit: Edit | None = None
+) -> Tensor:
     """Falling timesteps at which the network is called, long [n].
 
     Args:
         prior: where the way starts from it: then below the timesteps that need no network; None: from noise.
+        edit: may begin later; what it leaves as it is needs no timestep.
     """
     total, steps = process.config.num_train_timesteps, sampling.num_inference_steps
     first = total - 1 if prior is None else start_timestep(process, prior, sampling.sampler)
-    if prior is not None:
+    if edit is not None:
+        first = edit.first_timestep(first, total)
+        if first < 0:
+            return torch.empty(0, dtype=torch.long)
+    if prior is not None or edit is not None:
         steps = min(steps, first + 1)
     return karras_timesteps(process, first, steps) if sampling.on_karras_levels else visited_timesteps(first + 1, steps)
 
 
-def network_calls(diffusion: DiffusionConfig | None, sampling: SamplingConfig, prior: Prior | None) -> int:
+def network_calls(
+    diffusion: DiffusionConfig | None, sampling: SamplingConfig, prior: Prior | None, edit: Edit | None = None
+) -> int:
     """Calls of a network that draw a slice: one for each visited timestep, two where it is guided, and with Heun's
-    method those of all but the first once more; one of a GAN.
+    method those of all but the first once more; one of a GAN. Inpainting takes more (`editing`).
 
     Args:
         prior: of the model, if it has one; `sampling` says whether the way starts from it.
@@ -80,9 +91,9 @@ def network_calls(diffusion: DiffusionConfig | None, sampling: SamplingConfig, p
     if diffusion is None:
         return 1
     process = DiffusionProcess(diffusion)
-    visited = planned_timesteps(process, sampling, _start(sampling, prior)).tolist()
+    visited = planned_timesteps(process, sampling, _start(sampling, prior), edit).tolist()
     asked = visited + visited[1:] if sampling.sampler == "heun" else visited
-    return len(asked) + sum(is_guided(sampling, noise_level(process, timestep)) for timestep in asked)
+    return sum((edit or Edit()).calls(sampling, noise_level(process, timestep)) for timestep in asked)
 
 
 def steps_within(calls: int, sampler: str) -> int:
@@ -154,6 +165,7 @@ def denoise(
     trusted: Prior | None = None,
     guide: nn.Module | None = None,
     given: Tensor | None = None,
+    edit: Edit | None = None,
 ) -> Tensor:
     """Walk noisy slices from the first visited timestep to the clean ones.
 
@@ -167,6 +179,7 @@ def denoise(
         trusted: corrects the network's clean slices by how far it is to be believed.
         guide: a weaker network; what guidance leads away from follows from it and `sampling`.
         given: what the network is told of the slices, float32 [B, C], see `conditions`; None: nothing.
+        edit: changes what the sampler is told.
 
     Returns:
         Clean slices, float32 [B, 1, H, W], not quite inside [-1, 1].
@@ -176,7 +189,8 @@ def denoise(
         away_from = leads_away_from(sampling, has_guide=guide is not None)
         weak = model if away_from == "unconditional" else guide
         given_weak = given if away_from == "guide" or given is None else torch.full_like(given, NULL)
-    denoiser = Denoiser(model, process, sampling, weak, trusted, given, given_weak)
+    ordinary = Denoiser(model, process, sampling, weak, trusted, given, given_weak)
+    denoiser: Estimator = ordinary if edit is None else edit.denoiser(ordinary)
     if sampling.sampler == "heun":
         return heun(denoiser, visited, x, on_step)
     scheduler = make_scheduler(process.config, sampling, visited)
@@ -194,7 +208,10 @@ def _noise(shape: tuple[Any, ...], streams: list[torch.Generator], device: torch
     """Standard normal noise, each image's from its own stream."""
     from diffusers.utils.torch_utils import randn_tensor
 
-    return randn_tensor(shape, streams, device)
+    drawn: Tensor = randn_tensor(shape, list(streams), device)
+    if isinstance(streams, _StreamsBetween):
+        return spherical(drawn, randn_tensor(shape, streams.of_the_last, device), streams.fractions)
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -205,6 +222,7 @@ class _Path:
         starts_from: the prior, or None: from noise.
         trusted: the prior where it also corrects the network.
         guide: the weaker network, where there is guidance.
+        edit: what is other than in an ordinary drawing.
     """
 
     process: DiffusionProcess
@@ -212,6 +230,7 @@ class _Path:
     starts_from: Prior | None
     trusted: Prior | None
     guide: nn.Module | None
+    edit: Edit
 
     @classmethod
     def of(
@@ -222,6 +241,7 @@ class _Path:
         guide: nn.Module | None,
         device: Device,
         vocabulary: Vocabulary | None = None,
+        edit: Edit | None = None,
     ) -> "_Path":
         if prior is None and (sampling.start == "gaussian" or sampling.calibrate):
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
@@ -231,17 +251,16 @@ class _Path:
         prior = prior.to(device) if prior is not None else None
         trusted = prior if sampling.calibrate else None
         starts_from = _start(sampling, prior)
-        visited = planned_timesteps(process, sampling, starts_from)
-        return cls(process, visited, starts_from, trusted, guide if sampling.guidance != 1 else None)
+        visited = planned_timesteps(process, sampling, starts_from, edit)
+        return cls(process, visited, starts_from, trusted, guide if sampling.guidance != 1 else None, edit or Edit())
 
     def begin(self, noise: Tensor, streams: list[torch.Generator]) -> Tensor:
         """Slices at the first visited timestep, of unit noise [B, 1, S, S]; from a prior, of the streams' next numbers
         too."""
-        if self.starts_from is None:
-            return noise
-        first = int(self.visited[0])
-        draws = _noise((len(noise), self.starts_from.num_draws), streams, noise.device)
-        return self.starts_from.noisy(draws, noise, float(self.process.signal[first]), float(self.process.noise[first]))
+        first = int(self.visited[0]) if len(self.visited) else -1
+        return self.edit.begin(
+            self.process, first, self.starts_from, noise, lambda shape: _noise(shape, streams, noise.device)
+        )
 
     def walk(
         self,
@@ -252,8 +271,20 @@ class _Path:
         on_step: Callable[[Tensor], None] | None = None,
         given: Tensor | None = None,
     ) -> Tensor:
+        if not len(self.visited):
+            return x
         return denoise(
-            model, self.process, sampling, self.visited, x, streams, on_step, self.trusted, self.guide, given
+            model,
+            self.process,
+            sampling,
+            self.visited,
+            x,
+            streams,
+            on_step,
+            self.trusted,
+            self.guide,
+            given,
+            self.edit,
         )
 
 
@@ -267,6 +298,7 @@ def generate(
     *,
     prior: Prior | None = None,
     guide: nn.Module | None = None,
+    edit: Edit | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Draw images; image i depends only on (model, settings, sampling.seed, i), not on its batch or shard.
@@ -283,24 +315,27 @@ def generate(
         image_size: S, divisible by the model's down-sampling.
         prior: of the model, on any device, if it has one; `sampling` says whether it is used.
         guide: of the model, on `device` and in eval mode, if it has one; used where `sampling` asks for guidance by it.
+        edit: what the images begin with; image i then depends on that too. Of a generator only `Between`.
         on_batch: called after each batch with its number of images.
 
     Returns:
         uint8 [N, S, S] on the CPU, in the order of `indices`.
     """
     images = [torch.empty(0, image_size, image_size, dtype=torch.uint8)]
-    vocabulary = vocabulary_in(model)
-    path = _Path.of(diffusion, sampling, prior, guide, device, vocabulary) if diffusion is not None else None
-    with _inference(model):
+    vocabulary, edit = vocabulary_in(model), edit or Edit()
+    path = _Path.of(diffusion, sampling, prior, guide, device, vocabulary, edit) if diffusion is not None else None
+    with _inference(model, gradients=edit.takes_gradients):
         for batch in _batches(indices, sampling.batch_size):
             streams, given = noise_streams(sampling.seed, batch), _given(vocabulary, sampling, batch, device)
+            if isinstance(edit, Between):
+                streams = _StreamsBetween(edit, batch)
             if path is None:
                 latents = _noise((len(batch), model.latent_dim), streams, torch.device(device))
                 x = model(truncated(latents, sampling.truncation)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
                 x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)
-            images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
+            images.append(edit.finished(to_uint8(x[:, 0], gamma_of(diffusion)).cpu()))
             if on_batch is not None:
                 on_batch(len(batch))
     return torch.cat(images)
@@ -429,17 +464,32 @@ def _given(
     return torch.from_numpy(vocabulary.assigned(sampling.conditions, sampling.like, indices)).to(device)
 
 
+class _StreamsBetween(list[torch.Generator]):
+    """Streams of the frames between two drawings: each frame reads its own copies of the streams of both ends.
+
+    Attributes:
+        of_the_last: those of the last frame; the list itself has those of the first.
+        fractions: how far each frame is on its way, float64 [B].
+    """
+
+    def __init__(self, between: Between, frames: Sequence[int]) -> None:
+        first, last = between.seeds
+        super().__init__(noise_streams(first, [0])[0] for _ in frames)
+        self.of_the_last = [noise_streams(last, [0])[0] for _ in frames]
+        self.fractions = between.fractions(torch.tensor(frames))
+
+
 def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
     return (indices[start : start + batch_size] for start in range(0, len(indices), batch_size))
 
 
 @contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
-    """Evaluation and inference mode; the model is put back as it was."""
+def _inference(model: nn.Module, *, gradients: bool = False) -> Iterator[None]:
+    """Evaluation and inference mode, or one in which gradients can be asked for; the model is put back as it was."""
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad() if gradients else torch.inference_mode():
             yield
     finally:
         model.train(was_training)

@@ -8,10 +8,13 @@ import numpy as np
 
 from lwddpm.cluster.generate import draw_indices
 from lwddpm.cluster.session import Session
-from lwddpm.config import RuleBroken, SamplingConfig, WorkersConfig, check_asked, check_steps, shown
+from lwddpm.config import EditConfig, RuleBroken, SamplingConfig, WorkersConfig, check_asked, check_steps, shown
+from lwddpm.data.edit_source import bring_to_size
+from lwddpm.diffusion.editing import Edit
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.figures import tile
 from lwddpm.families import SAMPLER
+from lwddpm.kinds.edits import again
 from lwddpm.marks.mark import Mark
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 
@@ -43,8 +46,9 @@ class Drawn:
     def how(self) -> str:
         """Seed and number, in words."""
         first, last = self.mark.index, self.mark.index + self.mark.tiles - 1
+        edited = f", EDITED: {self.mark.edit.words()}" if self.mark.edit is not None else ""
         return f"seed {self.mark.sampling.seed}, " + (
-            f"index {first}" if first == last else f"indices {first} to {last}"
+            f"index {first}{edited}" if first == last else f"indices {first} to {last}{edited}"
         )
 
     @property
@@ -58,26 +62,29 @@ class Drawn:
         return range(self.indices.start // size * size, min(-(-self.indices.stop // size) * size, self.mark.count))
 
 
-def compare_with_model(images: Sequence[Drawn], name: str, folder: Path) -> None:
+def compare_with_model(images: Sequence[Drawn], name: str, folder: Path, source: EditConfig | None = None) -> None:
     """Draw images of one model again, those of equal settings together, and find out which are the same.
 
     Args:
         name: of the model, for messages.
         folder: its files.
+        source: what edited ones were made from.
     """
     try:
         saved = read_saved_model(folder)
+        given = [bring_to_size(source, saved.image_size)] if source is not None else []
     except LwddpmError as error:
         for image in images:
             image.found(UNUSABLE, str(error))
         return
     groups: dict[str, list[Drawn]] = {}
     for image in images:
-        groups.setdefault(image.mark.sampling.model_dump_json(), []).append(image)
+        edited = image.mark.edit.model_dump_json() if image.mark.edit is not None else ""
+        groups.setdefault(image.mark.sampling.model_dump_json() + edited, []).append(image)
     with Session(WorkersConfig()) as session:
 
-        def draw(sampling: SamplingConfig, indices: Sequence[int]) -> dict[int, np.ndarray]:
-            drawn = draw_indices(folder, sampling, indices, session, description=f"drawing again, {name}")
+        def draw(sampling: SamplingConfig, indices: Sequence[int], edit: Edit | None) -> dict[int, np.ndarray]:
+            drawn = draw_indices(folder, sampling, indices, session, description=f"drawing again, {name}", edit=edit)
             return dict(zip(indices, drawn, strict=True))
 
         for group in groups.values():
@@ -86,14 +93,20 @@ def compare_with_model(images: Sequence[Drawn], name: str, folder: Path) -> None
                 for image in group:
                     image.found(DIFFERS, f"its mark asks for what the model cannot do ({impossible})")
                 continue
+            try:
+                edit = again(group[0].mark.edit, given, saved)
+            except LwddpmError as error:
+                for image in group:
+                    image.found(DIFFERS, f"{image.mark.words()}: {error}")
+                continue
             fitting = [image for image in group if _has_size(image, saved.image_size, name)]
             fitting = [image for image in fitting if _asked_for(image, saved, name)]
             wanted = sorted({index for image in fitting for index in image.indices})
-            drawn = draw(sampling, wanted) if wanted else {}
+            drawn = draw(sampling, wanted, edit) if wanted else {}
             for image in fitting:
                 _compare(image, drawn, name)
                 if image.state == ROUNDED:  # in its own batch it may come out to the last bit
-                    _compare(image, draw(sampling, image.batches), name)
+                    _compare(image, draw(sampling, image.batches, edit), name)
 
 
 def _why_impossible(sampling: SamplingConfig, saved: SavedModel) -> str:

@@ -21,6 +21,7 @@ from lwddpm.config import (
     TrainingJob,
     TrainJob,
 )
+from lwddpm.data.edit_source import read_pictures
 from lwddpm.data.prepare import check_source
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.offline import offline
@@ -102,10 +103,14 @@ def _run(job: AnyJob, session: Session, fresh: bool) -> dict[str, Any]:
 
             summary, _ = run_evaluation(job, session, fresh)
             return summary
-        case SampleJob():
+        case SampleJob(edit=None):
             from lwddpm.kinds.sample import run_sampling
 
             return run_sampling(job, session)
+        case SampleJob():
+            from lwddpm.kinds.sample_edits import run_edits
+
+            return run_edits(job, session)
         case AuditJob():
             from lwddpm.kinds.audit.run import run_audit
 
@@ -148,6 +153,8 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, d
         from lwddpm.kinds.sample import check_out
 
         check_out(job)
+        if job.edit is not None and job.edit.between is None:
+            read_pictures(job.edit)
         weights = None
     else:
         weights = job.evaluation.inception_weights if isinstance(job, EvaluateJob) else None

@@ -18,8 +18,10 @@ from lwddpm.config import (
     leads_away_from,
     one_pass,
 )
+from lwddpm.diffusion.editing import Edit
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError
+from lwddpm.marks.edited import Edited
 from lwddpm.marks.mark import Mark, now, uses_prior
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
@@ -55,13 +57,21 @@ def version_uri(job: EvaluateJob | SampleJob | AuditJob) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def mark_of(model_uri: str, model_dir: Path, saved: SavedModel, sampling: SamplingConfig, count: int) -> Mark:
+def mark_of(
+    model_uri: str,
+    model_dir: Path,
+    saved: SavedModel,
+    sampling: SamplingConfig,
+    count: int,
+    edit: Edited | None = None,
+) -> Mark:
     """The mark of the first of `count` slices that a model draws.
 
     Args:
         model_uri: `models:/NAME/VERSION`, or a folder, of which the mark says only which training it is from.
         model_dir, saved: the model's folder and what it says about itself.
         sampling: as `fitting` has returned them.
+        edit: what they were made from.
     """
     if saved.diffusion is not None:
         sampling = sampling.model_copy(update={"start": start_of(sampling, model_dir)})
@@ -72,6 +82,7 @@ def mark_of(model_uri: str, model_dir: Path, saved: SavedModel, sampling: Sampli
         weights_sha256=sha256_of(model_dir / WEIGHTS_FILE),
         prior_sha256=sha256_of(model_dir / PRIOR_FILE) if uses_prior(sampling) else None,
         guide_sha256=sha256_of(model_dir / GUIDE_FOLDER / WEIGHTS_FILE) if by_guide else None,
+        edit=edit,
         sampling=sampling,
         index=0,
         count=count,
@@ -94,10 +105,10 @@ def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "
     return "gaussian" if (model_dir / PRIOR_FILE).exists() else "noise"
 
 
-def calls_of(sampling: SamplingConfig, model_dir: Path) -> int:
+def calls_of(sampling: SamplingConfig, model_dir: Path, edit: Edit | None = None) -> int:
     """Network calls that draw a slice of a model."""
     saved = read_saved_model(model_dir)
-    return network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
+    return network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size), edit)
 
 
 def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: str) -> SamplingT:

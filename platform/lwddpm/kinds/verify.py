@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lwddpm.config import TrackingConfig
+from lwddpm.config import EditConfig, RuleBroken, TrackingConfig
+from lwddpm.data.edit_source import read_pictures
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.kinds.drawn_again import CONFIRMED, ROUNDED, Drawn, compare_with_model
 from lwddpm.marks import files
@@ -14,20 +15,43 @@ from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
 from lwddpm.training.stored_prior import PRIOR_FILE
 
-NOT_OURS, UNKNOWN, UNREADABLE = "not ours", "model not found", "unreadable"
+NOT_OURS, UNKNOWN, UNREADABLE, TAKES_SOURCE = "not ours", "model not found", "unreadable", "takes its source"
 _EXIT_CODES = {CONFIRMED: 0, ROUNDED: 0, UNREADABLE: 2}  # of all else 1
 _IN_FOLDERS = (".png", ".dcm", ".nii", ".nii.gz")
 
 Find = Callable[[Mark], tuple[str, Path]]  # the model that drew an image: its name for people, and its folder
 
 
-def verify_files(paths: Sequence[str], tracking: TrackingConfig, model: str | None = None) -> list[dict[str, Any]]:
+def source_of(source: str | None, mask: str | None, *, crop_background: bool = False) -> EditConfig | None:
+    """What edited images were made from; None: nothing is given.
+
+    Raises:
+        ConfigError: a mask without a source.
+        DataError: a file cannot be read, or the mask does not fit.
+    """
+    if source is None:
+        if mask is not None:
+            raise ConfigError(f"--mask: belongs to the image that --source names, got {mask} alone; add --source FILE")
+        return None
+    way = {"variations": source} if mask is None else {"inpaint": source, "mask": mask}
+    try:
+        config = EditConfig.model_validate(way | {"crop_background": crop_background})
+    except RuleBroken as broken:
+        raise ConfigError(str(broken)) from None
+    read_pictures(config)
+    return config
+
+
+def verify_files(
+    paths: Sequence[str], tracking: TrackingConfig, model: str | None = None, source: EditConfig | None = None
+) -> list[dict[str, Any]]:
     """Compare images with what the models that their marks name draw.
 
     Args:
         paths: files, or folders whose images are meant.
         tracking: where the registry is; asked only if an image is marked.
         model: folder of the model, instead of the registry.
+        source: what edited images were made from, see `source_of`.
 
     Returns:
         For each file, in order: `file`, `state`, `message`, `drawn_by`, `pixels_different`, `max_difference`, `mark`,
@@ -46,12 +70,20 @@ def verify_files(paths: Sequence[str], tracking: TrackingConfig, model: str | No
     if marked:
         find = _in_folder(model) if model is not None else _in_registry(tracking)
         for path, image in marked.items():
+            if image.mark.edit is not None and image.mark.edit.takes_source and source is None:
+                mask = " --mask FILE" if image.mark.edit.mask_sha256 else ""
+                message = (
+                    f"{image.mark.words()}: it takes the source to prove that, of which the mark has only a hash: "
+                    f"--source FILE{mask}"
+                )
+                results[path] = _result(TAKES_SOURCE, message, mark=image.mark)
+                continue
             try:
                 by_model.setdefault(find(image.mark), []).append(path)
             except LwddpmError as error:
                 results[path] = _result(UNKNOWN, str(error), mark=image.mark)
     for (name, folder), of_model in by_model.items():
-        compare_with_model([marked[path] for path in of_model], name, folder)
+        compare_with_model([marked[path] for path in of_model], name, folder, source)
         for path in of_model:
             image = marked[path]
             results[path] = _result(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lwddpm.errors import DataError
-from lwddpm.marks.mark import NOTICE, SYNTHETIC, Mark
+from lwddpm.marks.mark import SYNTHETIC, Mark
 
 _SPACE = uuid.UUID("5f0ce5a8-7d4e-5b57-9f0c-3c7c5d0f4a51")  # of the names that UIDs are made from
 _MAX_BYTES = 64 << 20
@@ -27,6 +27,7 @@ def encode(image: np.ndarray, mark: Mark) -> bytes:
 
     model = f"{mark.weights_sha256} {mark.prior_sha256} {mark.guide_sha256}"
     settings = f"{model} {mark.sampling.model_dump_json(exclude={'batch_size'})}"
+    settings += f" {mark.edit.model_dump_json()}" if mark.edit is not None else ""
     date, time = mark.drawn_at.strftime("%Y%m%d"), mark.drawn_at.strftime("%H%M%S")
 
     file = Dataset()
@@ -46,7 +47,7 @@ def encode(image: np.ndarray, mark: Mark) -> bytes:
     file.SeriesDescription = SYNTHETIC
     file.PatientOrientation = file.Laterality = ""
     file.Manufacturer, file.ManufacturerModelName, file.SoftwareVersions = "LW-DDPM", "lwddpm", mark.lwddpm[:64]
-    file.DerivationDescription = NOTICE
+    file.DerivationDescription = mark.notice
     file.ImageComments = mark.text()
     file.ContributingEquipmentSequence = [_equipment(mark, date + time)]
     file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"

@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lwddpm.config import SamplingConfig
 from lwddpm.config.section import is_none
 from lwddpm.errors import DataError
+from lwddpm.marks.edited import Edited
 from lwddpm.version import code_version
 
 SYNTHETIC = "SYNTHETIC"
 NOTICE = "SYNTHETIC: drawn by a generative model; shows no patient; not for diagnosis"
 DRAWN = "a synthetic slice of"  # how a reason begins that keeps one from being taken for a scan
+EDITED_NOTICE = "SYNTHETIC: edited by a generative model; may show parts of a real image; not for diagnosis"
 FIGURE = f"slices here that are not said to be real are {SYNTHETIC}: drawn by a generative model, not for diagnosis"
 MOST_TILES = 64  # slices of a grid
 _MAX_TEXT = 10_000  # characters of a mark: several times the longest
@@ -32,6 +34,7 @@ class Mark(BaseModel):
         model_uri: `models:/NAME/VERSION`, or `training:DIGEST` of a model that was in no registry.
         weights_sha256: of the model's `model.safetensors`; tells which version it is wherever that lies.
         prior_sha256, guide_sha256: of its `prior.safetensors` and its guide's weights, if the drawing made use of them.
+        edit: what the image was made from, where it is an edited one.
         sampling: with the seed; `start` says where drawing really began.
         conditions: what a conditional model was asked for, by name (null: nothing); None: of a grid, and of a model
             without conditions.
@@ -44,7 +47,9 @@ class Mark(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     synthetic: Literal["SYNTHETIC"] = "SYNTHETIC"
-    format: Literal[1] = 1  # raise it with every change that earlier versions cannot read
+    edit: Edited | None = Field(None, exclude_if=is_none)
+    # raise it with every change that earlier versions cannot read; 2: what `edit` says
+    format: Literal[1, 2] = Field(default_factory=lambda given: 1 if given.get("edit") is None else 2)
     model_uri: Annotated[str, Field(pattern=r"^(models:/[^/@\\]{1,200}/[0-9]{1,9}|training:[^/\\\s]{1,100})$")]
     weights_sha256: _Sha256
     prior_sha256: _Sha256 | None = None
@@ -66,7 +71,16 @@ class Mark(BaseModel):
         by_guide = self.sampling.guidance != 1 and self.sampling.guidance_from != "unconditional"
         if (self.guide_sha256 is not None) != by_guide:
             raise ValueError("guide_sha256 is that of a drawing with guidance by a guide, and of no other")
+        if (self.format == 1) != (self.edit is None):
+            raise ValueError("format 2 is that of an edited image, and of no other")
+        if self.edit is not None and self.edit.frames not in (None, self.count):
+            raise ValueError("a way between two drawings has as many frames as its drawing has slices")
         return self
+
+    @property
+    def notice(self) -> str:
+        """What it is and is not for, for people."""
+        return NOTICE if self.edit is None or not self.edit.takes_source else EDITED_NOTICE
 
     def text(self) -> str:
         """JSON in one line, ASCII."""
@@ -77,9 +91,8 @@ class Mark(BaseModel):
         what = f"index {self.index}" if self.tiles == 1 else f"indices {self.index} to {self.index + self.tiles - 1}"
         asked = [f"{name} {value}" for name, value in (self.conditions or {}).items() if value is not None]
         shown = f" {', '.join(asked)}".encode("ascii", "replace").decode() if asked else ""
-        return (
-            f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}{shown}"
-        )
+        drawn = f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}"
+        return drawn + shown + ("" if self.edit is None else f"; EDITED: {self.edit.words()}")
 
 
 def drawn_by(text: str) -> str:

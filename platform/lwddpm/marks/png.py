@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lwddpm.marks.mark import NOTICE, Mark
+from lwddpm.marks.mark import Mark
 
 KEY = "lwddpm"
 
@@ -15,7 +15,7 @@ KEY = "lwddpm"
 def encode(image: np.ndarray, mark: Mark) -> bytes:
     """A file of a slice, uint8 [H, W]."""
     texts = {
-        "Description": f"{NOTICE}; {mark.words()}",
+        "Description": f"{mark.notice}; {mark.words()}",
         "Software": f"lwddpm {mark.lwddpm}",
         "Creation Time": mark.drawn_at.strftime("%a, %d %b %Y %H:%M:%S +0000"),
         KEY: mark.text(),
