@@ -193,7 +193,7 @@ def sample(
             "guidance_from": guidance_from,
             "guidance_interval": guidance_interval,
             "truncation": truncation,
-            "conditions": named,
+            "conditions": named or None,
             "like": like,
             "precision": precision,
             "batch_size": batch_size,
