@@ -14,6 +14,7 @@ from lwddpm.config import (
     PrepareJob,
     SampleJob,
     SearchJob,
+    TradeoffJob,
     TrainingJob,
     TrainJob,
 )
@@ -64,6 +65,10 @@ def run_job(job: AnyJob, *, fresh: bool = False, address: str | None = None) -> 
                 from lwddpm.kinds.sample import run_sampling
 
                 return run_sampling(job, session)
+            case TradeoffJob():
+                from lwddpm.kinds.tradeoff.run import run_tradeoff
+
+                return run_tradeoff(job, session, fresh)
 
 
 def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, download: bool = True) -> None:
@@ -77,12 +82,13 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, d
         ConfigError, DataError: one clear message.
     """
     Session(job.workers, address).check()
-    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob):
+    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob | TradeoffJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
         check_tracking(job.tracking, job.offline)
-    if isinstance(job, TrainingJob):
+    if isinstance(job, TrainingJob | TradeoffJob):
         check_writable(Path(job.output), "output")
+    if isinstance(job, TrainingJob):
         if isinstance(job, SearchJob):
             from lwddpm.kinds.search.run import check_search
 

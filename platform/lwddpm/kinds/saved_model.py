@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Literal
 
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluateJob, RuleBroken, SampleJob, SamplingConfig, SamplingT, check_steps, one_pass
+from lwddpm.config import (
+    EvaluateJob,
+    RuleBroken,
+    SampleJob,
+    SamplingConfig,
+    SamplingT,
+    TradeoffJob,
+    check_steps,
+    one_pass,
+)
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.marks.mark import Mark, now, uses_prior
@@ -16,7 +25,7 @@ from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 
-def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedModel]:
+def fetch(job: EvaluateJob | SampleJob | TradeoffJob, session: Session) -> tuple[Path, SavedModel]:
     """The model's folder and what it says about itself.
 
     Raises:
@@ -29,7 +38,7 @@ def fetch(job: EvaluateJob | SampleJob, session: Session) -> tuple[Path, SavedMo
     return model_dir, read_saved_model(model_dir)
 
 
-def version_uri(job: EvaluateJob | SampleJob) -> str:
+def version_uri(job: EvaluateJob | SampleJob | TradeoffJob) -> str:
     """`model_uri` by number where it is an alias, which may move: `models:/NAME/VERSION`. Folders stay as they are.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import json
 
-from lwddpm.config import PHANTOM, AnyJob, CompareJob, DataConfig, EvaluateJob, SearchJob, TrainingJob
+from lwddpm.config import PHANTOM, AnyJob, CompareJob, DataConfig, EvaluateJob, SearchJob, TradeoffJob, TrainingJob
 
 NOTE = "mlflow.note.content"
 _COLUMNS = [
@@ -46,6 +46,8 @@ def run_note(job: AnyJob) -> str:
             return f"Trains {_training(job)}"
         case EvaluateJob():
             return f"Measures {job.model_uri} on {_slices(job.data)}: `evaluation/metrics.md`."
+        case TradeoffJob():
+            return f"Draws {job.model_uri} in many ways, on {_slices(job.data)}: `tradeoff/tradeoff.html`."
     return f"A job of kind {job.kind}."
 
 
