@@ -112,7 +112,10 @@ def test_a_model_without_one_is_refused_guidance_everywhere(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("evaluation.guidance=1.5",), "evaluation.guidance: takes a model with a guide, or one that was trained with and without"),
+        (
+            ("evaluation.guidance=1.5",),
+            "evaluation.guidance: takes a model with a guide, or one that was",
+        ),
         (("evaluation.guidance=0.5",), "evaluation.guidance: .*greater than or equal to 1"),
         (("evaluation.guidance_interval=[2, 0.5]",), "guidance_interval: the first noise level must be below"),
         (("training.guide_epoch=0",), "training.guide_epoch: .*greater than 0"),

@@ -49,6 +49,27 @@ def test_named_objectives_are_measured_on_the_samples_that_are_shown(model_dir: 
     np.testing.assert_array_equal(images, expected.numpy())
 
 
+def test_precision_and_recall_are_measured_with_the_extractor_of_their_names(
+    model_dir: Path, tiny_dataset: Dataset
+) -> None:
+    names = ("eval/precision_lite0", "eval/recall_lite0")
+    found = measure(names, model_dir, tiny_dataset, PROXY, CPU, show=lambda *sent: None)
+    assert found.keys() == set(names)
+    assert all(0 <= value <= 1 for value in found.values())
+
+
+def test_precision_takes_more_slices_than_neighbours(tiny_dataset: Dataset) -> None:
+    overrides = ["search.objectives=[eval/recall_lite0,eval/precision_lite0]", "search.prune_on=eval/fd_lite0"]
+    for num, fits in ((5, False), (6, True)):
+        job = load_job("search_demo", [*overrides, f"search.proxy.num_samples={num}"])
+        assert isinstance(job, SearchJob)
+        if fits:
+            check_objectives(job, tiny_dataset)
+        else:
+            with pytest.raises(DataError, match=r"eval/recall_lite0 takes more than 5 slices.*got 5"):
+                check_objectives(job, tiny_dataset)
+
+
 def test_each_objective_has_the_number_of_slices_that_it_is_measured_on(tiny_dataset: Dataset) -> None:
     names = "val/loss,eval/ssim_nearest,eval/ssim_reconstruction,sampling_seconds,parameters"
     job = load_job(

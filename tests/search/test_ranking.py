@@ -6,7 +6,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from lwddpm.search.definition import Definition, open_study
+from lwddpm.search.definition import Definition, maximised, open_study
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
 from lwddpm.search.trials import curve, records, report
 
@@ -49,6 +49,17 @@ def test_only_equal_budgets_are_ranked(url: str, definition: Definition) -> None
     assert described["best"]["number"] == 2
     assert described["counts"] == {"complete": 2, "pruned": 1, "failed": 1, "infeasible": 1, "running": 1}
     assert "diverged" in table(study)
+
+
+def test_realism_and_variety_are_maximised_and_make_a_front(url: str, definition: Definition) -> None:
+    names = ("eval/precision_lite0", "eval/recall_lite0", "eval/density_lite0", "eval/coverage_lite0")
+    study = open_study(url, "pr", replace(definition, objectives=names[:2], prune_on="eval/fd_lite0"))
+    for values in ([0.9, 0.2], [0.5, 0.6], [0.4, 0.5]):
+        study.tell(study.ask(SPACE), values)
+    assert [trial.number for trial in pareto_front(study)] == [0, 1]
+    assert all(maximised(name) for name in names)
+    assert not maximised("eval/fd_lite0")
+    assert not maximised("val/loss")
 
 
 def test_several_objectives_keep_curves_too_and_ssim_is_maximised(url: str, definition: Definition) -> None:

@@ -33,6 +33,8 @@ def plan(result: dict[str, Any]) -> None:
 
         for line in describe_not_taken(NotTaken.model_validate(not_taken)):
             console.print(line, markup=False)
+    if result["config"]["kind"] == "tradeoff":
+        _planned_ways(result["tradeoff"])
     if "parameters" not in result:
         return
     known = "" if result["train_slices_known"] else " (expected; exact once the dataset is prepared)"
@@ -62,6 +64,34 @@ def plan(result: dict[str, Any]) -> None:
         )
 
 
+def _planned_ways(planned: dict[str, Any] | None) -> None:
+    """Which ways to draw a trade-off will measure."""
+    if planned is None:
+        console.print("the ways to draw are known when the model is fetched, from what it has: a guide, a prior")
+        return
+    table = Table("way to draw", Column("network calls a slice", justify="right"))
+    for label, calls in planned["ways"].items():
+        table.add_row(label, number(calls))
+    console.print(table)
+    for label, reason in planned["left_out"].items():
+        console.print(f"left out: {label}: {reason}", markup=False)
+    _facts({"network calls": f"{planned['network_calls']:,} in all"})
+
+
+def _measured_ways(ways: list[dict[str, Any]], n: int) -> None:
+    names = ("fd_lite0", "precision_lite0", "recall_lite0", "density_lite0", "coverage_lite0", "nearest")
+    heads = [Column(name.removesuffix("_lite0"), justify="right") for name in names]
+    table = Table("way to draw", Column("calls", justify="right"), *heads, "")
+    for way in ways:
+        said = "copies of training slices" if way["copies"] else ", ".join(way["recommended"])
+        figures = [measured(way[name]) if name in way else "-" for name in names]
+        table.add_row(way["label"], number(way["network_calls"]), *figures, said)
+    console.print(
+        f"means over samplings of n = {n} slices; nearest: distance to the nearest training slice", markup=False
+    )
+    console.print(table)
+
+
 def summary(result: dict[str, Any]) -> None:
     """`run` and `sample`."""
     if dataset := result.get("dataset"):
@@ -75,6 +105,11 @@ def summary(result: dict[str, Any]) -> None:
         _statements(statements, result.get("measured_on", {}))
     if choice := result.get("choice"):
         _choice(choice)
+    if ways := result.get("ways"):
+        _measured_ways(ways, result["n"])
+        for name, preset in result["presets"].items():
+            console.print(f"preset {name}: {preset['why']}", markup=False)
+        _facts({"kept as presets": result["stored"]})
     if result.get("metrics"):
         metrics(result["metrics"], result.get("n", {}))
     for missing in result.get("unavailable", []):

@@ -40,12 +40,20 @@ from lwddpm.config.job import (
 )
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken, shown
-from lwddpm.config.search import DENOISING_OBJECTIVES, STATIC_OBJECTIVES, Objective, SearchConfig, SearchJob
+from lwddpm.config.search import (
+    DENOISING_OBJECTIVES,
+    NEIGHBOUR_OBJECTIVES,
+    STATIC_OBJECTIVES,
+    Objective,
+    SearchConfig,
+    SearchJob,
+)
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
+from lwddpm.config.tradeoff import TradeoffConfig, TradeoffJob
 from lwddpm.config.training import TrainingConfig, WorkerRange, WorkersConfig
 from lwddpm.families import ONE_PASS, Family
 
-AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob | AuditJob
+AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob | TradeoffJob | AuditJob
 
 # What stands as `kind` in a job file, and the model that validates the rest.
 KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[0]: job for job in get_args(AnyJob)}
@@ -55,6 +63,7 @@ __all__ = [
     "EVALUATED",
     "GAN_SIZES",
     "KINDS",
+    "NEIGHBOUR_OBJECTIVES",
     "NO_PRESET",
     "ONE_PASS",
     "PHANTOM",
@@ -98,6 +107,8 @@ __all__ = [
     "SlicesConfig",
     "System",
     "TrackingConfig",
+    "TradeoffConfig",
+    "TradeoffJob",
     "TrainJob",
     "TrainingConfig",
     "TrainingJob",

@@ -12,8 +12,12 @@ from lwddpm.config.section import PositiveInt, Section, SeveralInt
 
 DenoisingObjective = Literal["val/loss", "eval/ssim_reconstruction"]
 StaticObjective = Literal["parameters", "sampling_seconds", "peak_memory_mib"]
-Objective = Literal[DenoisingObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_nearest", StaticObjective]
+NeighbourObjective = Literal["eval/precision_lite0", "eval/recall_lite0", "eval/density_lite0", "eval/coverage_lite0"]
+Objective = Literal[
+    DenoisingObjective, NeighbourObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_nearest", StaticObjective
+]
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
+NEIGHBOUR_OBJECTIVES: tuple[NeighbourObjective, ...] = get_args(NeighbourObjective)  # more of them is better
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
 
 _NUM_TRIALS = 30

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from lwddpm.conditions import Vocabulary
-from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
+from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TradeoffJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import open_dataset, read_manifest
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
+from lwddpm.kinds.tradeoff.plan import make_plan as make_tradeoff
 from lwddpm.offline import offline
 from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space, num_trials
@@ -19,6 +20,7 @@ from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
 from lwddpm.tracking.store import named_hosts
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.vocabulary import available, vocabulary_of
 
 
@@ -31,6 +33,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         `not_taken`: what of the source is none of them (pages of files are counted when they are read, not before);
         for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
         `steps_per_epoch`, `steps`, `run_dir`;
+        for a trade-off `tradeoff`: network calls of each way to draw, by label, and of all; None where the model is
+        not in a folder of this machine, for nothing is fetched;
         for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `combinations` (None: any values of a range), `trials`, `rungs` (steps at
         which one is measured), `steps_at_most`.
@@ -44,6 +48,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
         described["conditions"] = _conditions(job.data, described["classes"])
+    if isinstance(job, TradeoffJob):
+        described["tradeoff"] = _ways(job)
     if isinstance(job, TrainingJob):
         needs = estimate_resources(job, _vocabulary(job))
         num_train, known = _train_slices(job.data)
@@ -77,6 +83,19 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
                 for planned in make_plan(job, num_train).trainings.values()
             }
     return described
+
+
+def _ways(job: TradeoffJob) -> dict[str, Any] | None:
+    model_dir = Path(job.model_uri)
+    if not (model_dir / "config.json").is_file():
+        return None
+    n = job.tradeoff.num_samples
+    planned = make_tradeoff(job.tradeoff, model_dir, read_presets(model_dir), n)
+    return {
+        "ways": {way.label: way.network_calls for way in planned.ways},
+        "left_out": planned.left_out,
+        "network_calls": planned.calls(n, len(job.tradeoff.sampling_seeds)),
+    }
 
 
 def _folder(job: TrainingJob) -> Path:

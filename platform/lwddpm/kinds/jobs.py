@@ -18,6 +18,7 @@ from lwddpm.config import (
     PrepareJob,
     SampleJob,
     SearchJob,
+    TradeoffJob,
     TrainingJob,
     TrainJob,
 )
@@ -111,6 +112,10 @@ def _run(job: AnyJob, session: Session, fresh: bool) -> dict[str, Any]:
             from lwddpm.kinds.sample_edits import run_edits
 
             return run_edits(job, session)
+        case TradeoffJob():
+            from lwddpm.kinds.tradeoff.run import run_tradeoff
+
+            return run_tradeoff(job, session, fresh)
         case AuditJob():
             from lwddpm.kinds.audit.run import run_audit
 
@@ -128,14 +133,13 @@ def check_job(job: AnyJob, address: str | None = None, fresh: bool = False, *, d
         ConfigError, DataError: one clear message.
     """
     Session(job.workers, address).check()
-    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob | AuditJob):
+    if isinstance(job, PrepareJob | TrainingJob | EvaluateJob | TradeoffJob | AuditJob):
         check_source(job.data, fresh=fresh)
     if not isinstance(job, PrepareJob):
         check_tracking(job.tracking, job.offline)
-    if isinstance(job, AuditJob):
+    if isinstance(job, TrainingJob | TradeoffJob | AuditJob):
         check_writable(Path(job.output), "output")
     if isinstance(job, TrainingJob):
-        check_writable(Path(job.output), "output")
         if job.registry is not None and job.registry.gate is not None:
             from lwddpm.release.policy import load_policy
 

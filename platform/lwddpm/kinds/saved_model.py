@@ -13,6 +13,7 @@ from lwddpm.config import (
     SampleJob,
     SamplingConfig,
     SamplingT,
+    TradeoffJob,
     check_asked,
     check_steps,
     leads_away_from,
@@ -30,8 +31,11 @@ from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
+# Jobs about a model that is there already.
+OfModel = AuditJob | EvaluateJob | SampleJob | TradeoffJob
 
-def fetch(job: EvaluateJob | SampleJob | AuditJob, session: Session) -> tuple[Path, SavedModel]:
+
+def fetch(job: OfModel, session: Session) -> tuple[Path, SavedModel]:
     """The model's folder and what it says about itself.
 
     Raises:
@@ -44,7 +48,7 @@ def fetch(job: EvaluateJob | SampleJob | AuditJob, session: Session) -> tuple[Pa
     return model_dir, read_saved_model(model_dir)
 
 
-def version_uri(job: EvaluateJob | SampleJob | AuditJob) -> str:
+def version_uri(job: OfModel) -> str:
     """`model_uri` by number where it is an alias, which may move: `models:/NAME/VERSION`. Folders stay as they are.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
+from lwddpm.config import NEIGHBOUR_OBJECTIVES
 from lwddpm.errors import ConfigError
 from lwddpm.search.ownership import MADE_BY
 from lwddpm.search.storage import open_storage, study_names
@@ -34,8 +35,8 @@ class Definition:
 
 
 def maximised(objective: str) -> bool:
-    """Whether more is better; of everything but SSIM, less is."""
-    return objective.startswith("eval/ssim")
+    """Whether more is better: of SSIM and of precision, recall, density and coverage."""
+    return objective.startswith("eval/ssim") or objective in NEIGHBOUR_OBJECTIVES
 
 
 def open_study(

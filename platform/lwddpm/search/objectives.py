@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.config import DiffusionConfig, EvaluationConfig, SearchJob
+from lwddpm.config import NEIGHBOUR_OBJECTIVES, DiffusionConfig, EvaluationConfig, SearchJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
 from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
+from lwddpm.evaluation.neighbours import K
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.models.precision import settled_precision
 from lwddpm.training.checkpoint import load_for_drawing, load_guide
@@ -37,7 +38,13 @@ def check_objectives(job: SearchJob, dataset: Dataset) -> None:
             "give validation a share in data.splits, or use eval/fd_lite0"
         )
     if any(name.startswith("eval/") for name in named):
-        num_evaluated(dataset, job.search.proxy)
+        num = min(num_evaluated(dataset, job.search.proxy), dataset.num("train"))
+        first = next((name for name in named if name in NEIGHBOUR_OBJECTIVES), None)
+        if first is not None and num <= K:
+            raise DataError(
+                f"{dataset.path}: search.objectives: {first} takes more than {K} slices drawn, held out and trained "
+                f"on, got {num}; raise search.proxy.num_samples, or use eval/fd_lite0"
+            )
 
 
 def num_slices(job: SearchJob, dataset: Dataset) -> dict[str, int]:

@@ -2,7 +2,17 @@
 
 import json
 
-from lwddpm.config import PHANTOM, AnyJob, AuditJob, CompareJob, DataConfig, EvaluateJob, SearchJob, TrainingJob
+from lwddpm.config import (
+    PHANTOM,
+    AnyJob,
+    AuditJob,
+    CompareJob,
+    DataConfig,
+    EvaluateJob,
+    SearchJob,
+    TradeoffJob,
+    TrainingJob,
+)
 
 NOTE = "mlflow.note.content"
 _COLUMNS = [
@@ -48,6 +58,8 @@ def run_note(job: AnyJob) -> str:
             return f"Measures {job.model_uri} on {_slices(job.data)}: `evaluation/metrics.md`."
         case AuditJob():
             return f"Looks for training slices among those of {job.model_uri}: `audit/audit.html`."
+        case TradeoffJob():
+            return f"Draws {job.model_uri} in many ways, on {_slices(job.data)}: `tradeoff/tradeoff.html`."
     return f"A job of kind {job.kind}."
 
 

@@ -21,7 +21,7 @@ import yaml
 from pydantic import ValidationError
 
 from lwddpm.addresses import public
-from lwddpm.config import AnyJob, CompareJob, SearchJob, TrainJob
+from lwddpm.config import AnyJob, CompareJob, SearchJob, TradeoffJob, TrainJob
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.files import locked, read_json, write_json, write_whole
 from lwddpm.progress import say
@@ -78,6 +78,11 @@ def search_folder(job: SearchJob) -> Path:
 
 def compare_folder(job: CompareJob) -> Path:
     """Of a whole comparison; its trainings have run folders beside it."""
+    return Path(job.output).absolute() / job.name
+
+
+def tradeoff_folder(job: TradeoffJob) -> Path:
+    """Of a whole trade-off."""
     return Path(job.output).absolute() / job.name
 
 
