@@ -2,8 +2,8 @@
 
 A slice that was trained on is denoised a little better. How hard slices are to denoise differs far more; so each loss
 is calibrated by the slice's own difficulty: the mean log loss of the real slices whose features are nearest to it,
-trained on or not (Watson et al. 2022, arXiv:2111.08440, with neighbours in place of a second model). The attack is that of
-whoever holds the weights and a scan.
+trained on or not (Watson et al. 2022, arXiv:2111.08440, with neighbours in place of a second model). The attack is that
+of whoever holds the weights and a scan.
 """
 
 from typing import NamedTuple

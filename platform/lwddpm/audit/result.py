@@ -187,10 +187,11 @@ def explanation(verdict: Verdict, flagged: Share, alarms: Share, power: dict[str
     return (
         means,
         f"{flagged.n:,} slices were drawn and compared with every training slice, also mirrored, turned by up to 6 "
-        f"degrees and shifted by up to 4 pixels, whatever their brightness and contrast; {flagged.count:,} were flagged.",
+        f"degrees and shifted by up to 4 pixels, whatever their brightness and contrast; {flagged.count:,} were "
+        "flagged.",
         f"How similar is too similar was set on {alarms.n} groups of real slices that the model never saw. Tried on "
-        f"such slices the rule raised {alarms.count} false alarms: between {alarms.low:.2%} and {alarms.high:.2%} of slices "
-        "that are no copies are flagged, with 95 % confidence.",
+        f"such slices the rule raised {alarms.count} false alarms: between {alarms.low:.2%} and {alarms.high:.2%} of "
+        "slices that are no copies are flagged, with 95 % confidence.",
         "Copies of training slices were planted to see what would be found: "
         + (f"surely found are {listed(found)}. " if found else "no kind is surely found. ")
         + (f"Not surely found: {listed(missed)}." if missed else ""),
