@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 from scipy.stats import t, ttest_ind
 
 from lwddpm.data.store import open_dataset
+from lwddpm.evaluation.copying import nearest_median
 
 HERE = Path(__file__).resolve().parent
 KEPT, PAGE = HERE / "records.json", HERE.parent / "docs" / "records.md"
@@ -171,18 +171,6 @@ def _entry(given: argparse.Namespace, results: list[dict[str, Any]]) -> Entry:
         guidance=evaluations[0]["config"].get("guidance", 1.0),
         machine=_machine(),
     )
-
-
-def nearest_median(images: np.ndarray, train: np.ndarray) -> float:
-    """Median over the images of the RMS distance to the nearest training slice, in grey levels.
-
-    Args:
-        images, train: uint8 [N, S, S], of one S.
-    """
-    bank = torch.from_numpy(np.array(train)).flatten(1).float()
-    queries = torch.from_numpy(np.array(images)).flatten(1).float()
-    nearest = torch.cat([torch.cdist(part, bank).min(1).values for part in queries.split(256)])
-    return float(nearest.median()) / bank.shape[1] ** 0.5
 
 
 def faults_of(entry: Entry, kept: list[Entry]) -> list[str]:

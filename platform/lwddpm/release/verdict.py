@@ -1,5 +1,6 @@
 """A policy against what is stored with a version: each rule passed, failed or missing, with limit and value."""
 
+import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from lwddpm.wording import counted, number
 
 Status = Literal["passed", "failed", "missing"]
 WITHDRAWN = "lwddpm.withdrawn"  # tag of a version that was trained on slices which were withdrawn since
+APPROVAL = "somebody other than the trainer approves"
 _TOLERANCE = 1e-9
 
 
@@ -112,8 +114,12 @@ def judge(
 
 
 def audit_code() -> str | None:
-    """Hash or version of the code of this platform's audit; None: it does not say."""
-    return None
+    """Version and hash of the code of this platform's audit; None where it has none."""
+    try:
+        found: str = importlib.import_module("lwddpm.audit.result").method_code()
+    except ImportError:
+        return None
+    return found
 
 
 def _in_time(found: Evidence, policy: GatePolicy, now: datetime) -> Evidence:
@@ -178,7 +184,7 @@ def _in_order(figure: Measured) -> bool:
 
 def _said(figure: Measured) -> str:
     interval = "" if figure.low is None or figure.high is None else f"{number(figure.low)} to {number(figure.high)}"
-    beside = ", ".join([interval] * bool(interval) + [f"n = {figure.n:,}"] * (figure.n is not None))
+    beside = ", ".join(filter(None, [interval, "" if figure.n is None else f"n = {figure.n:,}"]))
     return number(figure.value) + (f" ({beside})" if beside else "")
 
 
@@ -202,7 +208,7 @@ def _readers(finished: int) -> Finding:
 
 
 def _approval(approver: str | None, trainer: str | None) -> Finding:
-    rule = "somebody other than the trainer approves"
+    rule = APPROVAL
     if not (approver or "").strip():
         return Finding(rule=rule, status="missing", reason="name who does: --approver NAME")
     if trainer is None:
