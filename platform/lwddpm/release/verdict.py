@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lwddpm.config.gate import WITHOUT_INTERVAL, GatePolicy, GateRule
+from lwddpm.evaluation.copying import COPIES
 from lwddpm.release.evidence import DATASET, Evidence, Measured, audit_of, evaluation_of, finite
 from lwddpm.release.policy import named, policy_sha256
 from lwddpm.tracking import attachments
@@ -88,6 +89,9 @@ def judge(
         if source in sources
     }
     findings = [_checked(rule, _in_time(evidence[rule.source], policy, now)) for rule in policy.rules]
+    for warning in evidence["evaluation"].warnings if "evaluation" in evidence else ():
+        if COPIES in warning:
+            findings.append(Finding(rule="the evaluation warns of no copies", status="failed", value=warning))
     if "audit" in evidence:
         findings.append(_audit_verdict(_in_time(evidence["audit"], policy, now)))
     if policy.readers_study:
