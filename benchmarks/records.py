@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 from scipy.stats import t, ttest_ind
 from turns import Step, median_steps
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import open_dataset
-from lwddpm.evaluation.copies import nearest_median
+from lwddpm.evaluation.copying import nearest_median
 from lwddpm.jobfile import load_job
 from lwddpm.training.adversarial import AdversarialStep
 from lwddpm.training.allocator import tune_allocator

@@ -20,9 +20,9 @@ from scipy.stats import beta, t
 
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
+from lwddpm.tracking.attachments import READER_EXPERIMENT
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.tracking.store import open_experiment
-from lwddpm_board.runs import READER_EXPERIMENT
 from lwddpm_board.stores import Missing, Stores
 
 KIND = "reader-study"

@@ -1,22 +1,28 @@
 """The registry: every version with what it scored and where it comes from; comparing, promoting, downloading."""
 
 import getpass
+import json
 from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, Field
 
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, LwddpmError
 from lwddpm.evaluation.result import EvaluationResult
-from lwddpm.tracking import registry
+from lwddpm.release import alerts, dossier, promotion, wording
+from lwddpm.release.log_check import check_log
+from lwddpm.release.policy import policy_in_force
+from lwddpm.release.verdict import APPROVAL, Verdict, judge
+from lwddpm.tracking import registry, registry_log
+from lwddpm.tracking.chain import Entry
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm_board.pages import grouped, quality, render
 from lwddpm_board.reader_study import judged
-from lwddpm_board.runs import Store, Summary, differences, evaluation
+from lwddpm_board.runs import REPORT_POLICY, Store, Summary, differences, evaluation
 from lwddpm_board.stores import Missing, NothingYet, Stores
 
 router = APIRouter()
@@ -34,6 +40,7 @@ class Promotion(BaseModel):
     alias: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,49}$")] = registry.CHAMPION
     reason: Annotated[str, Field(min_length=3, max_length=1000)]
     by: Annotated[str, Field(min_length=1, max_length=100)]
+    approver: Annotated[str, Field(max_length=100)] = ""
 
 
 @router.get("/registry")
@@ -87,8 +94,43 @@ def _scored(
 
 @router.post("/api/registry/promote")
 def promote(stores: Store, wanted: Promotion) -> JSONResponse:
+    """Through the gate, as `lwddpm models promote`; an override is left to the command line."""
     version = find(stores, f"{wanted.name}/{wanted.version}")
-    return JSONResponse(registry.promote(f"{version.name}/{version.version}", wanted.reason, wanted.alias, wanted.by))
+    uri, approver = f"{version.name}/{version.version}", wanted.approver.strip() or None
+    result = promotion.promote(uri, wanted.reason, wanted.alias, wanted.by, approver)
+    alerts.promoted(result)
+    if not result["promoted"]:
+        refused = [one for one in result["gate"]["findings"] if one["status"] != "passed"]
+        why = "; ".join(f"{one['rule']}: {one['status']}, {one['reason']}" for one in refused)
+        return JSONResponse({"error": f"the gate refuses it: {why}", "gate": result["gate"]}, 409)
+    return JSONResponse(result)
+
+
+@router.get("/registry/{name}/log")
+def log_page(request: Request, stores: Store, name: ModelName) -> Response:
+    entries, problems = _log(stores, name)
+    return render(
+        request, "registry_log.html", name=name, entries=entries[::-1], problems=problems, told=wording.told,
+        signed=sum(entry.get("signature") is not None for entry in entries),
+    )  # fmt: skip
+
+
+@router.get("/registry/{name}/log.jsonl")
+def log_export(stores: Store, name: ModelName) -> Response:
+    """What `lwddpm models verify-log NAME FILE` compares with."""
+    entries, _ = _log(stores, name)
+    text = "".join(json.dumps(entry, ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
+    headers = {"content-disposition": f'attachment; filename="{_file_name(name, 0).removesuffix("-v0")}.log.jsonl"'}
+    return PlainTextResponse(text, headers=headers, media_type="application/x-ndjson")
+
+
+def _log(stores: Stores, name: str) -> tuple[list[Entry], list[str]]:
+    _ = stores.client  # connects
+    try:
+        result = check_log(name, None, [])
+        return registry_log.of_registered(name), result["problems"]
+    except ConfigError:
+        raise Missing(f"the registry has no {name}") from None
 
 
 @router.get("/registry/{name}/{number}")
@@ -97,10 +139,45 @@ def version_page(request: Request, stores: Store, name: ModelName, number: Numbe
     others = [other for other in all_versions(stores) if other.name == name and other.version != number]
     return render(
         request, "version.html", version=version, run=_run_of(stores, version),
-        result=evaluation(stores, version.run_id),
+        result=evaluation(stores, version.run_id) if version.metrics else None, gate=_gate(version),
         history=registry.promotions(name)[::-1], others=others, studies=judged(stores, name, number),
-        user=getpass.getuser(), champion=registry.CHAMPION,
+        user=getpass.getuser(), champion=registry.CHAMPION, override=wording.overridden(version.tags),
     )  # fmt: skip
+
+
+class Gate(NamedTuple):
+    """What stands beside the promote button.
+
+    Attributes:
+        verdict: None: the model has no policy, or its policy cannot be told.
+        problem: why it cannot be told; nothing is promoted then.
+        blocked: whether a promotion would be refused whoever approves.
+        approval: whether an approver must be named.
+    """
+
+    verdict: Verdict | None
+    problem: str
+    blocked: bool
+    approval: bool
+
+
+def _gate(version: RegisteredVersion) -> Gate:
+    try:
+        policy = policy_in_force(version.name)
+        if policy is None:
+            return Gate(None, "", False, False)
+        verdict = judge(policy, version, promotion.approver_of(version))
+    except LwddpmError as error:
+        return Gate(None, str(error), True, False)
+    blocked = any(finding.status != "passed" and finding.rule != APPROVAL for finding in verdict.findings)
+    return Gate(verdict, "", blocked, policy.approver)
+
+
+@router.get("/registry/{name}/{number}/dossier.html")
+def dossier_page(stores: Store, name: ModelName, number: Number) -> Response:
+    """The dossier as `lwddpm models dossier` writes it: a page with styles of its own."""
+    text = dossier.page(dossier.contents(find(stores, f"{name}/{number}")))
+    return HTMLResponse(text, headers={"content-security-policy": REPORT_POLICY})
 
 
 @router.get("/registry/{name}/{number}/card.md")

@@ -13,12 +13,13 @@ from mlflow.tracking import MlflowClient
 from pydantic import ValidationError
 
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.tracking.attachments import READER_EXPERIMENT
+from lwddpm.tracking.registry_log import EXPERIMENT as LOG_EXPERIMENT
 from lwddpm_board.curves import curve_names, read_curves
 from lwddpm_board.pages import render
 from lwddpm_board.stores import Missing, Stores
 
 PAGE = 50
-READER_EXPERIMENT = "reader-studies"
 STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
 KINDS = ("train", "search", "compare", "evaluate")
 _TYPES = {
@@ -26,8 +27,9 @@ _TYPES = {
     "md": "text/plain; charset=utf-8", "txt": "text/plain; charset=utf-8", "yaml": "text/plain; charset=utf-8",
     "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8",
 }  # fmt: skip
+_NO_JOBS = (READER_EXPERIMENT, LOG_EXPERIMENT)
 # a report is somebody's HTML: shown with its own styles and pictures, without scripts, in an origin of its own
-_REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _UNQUOTED = re.compile(r"[^\w .:@/+-]")  # an underscore stands for any character
 _EPOCH = re.compile(r"samples/epoch_([0-9.]+)\.png")
 
@@ -83,7 +85,7 @@ class Summary:
 def experiments(client: MlflowClient) -> list[str]:
     """Ids of the experiments that hold runs of jobs."""
     experiments = client.search_experiments()
-    return [experiment.experiment_id for experiment in experiments if experiment.name != READER_EXPERIMENT]
+    return [experiment.experiment_id for experiment in experiments if experiment.name not in _NO_JOBS]
 
 
 def run_query(name: str, status: str, kind: str, parent: str, nested: bool) -> str:
@@ -224,7 +226,7 @@ def run_file(stores: Store, run_id: RunId, path: str) -> Response:
     ending = path.rpartition(".")[2].lower()
     headers = {"cache-control": "private, max-age=60"}
     if ending == "html":
-        headers["content-security-policy"] = _REPORT_POLICY
+        headers["content-security-policy"] = REPORT_POLICY
     elif ending not in _TYPES:
         headers["content-disposition"] = "attachment"
     return Response(content, headers=headers, media_type=_TYPES.get(ending, "application/octet-stream"))

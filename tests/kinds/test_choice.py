@@ -95,6 +95,33 @@ def test_the_best_is_that_of_least_distance_and_is_measured_once(
             chosen_model(tiny_job(*BEST, "evaluation.seed=5"), tiny_dataset, run_dir, here, exported)
 
 
+def test_a_snapshot_that_returns_training_slices_is_not_chosen_although_its_distance_is_least(
+    tiny_job: Build, tiny_dataset: Dataset, run_dir: Path, here: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "_NUM_SAMPLES", 40)
+    copier = run_dir / "snapshots" / "epoch_1.2"
+
+    def drawn(folder: Path, *arguments: object) -> np.ndarray:
+        """What the copier would draw; the others draw noise."""
+        if folder == copier:
+            return np.array(tiny_dataset.images("train")[:40])
+        return np.random.default_rng(len(folder.name)).integers(256, size=(40, 16, 16), dtype=np.uint8)
+
+    monkeypatch.setattr(choosing, "generate_images", drawn)
+    with ExportedSeries("choice", "") as exported:
+        folder, choice = chosen_model(tiny_job(*BEST), tiny_dataset, run_dir, here, exported)
+    assert choice is not None
+    least = min(choice.candidates, key=lambda candidate: candidate.fd_lite0)
+    assert [candidate.copies for candidate in choice.candidates] == [False, True, False]
+    assert least.copies
+    assert folder != copier
+    assert "| returns training slices |" in choice.table()
+    every = choice.model_copy(
+        update={"candidates": tuple(one.model_copy(update={"copies": True}) for one in choice.candidates)}
+    )
+    assert every.best.step == least.step  # there is nothing better, and the table says what they are
+
+
 def test_many_calls_are_cut_for_choosing(tiny_job: Build) -> None:
     job = tiny_job(*BEST, "diffusion.num_train_timesteps=1000", "evaluation.num_inference_steps=1000")
     sampling = choosing._sampling(job)

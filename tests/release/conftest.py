@@ -75,11 +75,11 @@ def register(
 ) -> Callable[..., RegisteredVersion]:
     """Registers a version as a training does, with an evaluation of the given figures."""
 
-    def make(name: str, *figures: MetricRecord) -> RegisteredVersion:
+    def make(name: str, *figures: MetricRecord, warnings: tuple[str, ...] = ()) -> RegisteredVersion:
         job = tiny_job().model_copy(update={"tracking": TrackingConfig(uri=store)})
         result = EvaluationResult(
             dataset_version=tiny_dataset.version, simulated=True, config=EvaluationConfig(), records=figures,
-            unavailable=(),
+            unavailable=(), warnings=warnings,
         )  # fmt: skip
         with tracked_run(job, store, None, "digest") as run:
             if figures:

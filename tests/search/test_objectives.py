@@ -70,6 +70,20 @@ def test_precision_takes_more_slices_than_neighbours(tiny_dataset: Dataset) -> N
                 check_objectives(job, tiny_dataset)
 
 
+def test_a_trial_that_returns_training_slices_fails_although_its_distance_is_least(
+    model_dir: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = torch.from_numpy(np.array(tiny_dataset.images("train")))
+    held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
+    proxy = PROXY.model_copy(update={"num_samples": len(held_out)})
+    monkeypatch.setattr("lwddpm.search.objectives.generate", lambda *given, **more: copies[: len(held_out)])
+    with pytest.raises(JobError, match="returns training slices"):
+        measure(("eval/ssim_pairs",), model_dir, tiny_dataset, proxy, CPU, show=lambda *sent: None)
+    honest = torch.from_numpy(held_out)
+    monkeypatch.setattr("lwddpm.search.objectives.generate", lambda *given, **more: honest)
+    assert "eval/ssim_pairs" in measure(("eval/ssim_pairs",), model_dir, tiny_dataset, proxy, CPU, show=lambda *s: None)
+
+
 def test_each_objective_has_the_number_of_slices_that_it_is_measured_on(tiny_dataset: Dataset) -> None:
     names = "val/loss,eval/ssim_nearest,eval/ssim_reconstruction,sampling_seconds,parameters"
     job = load_job(

@@ -1,27 +1,16 @@
 """What `lwddpm models gate`, `promote`, `log`, `verify-log` and `dossier` print for people, and overrides elsewhere."""
 
-import json
 from typing import Any
 
 from lwddpm.cli import views
 from lwddpm.cli.views import console, promotion_line
-
-
-def overridden(tags: dict[str, str]) -> str:
-    """That a version was promoted against its policy, in a line; empty where it was not."""
-    if "lwddpm.override" not in tags:
-        return ""
-    try:
-        said = json.loads(tags["lwddpm.override"])
-        return f"OVERRIDE by {said['approver']}, {said['at'][:10]}: {said['reason']}"
-    except (ValueError, KeyError, TypeError):
-        return "OVERRIDE (its tag was changed by hand)"
+from lwddpm.release import wording
 
 
 def version(item: dict[str, Any]) -> None:
     """`models show`."""
     views.version(item)
-    if said := overridden(item["tags"]):
+    if said := wording.overridden(item["tags"]):
         console.print(said, markup=False)
     if item["gate"] is not None:
         verdict(item["gate"])
@@ -73,26 +62,8 @@ def log(entries: list[dict[str, Any]]) -> None:
     for entry in entries:
         about = f"version {entry['version']}, " if entry.get("version") is not None else ""
         signed = f", signed {entry['key']}" if entry.get("signature") else ""
-        line = f"{entry['number']:>4} {entry['at'][:19]} {entry['kind']}: {about}{told(entry)}"
+        line = f"{entry['number']:>4} {entry['at'][:19]} {entry['kind']}: {about}{wording.told(entry)}"
         console.print(f"{line} ({entry['by']}{signed}) {entry['hash'][:12]}", markup=False)
-
-
-def told(entry: dict[str, Any]) -> str:
-    """What an entry says, in words."""
-    data = entry["data"]
-    match entry["kind"]:
-        case "policy":
-            what = "removed" if data.get("removed") else f"{data['name']} v{data['version']} {data['sha256'][:8]}"
-            return f"{what}: {data['reason']}"
-        case "promotion":
-            return f"to {data['alias']}{', against the policy' if data['override'] else ''}: {data['reason']}"
-        case "gate":
-            return f"{data['status']}, {data['policy']}"
-        case "override":
-            return f"to {data['alias']}, approved by {data['approver']}: {data['reason']}"
-        case "approval":
-            return f"{data['approver']} approves {data['alias']}"
-    return ", ".join(f"{key} {str(value)[:40]}" for key, value in data.items())
 
 
 def log_check(result: dict[str, Any]) -> None:

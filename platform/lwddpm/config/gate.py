@@ -22,7 +22,7 @@ AuditMetric = Literal[
 ]
 METRICS: dict[str, tuple[str, ...]] = {"evaluation": get_args(Metric), "audit": get_args(AuditMetric)}
 # Metrics that nobody gives an interval: a rule is about the value, and says so.
-WITHOUT_INTERVAL = frozenset({"ssim_nearest", "ssim_pairs", "ssim_reconstruction"})
+WITHOUT_INTERVAL = frozenset({"ssim_nearest", "ssim_pairs", "ssim_reconstruction", "fd_gap"})
 MOST_RULES = 20
 _MOST_DAYS = 3650
 Text = Annotated[str, Field(min_length=1, max_length=600)]

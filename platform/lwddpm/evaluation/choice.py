@@ -10,13 +10,18 @@ MEASURE = "fd_lite0"
 
 
 class Candidate(BaseModel):
-    """A snapshot, or the final model."""
+    """A snapshot, or the final model.
+
+    Attributes:
+        copies: whether its slices are copies of training slices (`evaluation.copying`); None: nobody looked.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epoch: float
     step: PositiveInt
     fd_lite0: float
+    copies: bool | None = None
 
 
 class Choice(BaseModel):
@@ -38,16 +43,18 @@ class Choice(BaseModel):
 
     @property
     def best(self) -> Candidate:
-        """The one of least distance."""
-        return min(self.candidates, key=lambda candidate: candidate.fd_lite0)
+        """The one of least distance among those that do not return training slices; of all where each does."""
+        honest = [candidate for candidate in self.candidates if not candidate.copies]
+        return min(honest or self.candidates, key=lambda candidate: candidate.fd_lite0)
+
+    def _remark(self, candidate: Candidate) -> str:
+        words = ["chosen"] * (candidate == self.best) + ["returns training slices"] * bool(candidate.copies)
+        return ", ".join(words)
 
     def table(self) -> str:
         """Markdown."""
         steps = self.sampling.num_inference_steps
-        rows = [
-            f"| {c.epoch:g} | {c.step} | {measured(c.fd_lite0)} | {'chosen' if c == self.best else ''} |"
-            for c in self.candidates
-        ]
+        rows = [f"| {c.epoch:g} | {c.step} | {measured(c.fd_lite0)} | {self._remark(c)} |" for c in self.candidates]
         return "\n".join(
             [
                 f"| epoch | step | {MEASURE} | |",

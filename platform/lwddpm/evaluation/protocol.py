@@ -10,6 +10,7 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
 from lwddpm.evaluation.collapse import collapse_warning, diversity
+from lwddpm.evaluation.copying import copying
 from lwddpm.evaluation.features import Extractor, WeightsUnavailable, load_extractor
 from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progress, Reconstruct, count_up
 from lwddpm.evaluation.intensities import out_of_band_warning
@@ -71,7 +72,9 @@ def evaluate(
             records.append(METRICS[name](name, inputs))
         except (WeightsUnavailable, MissingInput) as error:
             unavailable.append(Unavailable(name=name, reason=str(error)))
+    train = random_subset(dataset.images("train"), config.num_reference)
     warnings = [collapse_warning(diversity(inputs.generated, inputs.held_out))]
+    warnings.append(copying(inputs.generated, inputs.held_out, train).warning)
     for record in records:
         if record.name == "out_of_band" and record.interval is not None and record.floor is not None:
             warnings.append(out_of_band_warning(record.value, record.interval[0], record.floor, record.parts))

@@ -1,5 +1,6 @@
 """Choosing which model of a training is registered: the last, or the best of it and the snapshots.
 
+A model that returns training slices has the least distance of all and is passed over (`evaluation.copying`).
 The reported figures must not be those that were chosen by. So candidates are drawn from another seed, and compared with
 the validation split; an evaluation compares with the training split.
 """
@@ -16,6 +17,7 @@ from lwddpm.config import ONE_PASS, SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
 from lwddpm.evaluation.choice import MEASURE, Candidate, Choice
+from lwddpm.evaluation.copying import copying
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import write_whole
@@ -57,16 +59,27 @@ def chosen_model(
     sampling = settled(_sampling(job), session)
     reference = random_subset(dataset.images("validation"), _NUM_REFERENCE)
     choice = _kept(run_dir / _KEPT)
-    if choice is None or (choice.sampling, [c.step for c in choice.candidates]) != (sampling, sorted(folders)):
+    looked = choice is not None and all(candidate.copies is not None for candidate in choice.candidates)
+    if (
+        choice is None
+        or not looked
+        or (choice.sampling, [c.step for c in choice.candidates]) != (sampling, sorted(folders))
+    ):
         extract = feature_extraction(session, None, exported)
         statistics = ReferenceStatistics.of(extract(MEASURE, np.array(reference)))
-        candidates = []
+        held_out = np.concatenate([dataset.images("validation"), dataset.images("test")])
+        train, candidates = np.array(dataset.images("train")), []
         for step in sorted(folders):
             images = generate_images(folders[step], sampling, _NUM_SAMPLES, session, exported)
             distance = statistics.distance(extract(MEASURE, images))
-            candidates.append(Candidate(epoch=read_saved_model(folders[step]).epoch, step=step, fd_lite0=distance))
+            epoch, copies = read_saved_model(folders[step]).epoch, copying(images, held_out, train).copies
+            candidates.append(Candidate(epoch=epoch, step=step, fd_lite0=distance, copies=copies))
         choice = Choice(candidates=tuple(candidates), n=_NUM_SAMPLES, num_reference=len(reference), sampling=sampling)
         write_whole(run_dir / _KEPT, choice.model_dump_json(indent=2))
+    copiers = sum(bool(candidate.copies) for candidate in choice.candidates)
+    if copiers:
+        what = "no model is left that does not" if choice.best.copies else "they are not chosen"
+        say(f"{job.name}: {copiers} of {len(folders)} models return training slices; {what}")
     say(f"{job.name}: of {len(folders)} models that of epoch {choice.best.epoch:g} is the best")
     return folders[choice.best.step], choice
 

@@ -6,8 +6,10 @@ What was measured is returned, and kept in the run folder of a training:
     samples.npy        the slices that they were measured on, uint8 [N, S, S]
 """
 
+import getpass
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory, steps_within
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
@@ -33,6 +35,7 @@ from lwddpm.kinds.presets import say_drawn, with_preset
 from lwddpm.kinds.saved_model import calls_of, fetch, fitting, settled_guidance, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
+from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
@@ -111,6 +114,8 @@ def run_evaluation(
         evaluation = evaluate_model(model_dir, dataset, config, session, run, exported)
         result = evaluation.result
         run.values(result.metrics(), saved.step)
+        if job.model_uri.startswith("models:/"):
+            _store_with_version(job.model_uri, result)
         summary = {
             "name": job.name,
             "run_id": run.run_id,
@@ -124,6 +129,24 @@ def run_evaluation(
             "warnings": list(result.warnings),
         }
     return summary, evaluation
+
+
+def _store_with_version(model_uri: str, result: EvaluationResult) -> None:
+    """Keep an evaluation with the version that it is of, for the gate, if it was trained on this dataset."""
+    version = registry.find_version(model_uri)
+    if result.dataset_version != version.tags.get("lwddpm.dataset_version") or registry.WEIGHTS not in version.tags:
+        say(f"{model_uri}: this evaluation is not stored with the version, whose dataset is another")
+        return
+    content = {
+        "model": version.tags[registry.WEIGHTS],
+        "dataset": result.dataset_version,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "evaluation": result.model_dump(mode="json"),
+    }
+    try:
+        attachments.attach(version, attachments.EVALUATION, content, getpass.getuser())
+    except JobError as error:  # the evaluation itself is done, and in its run
+        say(f"{model_uri}: this evaluation is not stored with the version: {error}")
 
 
 def evaluate_model(

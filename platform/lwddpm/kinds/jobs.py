@@ -66,8 +66,8 @@ def told_of_its_end(job: AnyJob, webhook: str | None) -> Iterator[Callable[[dict
     except KeyboardInterrupt:
         state = "stopped"
         raise
-    except DataError:
-        why = ": its data cannot be used"  # messages name files, and files may be named after persons
+    except (ConfigError, DataError):
+        why = ": its input is wrong, as its own output says"  # which names files, that may be named after persons
         raise
     except Exception as error:
         why = f": {error}" if str(error) else f": {type(error).__name__}"

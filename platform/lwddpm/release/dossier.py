@@ -23,6 +23,7 @@ NOT_STATED = "not stated"
 CONSENT = "lwddpm.consent"  # tag of a version: data.consent of its training
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ROWS = 24
+_BESIDE = ("controls", "power", "thresholds", "reasons")  # of an audit's file
 _KNOWN = {"name", "value", "low", "high", "n"}
 NOT_SHOWN = (
     "Differential privacy: the training gives no guarantee of it, whatever the tests say.",
@@ -193,7 +194,7 @@ def _tests(audit: Evidence) -> list[dict[str, Any]]:
 def _controls(audit: Evidence) -> list[str]:
     """What an audit says of its own controls and power, in lines."""
     about = audit.about or {}
-    return [_told({key: about[key]}) for key in ("controls", "power", "null", "threshold") if key in about]
+    return [_told({key: about[key]}) for key in _BESIDE if about.get(key)]
 
 
 def _told(values: Mapping[str, Any]) -> str:

@@ -41,6 +41,7 @@ class Evidence:
         sha256: of the stored file.
         code: hash or version of the code of an audit.
         about: further content of an audit's file: controls, power and what else its records say.
+        warnings: of an evaluation.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Evidence:
     sha256: str = ""
     code: str = ""
     about: Mapping[str, Any] = None  # type: ignore[assignment]
+    warnings: tuple[str, ...] = ()
 
 
 class _AuditRecord(BaseModel):
@@ -118,7 +120,7 @@ def evaluation_of(version: RegisteredVersion) -> Evidence:
             found = _Evaluation.model_validate_json(text)
             sha256 = hashlib.sha256(text).hexdigest()
             problem = _of_another(version, found.model, found.dataset) or _past_the_log(version, "evaluation", sha256)
-            return Evidence("evaluation", problem, _figures(found.evaluation.records), None, _utc(found.date), sha256)
+            return _told(found.evaluation, problem, found.date, sha256)
         text = attachments.of_run(version, _RUN_FILE)
         if not version.metrics or text is None:
             return Evidence("evaluation", "none is stored with this version")
@@ -131,7 +133,12 @@ def evaluation_of(version: RegisteredVersion) -> Evidence:
     if not told.items() <= same.items():
         problem = "the one of its run has other figures than the version was registered with"
     created, sha256 = datetime.fromisoformat(version.created), hashlib.sha256(text).hexdigest()
-    return Evidence("evaluation", problem, _figures(result.records), None, _utc(created), sha256)
+    return _told(result, problem, created, sha256)
+
+
+def _told(result: EvaluationResult, problem: str, date: datetime, sha256: str) -> Evidence:
+    figures, warnings = _figures(result.records), result.warnings
+    return Evidence("evaluation", problem, figures, date=_utc(date), sha256=sha256, warnings=warnings)
 
 
 def _figures(records: Iterable[MetricRecord]) -> dict[str, Measured]:

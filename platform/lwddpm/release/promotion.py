@@ -80,6 +80,8 @@ def promote(
     if not passed:
         data = {"alias": to, "reason": reason, "approver": approver, "gate": verdict.status if verdict else None}
         registry_log.append(version.name, "override", version.version, by, data)
+        said = f"**Promoted against its policy** to {to}, approved by {approver}: {reason}"
+        registry.add_to_card(version, said)
     moved = {"alias": to, "reason": reason, "override": not passed}
     registry_log.append(version.name, "promotion", version.version, by, moved)
     record = registry.promote(uri, reason, to, by, approver=approver, override=not passed)

@@ -1,5 +1,6 @@
 """A policy against what is stored with a version: each rule passed, failed or missing, with limit and value."""
 
+import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lwddpm.config.gate import WITHOUT_INTERVAL, GatePolicy, GateRule
+from lwddpm.evaluation.copying import COPIES
 from lwddpm.release.evidence import DATASET, Evidence, Measured, audit_of, evaluation_of, finite
 from lwddpm.release.policy import named, policy_sha256
 from lwddpm.tracking import attachments
@@ -15,6 +17,7 @@ from lwddpm.wording import counted, number
 
 Status = Literal["passed", "failed", "missing"]
 WITHDRAWN = "lwddpm.withdrawn"  # tag of a version that was trained on slices which were withdrawn since
+APPROVAL = "somebody other than the trainer approves"
 _TOLERANCE = 1e-9
 
 
@@ -86,6 +89,9 @@ def judge(
         if source in sources
     }
     findings = [_checked(rule, _in_time(evidence[rule.source], policy, now)) for rule in policy.rules]
+    for warning in evidence["evaluation"].warnings if "evaluation" in evidence else ():
+        if COPIES in warning:
+            findings.append(Finding(rule="the evaluation warns of no copies", status="failed", value=warning))
     if "audit" in evidence:
         findings.append(_audit_verdict(_in_time(evidence["audit"], policy, now)))
     if policy.readers_study:
@@ -112,8 +118,12 @@ def judge(
 
 
 def audit_code() -> str | None:
-    """Hash or version of the code of this platform's audit; None: it does not say."""
-    return None
+    """Version and hash of the code of this platform's audit; None where it has none."""
+    try:
+        found: str = importlib.import_module("lwddpm.audit.result").method_code()
+    except ImportError:
+        return None
+    return found
 
 
 def _in_time(found: Evidence, policy: GatePolicy, now: datetime) -> Evidence:
@@ -178,7 +188,7 @@ def _in_order(figure: Measured) -> bool:
 
 def _said(figure: Measured) -> str:
     interval = "" if figure.low is None or figure.high is None else f"{number(figure.low)} to {number(figure.high)}"
-    beside = ", ".join([interval] * bool(interval) + [f"n = {figure.n:,}"] * (figure.n is not None))
+    beside = ", ".join(filter(None, [interval, "" if figure.n is None else f"n = {figure.n:,}"]))
     return number(figure.value) + (f" ({beside})" if beside else "")
 
 
@@ -202,7 +212,7 @@ def _readers(finished: int) -> Finding:
 
 
 def _approval(approver: str | None, trainer: str | None) -> Finding:
-    rule = "somebody other than the trainer approves"
+    rule = APPROVAL
     if not (approver or "").strip():
         return Finding(rule=rule, status="missing", reason="name who does: --approver NAME")
     if trainer is None:

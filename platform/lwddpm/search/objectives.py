@@ -13,6 +13,7 @@ from lwddpm.config import NEIGHBOUR_OBJECTIVES, DiffusionConfig, EvaluationConfi
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
 from lwddpm.errors import DataError, JobError
+from lwddpm.evaluation.copying import COPIES
 from lwddpm.evaluation.features import Extractor, load_extractor
 from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.neighbours import K
@@ -81,7 +82,7 @@ def measure(
         show: called with the epoch and the samples, uint8 [N, S, S], if any had to be drawn.
 
     Raises:
-        JobError: an `eval/...` objective cannot be computed here.
+        JobError: an `eval/...` objective cannot be computed here, or the model returns training slices.
     """
     precision = settled_precision(proxy.precision, device)
     model, saved = load_for_drawing(model_dir, precision, device, proxy.batch_size)
@@ -105,6 +106,9 @@ def measure(
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
+        for warning in result.warnings:
+            if COPIES in warning:  # its distances are the least of all, and it must not win
+                raise JobError(warning)
         measured |= {f"eval/{record.name}": record.value for record in result.records}
     if "sampling_seconds" in names:
         warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})

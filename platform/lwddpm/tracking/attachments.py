@@ -37,13 +37,17 @@ def attach(version: RegisteredVersion, file: str, content: dict[str, Any], by: s
         SHA-256 of what was stored.
 
     Raises:
-        JobError: a version of an old MLflow has no place for files of its own.
+        JobError: a version of an old MLflow has no place for files of its own, or a number is none.
     """
     client = MlflowClient()
-    model_id = client.get_model_version(version.name, str(version.version)).model_id
-    if not model_id:
+    source = str(client.get_model_version(version.name, str(version.version)).source)
+    model_id = source.removeprefix("models:/")  # the field model_id is empty in MLflow 3.17
+    if model_id == source:
         raise JobError(f"models:/{version.name}/{version.version}: has no place for {file}; register the model anew")
-    text = canonical(content)
+    try:
+        text = canonical(content)
+    except ValueError:
+        raise JobError(f"{file}: must hold numbers that are numbers; a NaN or an infinity proves nothing") from None
     sha256 = hashlib.sha256(text.encode()).hexdigest()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / file

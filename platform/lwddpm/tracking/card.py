@@ -59,6 +59,11 @@ none across splits |
 A Fréchet distance or SSIM can be read only beside its real-versus-real floor, and compared only with numbers of the
 same protocol, extractor, image size and n.
 {_chosen(choice)}
+## Release
+
+`lwddpm models show` says whether this version passes the policy of its model. `lwddpm models dossier` writes the page
+for whoever decides about its release: what was tested, who approved, and until when that counts.
+
 ## Limits
 
 - Trained on slices without patient identifiers unless `data.subject_pattern` was given: neighbouring slices of one

@@ -320,6 +320,12 @@ def _gone(reference: str) -> str:
     return f"they were in {place}, where nothing is; {moved(place, None)}, unless somebody has deleted them"
 
 
+def add_to_card(version: RegisteredVersion, paragraph: str) -> None:
+    """Put a paragraph at the end of a version's card."""
+    card = f"{version.card.rstrip()}\n\n{paragraph}\n".lstrip()
+    MlflowClient().update_model_version(version.name, str(version.version), description=card)
+
+
 def check_alias(alias: str) -> None:
     """Refuse what MLflow does not take as an alias, before anything is written down.
 

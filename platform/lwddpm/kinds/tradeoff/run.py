@@ -17,7 +17,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, TradeoffJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError, JobError
-from lwddpm.evaluation.copies import nearest_median
+from lwddpm.evaluation.copying import nearest_median
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.evaluation.tradeoff import AIMS, DISTANCE, METRICS, Aim, Tradeoff, Way
