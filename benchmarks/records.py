@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 from scipy.stats import t, ttest_ind
 from turns import Step, median_steps

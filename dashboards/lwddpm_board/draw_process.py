@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, WorkersConfig
 from lwddpm.data.store import open_dataset
+from lwddpm.diffusion.editing import Edit, Inpainting
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.similarity import ssim_nearest
 
@@ -90,12 +92,20 @@ def draw(order: dict[str, Any], tell: Callable[..., None]) -> None:
     sampling = SamplingConfig.model_validate(order["sampling"])
     tell(stage="drawing", done=0, total=count)
     with _ReportingSession(lambda done: tell(stage="drawing", done=done, total=count)) as session:
-        images = generate_images(Path(order["model_dir"]), sampling, count, session)
+        images = generate_images(Path(order["model_dir"]), sampling, count, session, edit=_edit(order["given"]))
     np.save(folder / "images.npy", images)
     if order["dataset"] is not None:
         tell(stage="comparing", done=0, total=count)
         matches = nearest(images, order["dataset"], lambda done: tell(stage="comparing", done=done, total=count))
         (folder / "nearest.json").write_text(json.dumps(matches))
+
+
+def _edit(file: str | None) -> Edit | None:
+    """What a drawing begins with."""
+    if file is None:
+        return None
+    with np.load(file, allow_pickle=False) as given:
+        return Inpainting(torch.from_numpy(given["source"]), torch.from_numpy(given["mask"]))
 
 
 def main() -> None:

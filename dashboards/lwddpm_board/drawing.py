@@ -17,8 +17,10 @@ from pydantic import BaseModel, Field
 
 from lwddpm import families
 from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_steps
+from lwddpm.diffusion.editing import Inpainting
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.kinds.edits import Planned
 from lwddpm.kinds.presets import presets_of
 from lwddpm.kinds.saved_model import mark_of
 from lwddpm.marks.mark import Mark
@@ -156,8 +158,13 @@ class Drawings:
         self._all: OrderedDict[str, Drawing] = OrderedDict()
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, version: RegisteredVersion, model_dir: Path, wanted: DrawingRequest) -> Drawing:
+    def start(
+        self, version: RegisteredVersion, model_dir: Path, wanted: DrawingRequest, planned: Planned | None = None
+    ) -> Drawing:
         """Begin.
+
+        Args:
+            planned: what the drawing begins with.
 
         Raises:
             ConfigError: the model cannot be sampled this way.
@@ -166,8 +173,9 @@ class Drawings:
         saved = read_saved_model(model_dir)
         presets = presets_of(f"models:/{version.name}/{version.version}", model_dir)
         sampling = _fitting(wanted, saved, model_dir, presets)
-        calls = network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
-        mark = mark_of(f"models:/{version.name}/{version.version}", model_dir, saved, sampling, wanted.count)
+        edit, edited = (planned.edit, planned.edited) if planned is not None else (None, None)
+        calls = network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size), edit)
+        mark = mark_of(f"models:/{version.name}/{version.version}", model_dir, saved, sampling, wanted.count, edited)
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")
         with self._lock:
             if any(drawing.state == "running" for drawing in self._all.values()):
@@ -180,11 +188,16 @@ class Drawings:
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)
                 shutil.rmtree(oldest.folder, ignore_errors=True)
+        given = None
+        if isinstance(edit, Inpainting):
+            given = folder / "given.npz"
+            np.savez(given, source=edit.source.numpy(), mask=edit.mask.numpy())
         order = {
             "model_dir": str(model_dir),
             "sampling": sampling.model_dump(),
             "count": wanted.count,
             "dataset": dataset,
+            "given": str(given) if given is not None else None,
             "folder": str(folder),
         }
         threading.Thread(target=self._follow, args=(drawing, json.dumps(order)), daemon=True, name="drawing").start()

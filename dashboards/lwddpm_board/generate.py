@@ -6,6 +6,8 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from lwddpm.config import DiffusionSampler
+from lwddpm.data.manifest import SPLITS
+from lwddpm_board.dataset import known
 from lwddpm_board.drawing import MOST, DrawingRequest, Drawings
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
@@ -24,7 +26,10 @@ DrawingId = Annotated[str, Path(pattern="^[0-9a-f]{16}$")]
 def generate_page(request: Request, stores: Store, model: Annotated[str, Query(max_length=300)] = "") -> Response:
     versions = all_versions(stores)
     _drawings(request).prepare()
-    return render(request, "generate.html", versions=versions, chosen=model, samplers=_SAMPLERS, most=MOST)
+    return render(
+        request, "generate.html", versions=versions, chosen=model, samplers=_SAMPLERS, most=MOST,
+        datasets=known(stores), splits=SPLITS,
+    )  # fmt: skip
 
 
 @router.post("/api/drawings")

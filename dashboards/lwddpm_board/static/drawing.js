@@ -6,8 +6,8 @@ const EVERY_MS = 500;
 export const stages = { starting: "starting", drawing: "drawing", comparing: "looking for the nearest training slices" };
 
 /** Start a drawing and call onNews with its state until it has ended; returns the last state. */
-export async function draw(wanted, onNews) {
-  let drawing = await ask("/api/drawings", wanted);
+export async function draw(wanted, onNews, address = "/api/drawings") {
+  let drawing = await ask(address, wanted);
   for (;;) {
     onNews(drawing);
     if (drawing.state !== "running") return drawing;

@@ -8,7 +8,7 @@ from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import Section, Seed, is_false
 
 MOST_STRENGTHS = 8
-STRENGTH, FRAMES = 0.3, 8  # where only a file, or only the seeds, are given
+COUNT, STRENGTH, FRAMES = 8, 0.3, 8  # where only a file, or only the seeds, are given
 DETERMINISTIC = ("ddim", "dpmsolver++", "unipc", "heun", "generator")
 _WAYS = {"inpaint": ("mask",), "variations": ("strength",), "between": ("frames",)}  # and what else each takes
 _Strength = Annotated[float, Field(ge=0, le=1)]
@@ -78,8 +78,8 @@ def count_of(edit: Any, given: Any) -> Any:
     Raises:
         RuleBroken: it is given for a way between drawings, and is another number.
     """
-    if not isinstance(edit, dict) or edit.get("between") is None:
-        return 8 if given is None else given
+    if not isinstance(edit, dict) or [way for way in _WAYS if edit.get(way) is not None] != ["between"]:
+        return COUNT if given is None else given
     frames = edit.get("frames") or FRAMES
     if given not in (None, frames):
         raise RuleBroken("count", "is the number of frames of edit.between", given, "leave it out, or set edit.frames")

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from lwddpm.evaluation.figure_style import LIGHT, TEXT_PT, TITLE_PT, WIDTH_IN, new_figure
 
+FIGURE_FILE = "figure.png"  # beside the slices: shows several, and is none
 _COLUMNS = 8
 _MOST_ROWS = 2  # of results
 
@@ -45,7 +46,7 @@ def variations_figure(source: np.ndarray, by_strength: Mapping[float, np.ndarray
         by_strength: uint8 [N, S, S] of each strength.
     """
     num = min(_COLUMNS - 1, max(len(images) for images in by_strength.values()))
-    figure, panels = _panels(len(by_strength) * (num + 1), num + 1)
+    figure, panels = _panels(len(by_strength) * (num + 1), num + 1, title_in=0.04)
     for row, (strength, images) in enumerate(sorted(by_strength.items())):
         first, *others = panels[row * (num + 1) : (row + 1) * (num + 1)]
         _show(first, source)
@@ -70,12 +71,12 @@ def way_figure(frames: np.ndarray, seeds: tuple[int, int]) -> Figure:
     return figure
 
 
-def _panels(num: int, columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
-    """Panels in rows, those that are left over hidden."""
+def _panels(num: int, columns: int = _COLUMNS, title_in: float = 0.22) -> tuple[Figure, list[Axes]]:
+    """Panels in rows, those that are left over empty; `title_in`: inches for the title of each row."""
     columns = min(columns, num)
     rows = -(-num // columns)
     side = WIDTH_IN / _COLUMNS
-    figure = new_figure(rows * (side + 0.22) + 0.3, max(columns * side, WIDTH_IN / 2))
+    figure = new_figure(rows * (side + title_in) + 0.5, max(columns * side, WIDTH_IN / 2))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_xticks([])

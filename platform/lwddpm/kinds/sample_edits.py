@@ -12,7 +12,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EditConfig, SampleJob
 from lwddpm.data.edit_source import Given, bring_to_size
 from lwddpm.evaluation import figures
-from lwddpm.evaluation.edit_figures import inpainting_figure, variations_figure, way_figure
+from lwddpm.evaluation.edit_figures import FIGURE_FILE, inpainting_figure, variations_figure, way_figure
 from lwddpm.evaluation.figure_style import LIGHT, render
 from lwddpm.files import complete_folder, write_json
 from lwddpm.kinds.edits import Planned, check_family, planned
@@ -53,7 +53,7 @@ def run_edits(job: SampleJob, session: Session) -> dict[str, Any]:
             first = images[:MOST_TILES]
             grid = png.encode(figures.tile(first), mark.model_copy(update={"tiles": len(first)}))
             (folder / f"{prefix}grid.png").write_bytes(grid)
-        (folder / "figure.png").write_bytes(render(lambda _: _figure(config, given, drawn), LIGHT))
+        (folder / FIGURE_FILE).write_bytes(render(lambda _: _figure(config, given, drawn), LIGHT))
         about = {
             "synthetic": True,
             "edits": [mark.edit.model_dump() for _, mark, _ in drawn if mark.edit is not None],

@@ -7,6 +7,7 @@ from typing import Any
 from lwddpm.config import EditConfig, RuleBroken, TrackingConfig
 from lwddpm.data.edit_source import read_pictures
 from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.evaluation.edit_figures import FIGURE_FILE
 from lwddpm.kinds.drawn_again import CONFIRMED, ROUNDED, Drawn, compare_with_model
 from lwddpm.marks import files
 from lwddpm.marks.mark import Mark, parse
@@ -102,7 +103,11 @@ def _files(paths: Sequence[str]) -> Iterator[str]:
         if not Path(path).is_dir():
             yield path
             continue
-        inside = sorted(str(file) for file in Path(path).iterdir() if file.name.lower().endswith(_IN_FOLDERS))
+        inside = sorted(
+            str(file)
+            for file in Path(path).iterdir()
+            if file.name.lower().endswith(_IN_FOLDERS) and file.name != FIGURE_FILE
+        )
         if not inside:
             raise ConfigError(f"{path}: holds no {', '.join(_IN_FOLDERS)}; name a file, or a folder of images")
         yield from inside
