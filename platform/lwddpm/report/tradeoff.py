@@ -7,6 +7,7 @@ tradeoff.json  tradeoff.csv  tradeoff.html
 import base64
 import csv
 import io
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from lwddpm.evaluation.figure_style import SMALL_PT, THEMES, Theme, log_scale_if_wide, new_figure, render
+from lwddpm.evaluation.figure_style import SMALL_PT, THEMES, Theme, new_figure, render
 from lwddpm.evaluation.tradeoff import (
     AIMS,
     COVERAGE,
@@ -107,43 +108,46 @@ def table(measured: Tradeoff) -> str:
 
 
 def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
-    """One of FIGURES: all ways, the Pareto front, the recommended ones by name, and real held-out slices."""
+    """One of FIGURES: all ways, the Pareto front, the recommended ones by name, and what real held-out slices score.
+
+    The axes show the ways that may be recommended; what lies beyond them is told in the legend.
+    """
     across, up, higher = FIGURES[key]
     figure = new_figure(3.9)
     axes = figure.subplots()
     own = [way for way in measured.ways if way.weights == "model" and not measured.copies(way)]
+    shown = own or list(measured.ways)
+    if across == CALLS:
+        _call_ticks(axes, [way.network_calls for way in shown])
+    else:
+        axes.set_xlim(*_limits([_value(way, across) for way in shown]))
+    axes.set_ylim(*_limits([_value(way, up) for way in shown]))
+    path = [(_value(shown[i], across), _value(shown[i], up)) for i in front([_at(way, key) for way in shown], higher)]
+    line: dict[str, Any] = {"color": theme.ink, "linewidth": 1.0, "linestyle": (0, (4, 2)), "label": "Pareto front"}
+    axes.plot([x for x, _ in path], [y for _, y in path], zorder=2, **line)
     kinds = [kind for kind in _VARIED if any(way.varied == kind for way in measured.ways)]
-    colours = dict(zip(kinds, (theme.systems[name] for name in _COLOURS), strict=False))
-    on_front = front([(_value(way, across), _value(way, up)) for way in own], higher)
-    path = [(_value(own[index], across), _value(own[index], up)) for index in on_front]
-    axes.plot(
-        *zip(*path, strict=True), color=theme.ink, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2, label="Pareto front"
-    )
-    for kind in kinds:
+    for kind, system in zip(kinds, _COLOURS, strict=False):
+        ways = [way for way in measured.ways if way.varied == kind]
         words, mark = _VARIED[kind]
-        for number, way in enumerate([way for way in measured.ways if way.varied == kind]):
-            filled = way in own
+        beyond = sum(not _inside(axes, _at(way, key)) for way in ways)
+        for number, way in enumerate(ways):
             axes.errorbar(
-                _value(way, across),
-                _value(way, up),
+                *_at(way, key),
                 xerr=_spread(way, across) or None,
                 yerr=_spread(way, up) or None,
                 fmt=mark,
-                color=colours[kind],
+                color=theme.systems[system],
                 markersize=7 if kind == "preset" else 5.5,
-                markerfacecolor=colours[kind] if filled else theme.paper,
-                elinewidth=0.6,
+                markerfacecolor=theme.systems[system] if way in own else theme.paper,
+                elinewidth=0.7,
                 zorder=3,
-                label=words if number == 0 else None,
+                label=None if number else words + (f" ({beyond} beyond the axes)" if beyond else ""),
             )
-    _mark_real(axes, measured, across, up, theme)
+    _tell_real(axes, measured, across, up, theme)
     axes.set_xlabel(f"{_NAMES[across]} ({'fewer is cheaper' if across == CALLS else 'higher is more varied'})")
     axes.set_ylabel(f"{_NAMES[up]} ({'lower is better' if up == DISTANCE else 'higher is more real'})")
-    if across == CALLS:
-        _call_ticks(axes, [way.network_calls for way in measured.ways])
-        log_scale_if_wide(axes, np.array([_value(way, up) for way in measured.ways]), 4)
-    _name_recommended(figure, axes, measured, across, up, theme)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.3, handletextpad=0.4)
+    _name_recommended(figure, axes, measured, key, theme)
     return figure
 
 
@@ -151,66 +155,99 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
 _COLOURS = ("lw_ddpm", "ddpm", "gan", "ddim", "wgan", "recipe", "lsgan", "gaussian", "ddpm", "gan")
 
 
-def _mark_real(axes: Axes, measured: Tradeoff, across: str, up: str, theme: Theme) -> None:
-    """What real held-out slices score: a star, or a line where that costs nothing to draw."""
-    style: dict[str, Any] = {"color": theme.real, "label": "real held-out slices"}
-    if across == CALLS and up in measured.floors:
-        axes.axhline(measured.floors[up], linestyle=(0, (1, 1)), linewidth=1.2, **style)
-    elif across in measured.floors and up in measured.floors:
-        axes.plot(measured.floors[across], measured.floors[up], marker="*", markersize=10, linestyle="none", **style)
+def _at(way: Way, key: str) -> tuple[float, float]:
+    across, up, _ = FIGURES[key]
+    return _value(way, across), _value(way, up)
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """Ends of an axis around values, with room for names."""
+    known = [value for value in values if np.isfinite(value)] or [0.0, 1.0]
+    room = 0.22 * (max(known) - min(known)) or 0.1 * abs(known[0]) or 0.1
+    return min(known) - room, max(known) + room
+
+
+def _inside(axes: Axes, at: tuple[float, float]) -> bool:
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    return left <= at[0] <= right and low <= at[1] <= high
+
+
+def _tell_real(axes: Axes, measured: Tradeoff, across: str, up: str, theme: Theme) -> None:
+    """What real held-out slices score: a star where it lies inside the axes, numbers in the legend in any case."""
+    floors = [measured.floors[name] for name in (across, up) if name in measured.floors]
+    if len(floors) < (across != CALLS) + 1:
+        return
+    numbers = f"real held-out slices:\n{_NAMES[up]} {written(floors[-1])}"
+    style: dict[str, Any] = {"color": theme.real, "linestyle": "none"}
+    if across != CALLS:
+        numbers += f", {_NAMES[across]} {written(floors[0])}"
+        style |= {"marker": "*", "markersize": 10}
+        at = [floors[0]], [floors[1]]
+        axes.plot(*(at if _inside(axes, (floors[0], floors[1])) else ([], [])), label=numbers, **style)
+    elif axes.get_ylim()[0] <= floors[0] <= axes.get_ylim()[1]:
+        axes.axhline(floors[0], color=theme.real, linestyle=(0, (1, 1)), linewidth=1.2, label=numbers)
+    else:
+        axes.plot([], [], label=numbers, **style)
 
 
 def _call_ticks(axes: Axes, calls: list[int]) -> None:
+    """A logarithmic axis with ticks at numbers of calls that occur and are not too close."""
     axes.set_xscale("log")
-    ticks = [
-        tick for tick in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if min(calls) / 1.5 <= tick <= max(calls) * 1.5
-    ]
+    axes.set_xlim(min(calls) / 1.5, max(calls) * 1.5)
+    ticks: list[int] = []
+    for number, _ in sorted(Counter(calls).items(), key=lambda item: -item[1]):  # the usual ones first
+        if all(max(number, other) >= 1.3 * min(number, other) for other in ticks):
+            ticks.append(number)
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    if min(calls) == max(calls):
-        axes.set_xlim(min(calls) / 2, max(calls) * 2)
 
 
-def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, across: str, up: str, theme: Theme) -> None:
-    """A ring around each recommended way, and its name where no mark is near."""
+def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, key: str, theme: Theme) -> None:
+    """A ring around each recommended way, and its name where neither a mark nor another name is near."""
     figure.draw_without_rendering()  # settles the layout, by which places on the page are known
-    place = axes.transData.transform
-    taken = [place((_value(way, across), _value(way, up))) for way in measured.ways]
-    box = axes.get_window_extent()
-    scale = figure.dpi / 72
+    place, scale, box = axes.transData.transform, figure.dpi / 72, axes.get_window_extent()
+    marks = [place(_at(way, key)) / scale for way in measured.ways if _inside(axes, _at(way, key))]
+    names: list[np.ndarray] = []
     for way in measured.ways:
-        aims = _aims(measured, way)
-        if not aims:
+        if not (aims := _aims(measured, way)):
             continue
-        at = (_value(way, across), _value(way, up))
-        axes.plot(*at, marker="o", markersize=12, markerfacecolor="none", markeredgecolor=theme.ink, zorder=4)
-        name = " + ".join(aims)
-        best = max(_OFFSETS, key=lambda offset: _room(place(at), offset, name, taken, box, scale))
-        middle = place(at) + np.array(best) * scale
-        taken += [middle + np.array([dx, 0]) * scale for dx in (-3 * len(name), 0, 3 * len(name))]
+        at, name = place(_at(way, key)) / scale, " + ".join(aims)
+        half = np.array([2.9 * len(name), 5.0])
+        low, high = np.array([box.x0, box.y0]) / scale + half, np.array([box.x1, box.y1]) / scale - half
+
+        def room(
+            offset: tuple[int, int], at: np.ndarray = at, half: np.ndarray = half, low: Any = low, high: Any = high
+        ) -> float:
+            middle = at + offset
+            if (middle < low).any() or (middle > high).any():
+                return -100.0
+            line = [at + share * np.array(offset) for share in (0.3, 0.5, 0.7)]
+            free = min((_gap(mark, middle, half) for mark in marks), default=20.0)
+            apart = min((_gap(other, middle, 2 * half) for other in names), default=20.0)
+            clear = min((_gap(point, other, half) for point in line for other in names), default=20.0)
+            return min(free, 14.0) + 2 * min(apart, 8.0) + 2 * min(clear, 8.0) - 0.08 * float(np.hypot(*offset))
+
+        offset = max(_OFFSETS, key=room)
+        names.append(at + offset)
+        axes.plot(
+            *_at(way, key), marker="o", markersize=12, markerfacecolor="none", markeredgecolor=theme.ink, zorder=4
+        )
+        arrow = {"arrowstyle": "-", "linewidth": 0.6, "color": theme.ink, "shrinkA": 1, "shrinkB": 6}
         axes.annotate(
-            name, at, best, textcoords="offset points", ha="center", va="center", fontsize=SMALL_PT, weight="bold",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": theme.ink, "shrinkB": 6}, zorder=5,
-            color=theme.ink,
+            name, _at(way, key), offset, textcoords="offset points", ha="center", va="center", fontsize=SMALL_PT,
+            weight="bold", color=theme.ink, arrowprops=arrow, zorder=5,
         )  # fmt: skip
 
 
 _OFFSETS = [
-    (dx, dy)
-    for dx in (-75, -50, 0, 50, 75)
-    for dy in (-44, -26, 0, 26, 44)
-    if (dx, dy) not in ((0, 0), (-50, 0), (50, 0))
+    (dx, dy) for dx in (-80, -55, -25, 0, 25, 55, 80) for dy in (-48, -32, -20, 0, 20, 32, 48) if dy or abs(dx) > 50
 ]
 
 
-def _room(at: np.ndarray, offset: tuple[int, int], name: str, taken: list[np.ndarray], box: Any, scale: float) -> float:
-    """Points of the page between a name there and what is nearest; below 0 where it leaves the axes."""
-    middle, half = np.array(at) + np.array(offset) * scale, 2.7 * len(name) * scale
-    if not (box.x0 + half <= middle[0] <= box.x1 - half and box.y0 + 6 * scale <= middle[1] <= box.y1 - 6 * scale):
-        return -1.0
-    gaps = [np.hypot(max(0.0, abs(x - middle[0]) - half), y - middle[1]) for x, y in taken]
-    return min(min(gaps) / scale, 14.0) - 0.02 * float(np.hypot(*offset))
+def _gap(point: np.ndarray, middle: np.ndarray, half: np.ndarray) -> float:
+    """Distance of a point from a box, 0 inside it."""
+    return float(np.hypot(*np.maximum(np.abs(point - middle) - half, 0)))
 
 
 def _html(measured: Tradeoff, figures: Path) -> str:
