@@ -295,7 +295,8 @@ def generate(
         for batch in _batches(indices, sampling.batch_size):
             streams, given = noise_streams(sampling.seed, batch), _given(vocabulary, sampling, batch, device)
             if path is None:
-                x = model(_noise((len(batch), model.latent_dim), streams, torch.device(device))).float()
+                latents = _noise((len(batch), model.latent_dim), streams, torch.device(device))
+                x = (model(latents) if given is None else model(latents, given)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
                 x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)
