@@ -33,6 +33,8 @@ def main() -> None:
     _row("images/s of a job / of a bare PyTorch loop", run("platform_speed.py", "overhead")["ratio"], 0.95)
     for name, value in run("training_speed.py")["speedup"].items():
         _row(f"seconds a step of {name} / of the platform, 128x128", value, 2.5)
+    for name, value in run("conditional_speed.py").items():
+        _row(f"seconds of a {name} (at most)", value, {"t": 1.02, "g": 1.05}[name[0]])
     _row("images/s of 2 workers / of 1, one thread each", run("platform_speed.py", "workers")["ratio"], 1.6)
     _row("DICOM headers a second and core", run("dicom_scan.py")["a second and core"], 1000)
     if arguments.source:

@@ -1,9 +1,12 @@
 """Generator and discriminator: properties that hold at every size."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
+from lwddpm.conditions import NULL, Category, Combination, Vocabulary
 from lwddpm.config import ModelConfig
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.models.gan import Discriminator, Generator, level_widths
@@ -83,3 +86,27 @@ def test_other_sizes_are_refused(size: int) -> None:
 def test_a_generator_needs_its_size() -> None:
     with pytest.raises(ValueError, match="one image_size"):
         build_model(config())
+
+
+def test_a_conditional_gan_is_told_what_to_draw_and_what_to_judge() -> None:
+    """The score's part that depends on the class is the inner product of Miyato & Koyama 2018, eq. 3."""
+    config = ModelConfig(family="gan", dim=8, dim_mults=(1, 2), conditions=("label",))
+    vocabulary = Vocabulary(
+        conditions=(Category(name="label", values=("a", "b")),),
+        combinations=(Combination(codes=(0,), count=1),),
+        dropout=0.1,
+    )
+    torch.manual_seed(0)
+    plain, plain_judge = Generator(config, 16), Discriminator(config, 16, "none")
+    torch.manual_seed(0)
+    generator, judge = Generator(config, 16, vocabulary), Discriminator(config, 16, "none", vocabulary)
+    more = set(generator.state_dict()) - set(plain.state_dict())
+    assert more == set(judge.state_dict()) - set(plain_judge.state_dict()) == {"condition_embedding.weight"}
+    latents, codes = torch.randn(3, 100), torch.tensor([[0.0], [1.0], [NULL]])
+    same = latents[:1].expand(3, -1)
+    images = generator(same, codes)
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+    assert torch.equal(generator(same), generator(same, torch.full((3, 1), NULL)))
+    features = judge.down(images).flatten(1)
+    shown = judge.condition_embedding.weight.T[[1, 2, 0]]
+    torch.testing.assert_close(judge(images, codes), judge.to_score(features)[:, 0] + (features * shown).sum(1))

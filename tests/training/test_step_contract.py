@@ -18,6 +18,7 @@ from lwddpm.training.step import TrainingStep
 
 CPU = torch.device("cpu")
 GAN = ("model.family=wgan", "adversarial.n_critic=2", "adversarial.gradient_penalty=10")
+CLASSES = ("model.conditions=[label]", "training.condition_dropout=0.5", "training.sampling=balanced")
 # the class, and what makes a job for it of the smallest one
 STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
     "denoising": (DenoisingStep, False, ()),
@@ -26,6 +27,8 @@ STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
         False,
         ("training.loss_weighting=learned", "training.augment=0.5"),
     ),
+    "denoising, told of classes": (DenoisingStep, False, CLASSES),
+    "adversarial, told of classes": (AdversarialStep, True, (*GAN, *CLASSES)),
     "adversarial": (AdversarialStep, True, ("model.family=lsgan",)),
     "adversarial, wgan": (AdversarialStep, True, GAN),
 }

@@ -153,7 +153,7 @@ def test_the_network_is_told_the_class_of_each_slice(tiny_job: Build, tiny_datas
 
     conditional, plain = step(LABELLED, "training.condition_dropout=0"), step()
     first, other = conditional.take(0)["train/loss"], plain.take(0)["train/loss"]
-    assert torch.equal(first, other), "an embedding starts at zero"
+    assert torch.equal(first, other), "of an untrained network the last layer is zero"
     assert told[1] is None
     assert told[0] is not None
     draw = training_draw(0, 0, 8, tiny_dataset.num("train"), 1000, True)
@@ -162,9 +162,11 @@ def test_the_network_is_told_the_class_of_each_slice(tiny_job: Build, tiny_datas
         for i in draw.indices
     ]
     assert told[0][:, 0].tolist() == expected
+    before = conditional.model.condition_embedding.weight.detach().clone()  # type: ignore[union-attr,operator]
     for number in (1, 2, 3):  # layers that start at zero let no gradient through at first
         conditional.take(number)
-    assert conditional.model.condition_embedding.weight.abs().sum() > 0  # type: ignore[union-attr,operator]
+    moved = conditional.model.condition_embedding.weight - before  # type: ignore[union-attr,operator]
+    assert (moved.abs().sum(0) > 0).tolist() == [False, True, True, True, True], "no sample was told nothing"
 
 
 def test_a_trained_model_carries_its_vocabulary(tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path) -> None:

@@ -331,7 +331,8 @@ def generate(
                 streams = _StreamsBetween(edit, batch)
             if path is None:
                 latents = _noise((len(batch), model.latent_dim), streams, torch.device(device))
-                x = model(truncated(latents, sampling.truncation)).float()
+                latents = truncated(latents, sampling.truncation)
+                x = (model(latents) if given is None else model(latents, given)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
                 x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)

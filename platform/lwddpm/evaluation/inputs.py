@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lwddpm.config import EvaluationConfig
@@ -70,6 +71,10 @@ class MetricInputs:
     def held_out_features(self, extractor: str) -> Tensor:
         """Features of the held-out slices, float32 [n, D], cached."""
         return self._real(extractor, "held-out", self.held_out)
+
+    def all_features(self, extractor: str, splits: tuple[str, ...]) -> Tensor:
+        """Features of all slices of some splits, one split after the other, float32 [N, D], cached."""
+        return torch.cat([self._real(extractor, split, self.dataset.images(split)) for split in splits])
 
     def compared(self, extractor: str) -> tuple[Tensor, Tensor, Tensor]:
         """Features of training, generated and held-out slices, [m, D] each, for metrics that compare all with all.

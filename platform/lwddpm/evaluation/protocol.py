@@ -1,5 +1,6 @@
 """What is measured, against what, on how many slices. docs/metrics.md says the same in prose."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from lwddpm.evaluation.features import Extractor, WeightsUnavailable, load_extra
 from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progress, Reconstruct, count_up
 from lwddpm.evaluation.intensities import out_of_band_warning
 from lwddpm.evaluation.metrics import METRICS
+from lwddpm.evaluation.obedience import obedience
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
 from lwddpm.evaluation.subset import random_subset
 
@@ -43,6 +45,7 @@ def evaluate(
     reconstruct: Reconstruct | None = None,
     on_progress: Progress | None = None,
     network_calls: int | None = None,
+    asked: Sequence[str | None] | None = None,
 ) -> EvaluationResult:
     """Compute `config.metrics` for generated slices.
 
@@ -54,6 +57,8 @@ def evaluate(
         reconstruct: (uint8 [N, S, S], timestep) -> uint8 [N, S, S], as `diffusion.sampling.reconstruct` does;
             None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
+        asked: the class that each slice was asked for (None: for none), of a model that is told it; then also
+            `obedience_lite0` and `fd_lite0_in_class` are measured.
         network_calls: with which a slice was drawn, for the record; None: not known.
 
     Returns:
@@ -73,6 +78,13 @@ def evaluate(
         except (WeightsUnavailable, MissingInput) as error:
             unavailable.append(Unavailable(name=name, reason=str(error)))
     train = random_subset(dataset.images("train"), config.num_reference)
+    confusion = None
+    if asked is not None:
+        try:
+            of_classes, confusion = obedience(inputs, asked)
+            records += of_classes
+        except WeightsUnavailable as error:
+            unavailable.append(Unavailable(name="obedience_lite0", reason=str(error)))
     warnings = [collapse_warning(diversity(inputs.generated, inputs.held_out))]
     warnings.append(copying(inputs.generated, inputs.held_out, train).warning)
     for record in records:
@@ -84,6 +96,7 @@ def evaluate(
         config=config,
         records=tuple(records),
         unavailable=tuple(unavailable),
+        confusion=confusion,
         warnings=tuple(warning for warning in warnings if warning is not None),
     )
 

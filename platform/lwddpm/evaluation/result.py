@@ -86,11 +86,25 @@ class Parts(NamedTuple):
     rows: dict[str, tuple[float, ...]]
 
 
+class Confusion(Record):
+    """What slices of each class come out as, by a classifier of real ones.
+
+    Attributes:
+        classes: names.
+        generated, real: of each class (row) the share that comes out as each (column); a row of zeros: none drawn.
+    """
+
+    classes: tuple[str, ...]
+    generated: tuple[tuple[float, ...], ...]
+    real: tuple[tuple[float, ...], ...]
+
+
 class EvaluationResult(Record):
     """All figures of one evaluation, ready for JSON.
 
     Attributes:
         warnings: what makes the figures misleading, such as a mode collapse.
+        confusion: of the classes, where slices were asked for some.
         unguided: where slices are drawn with guidance, the same figures without it, in as many network calls.
     """
 
@@ -101,6 +115,7 @@ class EvaluationResult(Record):
     unavailable: tuple[Unavailable, ...]
     warnings: tuple[str, ...] = ()
     unguided: tuple[MetricRecord, ...] = ()
+    confusion: Confusion | None = None
 
     def metrics(self) -> dict[str, float]:
         """`eval/NAME` and, where there is one, `eval/NAME_floor`; with guidance also `eval/NAME_unguided`."""

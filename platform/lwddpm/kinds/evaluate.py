@@ -26,20 +26,21 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory, steps_within
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.class_figure import confusion_matrices
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.presets import say_drawn, with_preset
-from lwddpm.kinds.saved_model import calls_of, fetch, fitting, settled_guidance, start_of
+from lwddpm.kinds.saved_model import asked_of, calls_of, fetch, fitting, settled_guidance, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
 from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import load_for_drawing, load_guide, read_saved_model
+from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
@@ -183,12 +184,20 @@ def evaluate_model(
         extract=extract,
         reconstruct=reconstruction(model_dir, config, session, exported),
         network_calls=calls,
+        asked=_labels(config, saved, count),
     )
     if config.guidance != 1:
         say(f"guided, each slice takes {calls} network calls; measured without guidance in as many, too")
         plain = without_guidance(config, calls, model_dir)
         unguided = generate_images(model_dir, plain, count, session, exported)
-        beside = evaluate(unguided, dataset, plain, extract=extract, network_calls=calls_of(plain, model_dir))
+        beside = evaluate(
+            unguided,
+            dataset,
+            plain,
+            extract=extract,
+            network_calls=calls_of(plain, model_dir),
+            asked=_labels(plain, saved, count),
+        )
         result = result.model_copy(update={"unguided": beside.records})
     for unavailable in result.unavailable:
         say(f"{unavailable.name} is not reported: {unavailable.reason}")
@@ -198,8 +207,18 @@ def evaluate_model(
     run.text(result.table(), "evaluation/metrics.md")
     run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
     log_images(run, samples)
+    if result.confusion is not None:
+        run.figure(confusion_matrices(result.confusion), "obedience")
     _log_figures(model_dir, dataset, config, session, run, generated, count)
     return Evaluation(result, samples)
+
+
+def _labels(config: EvaluationConfig, saved: SavedModel, count: int) -> list[str | None] | None:
+    """The label that each slice was asked for; None of a model that is not told labels."""
+    if saved.conditions is None or "label" not in saved.conditions.names:
+        return None
+    asked = [values["label"] for values in asked_of(config, saved, range(count)) if values is not None]
+    return [None if label is None else str(label) for label in asked]
 
 
 def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> EvaluationConfig:

@@ -25,7 +25,7 @@ def build_model(config: ModelConfig, image_size: int | None = None, vocabulary: 
         return LightweightUNet(config, vocabulary)
     if image_size is None:
         raise ValueError(f"a generator of family {config.family} is built for one image_size, got none")
-    return Generator(config, image_size)
+    return Generator(config, image_size, vocabulary)
 
 
 def count_parameters(config: ModelConfig, image_size: int | None = None, vocabulary: Vocabulary | None = None) -> int:

@@ -5,14 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lwddpm.conditions import Category, Vocabulary
-from lwddpm.models.blocks import zeroed
 
 _WAVES = 4  # sines and cosines of a number, whose longest wave is 16 standard deviations and whose shortest is 2
 
 
 class ConditionEmbedding(nn.Linear):
     """Conditions to the sum of one vector for each: a category has one for each name, a number is a sum of waves, and
-    each has a null token for slices of which it is not known. Zero at the start.
+    each has a null token for slices of which it is not known.
+
+    Vectors are about as long at the start as the sinusoidal features of the timestep that they are added to: shorter
+    ones grow too slowly for short trainings (docs/conditions.md).
     """
 
     def __init__(self, vocabulary: Vocabulary, dim: int) -> None:
@@ -20,7 +22,7 @@ class ConditionEmbedding(nn.Linear):
             len(condition.values) if isinstance(condition, Category) else None for condition in vocabulary.conditions
         )
         super().__init__(sum(1 + (2 * _WAVES if size is None else size) for size in self.sizes), dim, bias=False)
-        zeroed(self)
+        nn.init.normal_(self.weight)
 
     def forward(self, given: Tensor) -> Tensor:
         """What `Vocabulary.assigned` gives, float32 [B, C], to float [B, dim]."""
@@ -31,11 +33,11 @@ class ConditionEmbedding(nn.Linear):
             if size is None:
                 angles = known[:, column, None] * torch.pi * 2.0 ** torch.arange(-3, _WAVES - 3, device=given.device)
                 waves = torch.cat([angles.sin(), angles.cos()], 1) * ~unknown[:, column, None]
-                features += [unknown[:, column, None].to(waves.dtype), waves]
+                features += [unknown[:, column, None].to(waves.dtype), waves / _WAVES**0.5]
             else:  # position 0 is the null token's
                 codes = torch.where(unknown[:, column], 0, known[:, column].long() + 1)
                 features.append(F.one_hot(codes, size + 1).to(given.dtype))
-        return super().forward(torch.cat(features, 1))
+        return super().forward(torch.cat(features, 1).to(self.weight.dtype))
 
 
 def told(given: Tensor | None, num_images: int, vocabulary: Vocabulary, device: torch.device) -> Tensor:

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from lwddpm.conditions import Vocabulary
 from lwddpm.config import ModelConfig
 from lwddpm.models.blocks import NORM_GROUPS
+from lwddpm.models.condition import ConditionEmbedding, told
 
 BASE_SIZE = 4  # height and width at which the generator begins and the discriminator ends
 INIT_STD = 0.02  # of all weights: Radford et al. 2016, section 4
@@ -41,20 +43,28 @@ def level_widths(config: ModelConfig, image_size: int) -> list[int]:
 class Generator(nn.Module):
     """Latent vectors to slices: project to 4x4, then upsample, convolve, group norm, ReLU up to full size; tanh."""
 
-    def __init__(self, config: ModelConfig, image_size: int) -> None:
+    def __init__(self, config: ModelConfig, image_size: int, vocabulary: Vocabulary | None = None) -> None:
         super().__init__()
         assert config.latent_dim is not None
-        self.config, self.latent_dim = config, config.latent_dim
+        self.config, self.latent_dim, self.vocabulary = config, config.latent_dim, vocabulary
         *rest, widest = level_widths(config, image_size)
         self.project = nn.Linear(self.latent_dim, widest * BASE_SIZE**2)
         self.norm = nn.GroupNorm(NORM_GROUPS, widest)
         self.up = nn.Sequential(*(_up(wide, narrow) for wide, narrow in pairwise([widest, *reversed(rest)])))
         self.to_image = nn.Conv2d(rest[0], 1, 3, padding=1)
+        if vocabulary is not None:
+            self.condition_embedding = ConditionEmbedding(vocabulary, widest * BASE_SIZE**2)
         self.apply(_initialise)
+        if vocabulary is not None:  # as long as what the latents are projected to
+            nn.init.normal_(self.condition_embedding.weight, std=INIT_STD * self.latent_dim**0.5)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Standard normal latents, float [B, latent_dim], to slices [B, 1, S, S] in [-1, 1]."""
-        x = self.project(latents).unflatten(1, (-1, BASE_SIZE, BASE_SIZE))
+    def forward(self, latents: Tensor, given: Tensor | None = None) -> Tensor:
+        """Standard normal latents, float [B, latent_dim], and the conditions that a network with a vocabulary is told
+        of, float32 [B, C], to slices [B, 1, S, S] in [-1, 1]."""
+        x = self.project(latents)
+        if self.vocabulary is not None:
+            x = x + self.condition_embedding(told(given, len(latents), self.vocabulary, latents.device))
+        x = x.unflatten(1, (-1, BASE_SIZE, BASE_SIZE))
         return self.to_image(self.up(torch.relu(self.norm(x)))).tanh()
 
 
@@ -65,21 +75,33 @@ class Discriminator(nn.Module):
 
     Args:
         norm: `spectral`, `group` or `none`, as in `AdversarialConfig.discriminator_norm`.
+        vocabulary: of the conditions that slices are judged for; None: none.
     """
 
-    def __init__(self, config: ModelConfig, image_size: int, norm: str) -> None:
+    def __init__(self, config: ModelConfig, image_size: int, norm: str, vocabulary: Vocabulary | None = None) -> None:
         super().__init__()
+        self.vocabulary = vocabulary
         widths = level_widths(config, image_size)[:-1]
         self.down = nn.Sequential(*(_down(a, b, norm, first=a == 1) for a, b in pairwise([1, *widths])))
         self.to_score = nn.Linear(widths[-1] * BASE_SIZE**2, 1)
+        if vocabulary is not None:
+            self.condition_embedding = ConditionEmbedding(vocabulary, widths[-1] * BASE_SIZE**2)
         self.apply(_initialise)
         if norm == "spectral":
             for module in [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]:
                 spectral_norm(module)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Slices [B, 1, S, S] in [-1, 1] to scores [B]."""
-        return self.to_score(self.down(images).flatten(1)).squeeze(1)
+    def forward(self, images: Tensor, given: Tensor | None = None) -> Tensor:
+        """Slices [B, 1, S, S] in [-1, 1], and what they are to show, float32 [B, C], to scores [B].
+
+        What they show counts by its inner product with the features (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3).
+        """
+        features = self.down(images).flatten(1)
+        score = self.to_score(features).squeeze(1)
+        if self.vocabulary is None:
+            return score
+        shown = self.condition_embedding(told(given, len(images), self.vocabulary, images.device))
+        return score + (shown * features).sum(1)
 
 
 def _up(in_channels: int, out_channels: int) -> nn.Module:

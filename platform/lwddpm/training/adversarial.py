@@ -5,7 +5,8 @@ discriminator, each on a batch of its own, and one of the generator (Arjovsky et
 Goodfellow et al. 2014, algorithm 1).
 """
 
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,11 +19,11 @@ from lwddpm.config import ONE_PASS, SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.models.gan import Discriminator
 from lwddpm.models.precision import Precision
-from lwddpm.training.batches import latent_draw, mixing_draw, training_draw
+from lwddpm.training.batches import latent_draw, mixing_draw, rows_draw, training_draw
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 
-Scorer = Callable[[Tensor], Tensor]
+Scorer = Callable[..., Tensor]  # of slices, and of what they are to show
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class AdversarialStep(TrainingStep):
         assert job.adversarial is not None
         assert job.model.latent_dim is not None
         self.config, self.latent_dim = job.adversarial, job.model.latent_dim
-        discriminator = Discriminator(job.model, dataset.manifest.image_size, self.config.discriminator_norm)
+        norm = self.config.discriminator_norm
+        discriminator = Discriminator(job.model, dataset.manifest.image_size, norm, self.vocabulary)
         self.discriminator = self.precision.place(discriminator.to(device)).train()
         self.grid = SamplingConfig.model_validate(ONE_PASS)
         self.modules = {"model": self.model, "ema": self.ema.model, "discriminator": self.discriminator}
@@ -115,8 +117,11 @@ class AdversarialStep(TrainingStep):
         of_updates = [self._update_discriminator(update, rate_discriminator) for update in updates]
         seeds = latent_draw(self.job.seed, step, self.job.training.batch_size)
 
+        told_of_batch = self._asked(step)
+
         def loss(begin: int, end: int) -> Tensor:
-            return self._same_norms(self.generator_loss(self._latents(seeds[begin:end])))
+            given = self._moved(told_of_batch, begin, end)
+            return self._same_norms(self.generator_loss(self._latents(seeds[begin:end]), *given))
 
         self.discriminator.train()
         with _frozen(self.discriminator):
@@ -129,14 +134,16 @@ class AdversarialStep(TrainingStep):
         """Update number `update` of the discriminator, counted from 0 over all steps; its loss and gradient's norm."""
         config, seed = self.job.training, self.job.seed
         draw = training_draw(seed, update, config.batch_size, len(self.loader.images), 1, config.horizontal_flip)
+        draw = self.rows_of(draw, update)
+        told_of_batch = self.told_of_batch(draw.indices, update)
         mixing = mixing_draw(seed, update, config.batch_size)
 
         def loss(begin: int, end: int) -> Tensor:
             part = draw.part(begin, end)
-            latents = self._latents(part.noise_seeds)
+            latents, given = self._latents(part.noise_seeds), self._moved(told_of_batch, begin, end)
             with torch.no_grad(), self.precision.autocast():
-                fake = self.model(latents).to(latents.dtype)
-            loss = self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]))
+                fake = self.model(latents, *given).to(latents.dtype)
+            loss = self.discriminator_loss(self.loader.slices(part), fake, self.loader.move(mixing[begin:end]), *given)
             return self._same_norms(loss)
 
         self.discriminator.train()
@@ -144,6 +151,16 @@ class AdversarialStep(TrainingStep):
         if self.config.clip is not None:
             clip_weights(self.discriminator, self.config.clip)
         return loss_and_norm
+
+    def _asked(self, step: int) -> np.ndarray | None:
+        """The conditions of the slices that the generator draws in a step: those of training slices."""
+        config, seed = self.job.training, self.job.seed
+        if self.order is not None:
+            return self.told_of_batch(self.order.batch(seed, step, config.batch_size), step)
+        return self.told_of_batch(rows_draw(seed, step, config.batch_size, len(self.loader.images)), step)
+
+    def _moved(self, told_of_batch: np.ndarray | None, begin: int, end: int) -> list[Tensor]:
+        return [] if told_of_batch is None else [self.loader.move(told_of_batch[begin:end])]
 
     def _same_norms(self, loss: Tensor) -> Tensor:
         """Let the further parts of an accumulated batch see the spectral norms of the first one.
@@ -170,10 +187,10 @@ class _GeneratorLoss(nn.Module):
         self.generator, self.loss, self.precision = generator, loss, precision
         self._discriminator = (discriminator,)  # in a tuple, so that it is no submodule
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, *given: Tensor) -> Tensor:
         with self.precision.autocast():
-            images = self.precision.place_input(self.generator(latents))
-            scores = self._discriminator[0](images)
+            images = self.precision.place_input(self.generator(latents, *given))
+            scores = self._discriminator[0](images, *given)
         return self.loss.generator(scores.to(latents.dtype))
 
 
@@ -184,15 +201,20 @@ class _DiscriminatorLoss(nn.Module):
         super().__init__()
         self.discriminator, self.loss, self.penalty, self.precision = discriminator, loss, penalty, precision
 
-    def forward(self, real: Tensor, fake: Tensor, mixing: Tensor) -> Tensor:
+    def forward(self, real: Tensor, fake: Tensor, mixing: Tensor, *given: Tensor) -> Tensor:
         both = self.precision.place_input(torch.cat([real, fake]))
         with self.precision.autocast():
-            scores = self.discriminator(both)
+            scores = self.discriminator(both, *(torch.cat([told, told]) for told in given))
         loss = self.loss.discriminator(*scores.to(real.dtype).chunk(2))
         if self.penalty is None:
             return loss
         self.discriminator.eval()  # the same spectral norms, as in `AdversarialStep._same_norms`
-        return loss + self.penalty * gradient_penalty(self.discriminator, real, fake, mixing)
+        critic = functools.partial(_scores, self.discriminator, given)
+        return loss + self.penalty * gradient_penalty(critic, real, fake, mixing)
+
+
+def _scores(discriminator: Scorer, given: Sequence[Tensor], images: Tensor) -> Tensor:
+    return discriminator(images, *given)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.training.schedule import batches_per_epoch
 
+_ROWS = 10  # 7 to 9 are those of `augmentation` and `vocabulary`
 _ORDER, _DRAW, _VALIDATION, _LATENT, _MIXING, _STRATA = 1, 2, 3, 4, 5, 6  # separate random streams of one seed
 
 
@@ -83,6 +84,11 @@ def validation_draw(
 def latent_draw(seed: int, step: int, batch_size: int) -> np.ndarray:
     """One seed for each latent vector of a generator's step, int64 [B]."""
     return np.random.default_rng([_LATENT, seed, step]).integers(2**63, size=batch_size)
+
+
+def rows_draw(seed: int, step: int, batch_size: int, num_images: int) -> np.ndarray:
+    """Rows of the split whose conditions a generator's step draws, int64 [B]."""
+    return np.random.default_rng([_ROWS, seed, step]).integers(num_images, size=batch_size)
 
 
 def mixing_draw(seed: int, update: int, batch_size: int) -> np.ndarray:

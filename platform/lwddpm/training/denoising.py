@@ -71,7 +71,7 @@ class DenoisingStep(TrainingStep):
         flip, sampling = config.horizontal_flip, config.timestep_sampling
         draw = training_draw(seed, step, config.batch_size, num_images, self.num_timesteps, flip, sampling, self.cdf)
         draw = self.rows_of(draw, step)
-        told_of_batch = self.told_of_batch(draw, step)
+        told_of_batch = self.told_of_batch(draw.indices, step)
         all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
         unweighted = torch.zeros((), device=self.device)
 

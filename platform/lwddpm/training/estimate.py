@@ -51,7 +51,7 @@ def estimate_resources(job: TrainingJob, vocabulary: Vocabulary | None = None) -
             x, timesteps = torch.empty(share, 1, size, size), torch.zeros(share, dtype=torch.long)
             flops, kept = _cost(lambda: model(x, timesteps).sum())
         else:
-            discriminator = Discriminator(job.model, size, job.adversarial.discriminator_norm)
+            discriminator = Discriminator(job.model, size, job.adversarial.discriminator_norm, vocabulary)
             loss, penalised = LOSSES[job.model.family], job.adversarial.gradient_penalty is not None
             copies += _COPIES_OF_DISCRIMINATOR * sum(parameter.numel() for parameter in discriminator.parameters())
             real, mixing = torch.empty(share, 1, size, size), torch.empty(share)

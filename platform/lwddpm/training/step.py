@@ -93,12 +93,12 @@ class TrainingStep(ABC):
         indices = self.order.batch(self.job.seed, step, self.job.training.batch_size)
         return dataclasses.replace(draw, indices=indices)
 
-    def told_of_batch(self, draw: Draw, step: int) -> np.ndarray | None:
-        """What a conditional network is told of the slices of a draw, float32 [B, C]; None of an unconditional one."""
+    def told_of_batch(self, rows: np.ndarray, step: int) -> np.ndarray | None:
+        """What a conditional network is told of training slices, float32 [B, C]; None of an unconditional one."""
         if self.told_of_train is None:
             return None
         dropout = self.job.training.condition_dropout or 0
-        return with_dropout(self.told_of_train[draw.indices], self.job.seed, step, dropout)
+        return with_dropout(self.told_of_train[rows], self.job.seed, step, dropout)
 
     @abstractmethod
     def distribute(self) -> None:

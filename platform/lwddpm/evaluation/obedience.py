@@ -1,0 +1,182 @@
+"""Does a conditional model draw the class that it is asked for? A small classifier on frozen features says so.
+
+Logistic regression on EfficientNet-Lite0 features of real training and validation slices, in five folds that no group
+of duplicates and no subject straddles. Drawings are judged by all five, real slices by the one that has not seen them:
+that share is the floor, what slices of real patients would reach. Beside it, the Frechet distance within each class.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lwddpm.data.store import Dataset
+from lwddpm.evaluation.cache import cache_file, cached
+from lwddpm.evaluation.distances import ReferenceStatistics
+from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
+from lwddpm.evaluation.inputs import MetricInputs, record_of
+from lwddpm.evaluation.intervals import of_share
+from lwddpm.evaluation.result import Confusion, MetricRecord
+
+EXTRACTOR = "fd_lite0"
+_SPLITS = ("train", "validation")
+_FOLDS = 5
+_C = 0.003  # inverse strength of the penalty on weights of standardised features; chosen on real slices
+_FEWEST = 10  # drawings, and held-out slices, of a class whose Frechet distance is told
+
+
+class Judges(NamedTuple):
+    """Linear classifiers of slices by their features, one for each of F folds of real slices, and K classes.
+
+    Attributes:
+        weights, biases: a score is w f + b, and the highest wins; float64 [F, K, D], [F, K].
+        predicted, true: class of each real slice by the one that has not seen it, and its own, int64 [N].
+    """
+
+    weights: Tensor
+    biases: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, classes: np.ndarray, groups: np.ndarray) -> "Judges":
+        """Fit them.
+
+        Args:
+            features: of real slices, float [N, D].
+            classes: from 0, int64 [N].
+            groups: slices of one group are in one fold, int64 [N].
+        """
+        # here: scikit-learn takes a second to import
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        values, predicted = features.double().numpy(), torch.full((len(classes),), -1)
+        weights, biases = [], []
+        for seen, unseen in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0).split(values, classes, groups):
+            mean, spread = values[seen].mean(0), values[seen].std(0) + 1e-6
+            fitted = LogisticRegression(C=_C, max_iter=200, tol=1e-3, class_weight="balanced")
+            fitted.fit((values[seen] - mean) / spread, classes[seen])
+            rows, intercepts = fitted.coef_ / spread, fitted.intercept_ - (fitted.coef_ / spread) @ mean
+            if len(rows) == 1:  # of two classes there is one score, that of the second
+                rows, intercepts = np.concatenate([-rows, rows]), np.concatenate([-intercepts, intercepts])
+            weights.append(torch.from_numpy(rows))
+            biases.append(torch.from_numpy(intercepts))
+            predicted[unseen] = _verdicts(features[unseen], weights[-1][None], biases[-1][None])[0]
+        return cls(torch.stack(weights), torch.stack(biases), predicted, torch.from_numpy(classes))
+
+    def judge(self, features: Tensor) -> np.ndarray:
+        """The class of each slice by each of them, int64 [F, N], of features [N, D]."""
+        return _verdicts(features, self.weights, self.biases).numpy()
+
+
+def _verdicts(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
+    return (torch.einsum("nd,fkd->fnk", features.double(), weights) + biases[:, None]).argmax(2)
+
+
+def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[MetricRecord], Confusion | None]:
+    """How often drawings are of the class that they were asked for, and how far they are from real ones of it.
+
+    Args:
+        asked: the label that each generated slice was asked for; None: for none.
+
+    Returns:
+        `obedience_lite0`, `fd_lite0_in_class` and the confusion of classes; nothing where nothing was asked for, or
+        real slices are too few for the folds.
+    """
+    names = inputs.dataset.label_names
+    shown = np.array([names.index(label) if label in names else -1 for label in asked[: inputs.num]])
+    classes = np.concatenate([inputs.dataset.labels(split) for split in _SPLITS])
+    if (shown < 0).all() or np.bincount(classes, minlength=len(names)).min() < _FOLDS:
+        return [], None
+    drawn, told = inputs.features(EXTRACTOR), shown >= 0
+    judges = cached(
+        cache_file(inputs.dataset, EXTRACTOR, f"judges-{_FOLDS}-{_C}"),
+        lambda: Judges.of(inputs.all_features(EXTRACTOR, _SPLITS), classes, _groups(inputs.dataset)),
+        dump=Judges._asdict,
+        load=lambda tensors: Judges(**tensors),
+    )
+    verdicts, wanted = judges.judge(drawn[torch.from_numpy(told)]), shown[told]
+    hits, found = verdicts == wanted, (judges.predicted == judges.true).numpy()
+    recall = {name: found[classes == k].mean() for k, name in enumerate(names)}
+    parts = {name: float(hits[:, wanted == k].mean()) for k, name in enumerate(names) if (wanted == k).any()}
+    share = float(hits.mean())
+    records = [
+        _record(
+            "obedience_lite0",
+            inputs,
+            value=share,
+            interval=of_share(round(share * len(wanted)), len(wanted)),
+            floor=float(np.mean([recall[names[k]] for k in wanted])),
+            parts=parts,
+            n=len(wanted),
+            num_reference=len(classes),
+            protocol=f"share of {len(wanted)} generated slices that come out as the class they were asked for, by "
+            f"logistic regression on {NETWORKS[EXTRACTOR]} features of {len(classes)} training and validation slices, "
+            f"{_FOLDS} folds by group; floor: real slices of the same classes, by the fold that has not seen them",
+        )
+    ]
+    records += _in_class(inputs, drawn, shown)
+    return records, Confusion(
+        classes=names,
+        generated=_shares(np.tile(wanted, len(verdicts)), verdicts.ravel(), len(names)),
+        real=_shares(classes, judges.predicted.numpy(), len(names)),
+    )
+
+
+def _in_class(inputs: MetricInputs, drawn: Tensor, shown: np.ndarray) -> list[MetricRecord]:
+    """The Frechet distances within the classes, of as many drawings as held-out slices each, and their mean."""
+    dataset = inputs.dataset
+    train, of_train = inputs.all_features(EXTRACTOR, ("train",)), dataset.labels("train")
+    held_out = inputs.all_features(EXTRACTOR, ("validation", "test"))
+    of_held_out = np.concatenate([dataset.labels("validation"), dataset.labels("test")])
+    values, floors, counts = {}, {}, []
+    for code, name in enumerate(dataset.label_names):
+        rows = [np.flatnonzero(classes == code) for classes in (of_train, shown, of_held_out)]
+        n = min(len(rows[1]), len(rows[2]))
+        if n < _FEWEST or len(rows[0]) < 2:
+            continue
+        reference, spread = ReferenceStatistics.of(train[rows[0]]), np.random.default_rng(0)
+        values[name] = reference.distance(drawn[rows[1][:n]])
+        floors[name] = reference.distance(held_out[np.sort(spread.choice(rows[2], n, replace=False))])
+        counts.append(n)
+    if not values:
+        return []
+    each = ", ".join(f"{name} {n} (floor {floors[name]:.1f})" for name, n in zip(values, counts, strict=True))
+    return [
+        _record(
+            "fd_lite0_in_class",
+            inputs,
+            value=float(np.mean(list(values.values()))),
+            floor=float(np.mean(list(floors.values()))),
+            parts=values,
+            n=sum(counts),
+            num_reference=len(train),
+            protocol=f"mean over classes of the squared Fréchet distance of {NETWORKS[EXTRACTOR]} features, training "
+            f"slices of a class against generated ones that were asked for it: {each}; floor: as many held-out slices",
+        )
+    ]
+
+
+def _groups(dataset: Dataset) -> np.ndarray:
+    """Groups of training and validation slices; they straddle no splits, so no two splits share a number."""
+    found, first = [], 0
+    for split in _SPLITS:
+        groups = np.unique(dataset.groups(split), return_inverse=True)[1] + first
+        first += int(groups.max(initial=-1)) + 1
+        found.append(groups)
+    return np.concatenate(found)
+
+
+def _shares(true: np.ndarray, predicted: np.ndarray, num: int) -> tuple[tuple[float, ...], ...]:
+    counts = np.zeros((num, num))
+    np.add.at(counts, (true, predicted), 1)
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)
+    return tuple(tuple(float(share) for share in row) for row in shares)
+
+
+def _record(name: str, inputs: MetricInputs, **values: object) -> MetricRecord:
+    network = {"extractor": NETWORKS[EXTRACTOR], "weights_sha256": WEIGHTS_SHA256[EXTRACTOR]}
+    return record_of(name, inputs, reference="train", **network, **values)

@@ -1,0 +1,117 @@
+"""Whether classes are obeyed: against drawings whose class is known, and against scikit-learn's own classifier."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from lwddpm.config import EvaluationConfig
+from lwddpm.data.store import Dataset
+from lwddpm.evaluation import obedience as module
+from lwddpm.evaluation.class_figure import confusion_matrices
+from lwddpm.evaluation.obedience import Judges
+from lwddpm.evaluation.protocol import evaluate
+
+CONFIG = EvaluationConfig(metrics=("ssim_pairs",), num_samples=12)
+
+
+@pytest.fixture
+def extract(tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, np.ndarray], torch.Tensor]:
+    """Features that tell the class of every real slice, and nothing else of it."""
+    known = {
+        image.tobytes(): label
+        for split in ("train", "validation", "test")
+        for image, label in zip(tiny_dataset.images(split), tiny_dataset.labels(split), strict=True)
+    }
+    # no file of these features stays beside the real ones
+    monkeypatch.setattr(module, "cached", lambda path, make, **how: make())
+    monkeypatch.setattr("lwddpm.evaluation.inputs.cached", lambda path, make, **how: make())
+
+    def features(name: str, images: np.ndarray) -> torch.Tensor:
+        assert name == "fd_lite0"
+        rng = np.random.default_rng(0)
+        rows = [np.eye(8)[known[image.tobytes()]] + 0.05 * rng.standard_normal(8) for image in images]
+        return torch.tensor(np.array(rows), dtype=torch.float32)
+
+    return features
+
+
+def _drawings(dataset: Dataset, codes: list[int]) -> np.ndarray:
+    """Real slices of some classes, as if they were drawn."""
+    labels, images = dataset.labels("train"), dataset.images("train")
+    return np.stack([images[np.flatnonzero(labels == code)[0]] for code in codes])
+
+
+def test_obedience_is_the_share_that_comes_out_as_asked(
+    tiny_dataset: Dataset, extract: Callable[[str, np.ndarray], torch.Tensor]
+) -> None:
+    names, codes = tiny_dataset.label_names, [0, 1, 2, 3] * 3
+    asked: list[str | None] = [names[code] for code in codes]
+    asked[1], asked[2], asked[3] = names[0], None, names[0]  # two are not what they were asked for, one was for none
+    config = CONFIG.model_copy(update={"num_samples": 12})
+    result = evaluate(_drawings(tiny_dataset, codes), tiny_dataset, config, extract=extract, asked=asked)
+    record = {record.name: record for record in result.records}["obedience_lite0"]
+    assert (record.n, record.value) == (11, pytest.approx(9 / 11))
+    assert record.floor == pytest.approx(1)
+    assert record.parts[names[0]] == pytest.approx(3 / 5)
+    assert record.parts[names[2]] == 1
+    assert result.metrics()["eval/obedience_lite0_floor"] == pytest.approx(1)
+    assert result.confusion is not None
+    assert result.confusion.generated[0] == pytest.approx((0.6, 0.2, 0, 0.2))
+    assert np.array(result.confusion.real) == pytest.approx(np.eye(4))
+    assert confusion_matrices(result.confusion).axes[0].get_title() == "synthetic, asked for"
+    assert "| class | obedience_lite0" in result.table()
+
+
+def test_nothing_is_said_where_no_class_was_asked_for(
+    tiny_dataset: Dataset, extract: Callable[[str, np.ndarray], torch.Tensor]
+) -> None:
+    drawn = _drawings(tiny_dataset, [0, 1] * 6)
+    for asked in (None, [None] * 12):
+        result = evaluate(drawn, tiny_dataset, CONFIG, extract=extract, asked=asked)
+        assert [record.name for record in result.records] == ["ssim_pairs"]
+        assert result.confusion is None
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_judges_are_logistic_regression_on_folds_that_no_group_straddles(num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(num_classes, size=200)
+    features = torch.tensor(rng.standard_normal((200, 6)) * 3 + 5 + 2 * classes[:, None] * [1, 0, -1, 0, 0, 0])
+    groups = np.arange(200) // 4
+    judges = Judges.of(features, classes, groups)
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0).split(features.numpy(), classes, groups)
+    for number, (seen, unseen) in enumerate(folds):
+        assert not set(groups[seen]) & set(groups[unseen])
+        mean, spread = features[seen].mean(0), features[seen].numpy().std(0)
+        scaled = ((features - mean) / torch.from_numpy(spread)).numpy()
+        expected = LogisticRegression(C=module._C, class_weight="balanced", max_iter=200).fit(
+            scaled[seen], classes[seen]
+        )
+        agreement = (judges.judge(features)[number] == expected.predict(scaled)).mean()
+        assert agreement > 0.98
+        np.testing.assert_array_equal(judges.predicted[unseen], judges.judge(features)[number][unseen])
+
+
+def test_a_class_drawn_as_another_is_far_from_its_own_slices(tiny_dataset: Dataset, monkeypatch) -> None:
+    """Slices of the right class are nearer within the class than those of a wrong one, at equal n."""
+    monkeypatch.setattr(module, "cached", lambda path, make, **how: make())
+    monkeypatch.setattr("lwddpm.evaluation.inputs.cached", lambda path, make, **how: make())
+    monkeypatch.setattr(module, "_FEWEST", 2)
+    labels, images = tiny_dataset.labels("train"), tiny_dataset.images("train")
+    rows = np.concatenate([np.flatnonzero(labels == code)[:3] for code in range(4)])
+    names = tiny_dataset.label_names
+
+    def features(name: str, given: np.ndarray) -> torch.Tensor:
+        return torch.tensor(given.reshape(len(given), -1)[:, ::16] / 255.0, dtype=torch.float32)
+
+    def within(asked: list[str | None]) -> float:
+        result = evaluate(images[rows], tiny_dataset, CONFIG, extract=features, asked=asked)
+        return {record.name: record.value for record in result.records}["fd_lite0_in_class"]
+
+    right: list[str | None] = [names[label] for label in labels[rows]]
+    assert within(right) < within(right[3:] + right[:3])
