@@ -181,5 +181,5 @@ def test_too_few_held_out_groups_are_refused_with_the_number_that_is_needed(job:
 
 
 def test_only_held_out_slices_can_be_taken_out(job: Callable[..., AuditJob]) -> None:
-    with pytest.raises(ConfigError, match="audit.not_held_out: must name slices of validation or test"):
+    with pytest.raises(ConfigError, match=r"audit.not_held_out: must name slices of validation or test"):
         _run(job("audit.not_held_out=[nobody.png]"))
