@@ -24,7 +24,7 @@ def run(
     directory: DirectoryOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run a job: prepare, train, search, compare, evaluate, sample or tradeoff, as its `kind` says.
+    """Run a job: prepare, train, search, compare, evaluate, tradeoff, audit or sample, as its `kind` says.
 
     The same command continues an interrupted job from its last checkpoint, and does nothing when the job is done.
     Ctrl-C saves a checkpoint first.

@@ -116,6 +116,8 @@ def summary(result: dict[str, Any]) -> None:
         console.print(f"not reported: {missing['name']}: {missing['reason']}", markup=False)
     for warning in result.get("warnings", []):
         console.print(f"warning: {warning}", markup=False)
+    if audit := result.get("audit"):
+        _audit(audit)
     if "out" in result:
         calls = result["network_calls"]
         cost = f"{calls} network call{'s' if calls > 1 else ''} a slice"
@@ -149,6 +151,20 @@ def _choice(choice: dict[str, Any]) -> None:
         mark = "chosen" if candidate == choice["chosen"] else ""
         table.add_row(f"{candidate['epoch']:g}", measured(candidate["fd_lite0"]), mark)
     console.print(f"models, n {choice['n']} against {choice['num_reference']} validation slices:", markup=False)
+    console.print(table)
+
+
+def _audit(audit: dict[str, Any]) -> None:
+    """The verdict with its reasons, the figures, and the power beside them."""
+    console.print(f"verdict: {audit['verdict']}", markup=False)
+    for reason in audit["reasons"]:
+        console.print(f"  {reason}", markup=False)
+    table = Table("figure", Column("value", justify="right"), "95 % interval", Column("n", justify="right"), "p")
+    of_planted = {f"found of planted copies: {kind}": record for kind, record in audit["power"].items()}
+    for name, record in ({record["name"]: record for record in audit["records"]} | of_planted).items():
+        ends = (record["low"], record["high"])
+        interval = "-" if None in ends else " to ".join(measured(end) for end in ends)
+        table.add_row(name, measured(record["value"]), interval, f"{record['n']:,}", number(record["p_value"], 2))
     console.print(table)
 
 

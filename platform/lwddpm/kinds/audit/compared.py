@@ -1,8 +1,8 @@
 """Slices compared with all training slices, over the workers; what was compared is kept, and read when a job goes on.
 
-<folder>/slices/KEY/00000000.npy    slices drawn, in chunks by the number of the first
-                    00000000.npz    what they score
-                    held_out.npz, planted-KIND.npz
+<folder>/slices/KEY/00000000-512.npy    slices drawn, in chunks by the number of the first
+                    00000000-512.npz    what they score
+<cache>/audit/KEY/held_out.npz, planted-KIND.npz    of the dataset alone: audits of all models share them
 """
 
 import functools
@@ -30,13 +30,18 @@ class Comparer:
     """Compares slices with the training slices of a dataset.
 
     Args:
-        folder: where what was compared is kept; its name stands for all that scores depend on.
+        folder: where slices drawn are kept, and what they score; its name stands for all that this depends on.
+        shared: the same of what depends on the dataset alone.
     """
 
-    def __init__(self, dataset: Dataset, session: Session, exported: ExportedSeries, folder: Path) -> None:
-        self._dataset, self._session, self._exported, self._folder = dataset, session, exported, folder
+    def __init__(
+        self, dataset: Dataset, session: Session, exported: ExportedSeries, folder: Path, shared: Path
+    ) -> None:
+        self._dataset, self._session, self._exported = dataset, session, exported
+        self._folder, self._shared = folder, shared
         self._extract = feature_extraction(session, None, exported)
-        folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder, shared):
+            each.mkdir(parents=True, exist_ok=True)
 
     @functools.cached_property
     def features(self) -> FeatureSearch:
@@ -59,8 +64,10 @@ class Comparer:
         return Scores(Match.joined(list(matches)), near.score, near.rows[:, 0], embedding.numpy())
 
     def kept(self, name: str, images: Callable[[], np.ndarray]) -> Scores:
-        """`compare` of slices that are made only where their scores are not there yet."""
-        path = self._folder / f"{name}.npz"
+        """`compare` of slices of the dataset, which are made only where their scores are not there yet."""
+        return self._kept(self._shared / f"{name}.npz", name, images)
+
+    def _kept(self, path: Path, name: str, images: Callable[[], np.ndarray]) -> Scores:
         scores = Scores.load(path)
         if scores is None:
             scores = self.compare(images(), f"comparing {name.replace('_', ' ').replace('-', ', ')} slices")
@@ -74,7 +81,8 @@ class Comparer:
         """
         for first in range(0, count, chunk):
             numbers = range(first, min(first + chunk, count))
-            yield first, self.kept(f"{first:08d}-{len(numbers)}", functools.partial(self._slices, draw, numbers))
+            path = self._file(first, len(numbers)).with_suffix(".npz")
+            yield first, self._kept(path, "drawn", functools.partial(self._slices, draw, numbers))
 
     def slices(self, number: int, count: int, chunk: int) -> np.ndarray:
         """A sample that `drawn` has yielded, uint8 [S, S]."""

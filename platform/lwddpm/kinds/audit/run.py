@@ -45,7 +45,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.evaluation.features import EXTRACTION_VERSION
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.files import read_json, write_json
+from lwddpm.files import cache_folder, read_json, write_json
 from lwddpm.kinds.audit.compared import Comparer
 from lwddpm.kinds.audit.membership import denoising_losses
 from lwddpm.kinds.audit.sampling import sampling_of
@@ -187,10 +187,11 @@ class _Audit:
         self.train_sources, self.subjects = dataset.sources("train"), dataset.subjects("train")
         self.count = num_drawn(job, len(self.train))
         parts = [model_dir / PRIOR_FILE, model_dir / GUIDE_FOLDER / WEIGHTS_FILE]
-        known: list[Any] = [weights, *(sha256_of(part) for part in parts if part.exists()), sampling.essentials()]
-        known += [dataset.version, method_code(), EXTRACTION_VERSION, self.config.seed, self.config.num_canaries]
-        known += [list(self.config.not_held_out)]
-        self.comparer = Comparer(dataset, session, exported, folder / "slices" / hex_digest(known))
+        known: list[Any] = [dataset.version, method_code(), EXTRACTION_VERSION]
+        of_dataset = hex_digest([*known, self.config.seed, self.config.num_canaries, *self.config.not_held_out])
+        known += [weights, *(sha256_of(part) for part in parts if part.exists()), sampling.essentials()]
+        slices, shared = folder / "slices" / hex_digest(known), cache_folder() / "audit" / of_dataset
+        self.comparer = Comparer(dataset, session, exported, slices, shared)
 
     def result(self) -> AuditResult:
         config = self.config
