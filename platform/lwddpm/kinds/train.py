@@ -32,6 +32,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
+from lwddpm.tracking.outbox import WARNING
 from lwddpm.tracking.rundir import (
     claim_run_folder,
     clear_folder,
@@ -265,6 +266,7 @@ def _evaluate_and_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
+            **({WARNING: "; ".join(summary["warnings"])} if summary.get("warnings") else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }

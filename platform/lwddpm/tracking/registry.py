@@ -40,6 +40,7 @@ _INPUTS = {
 }
 _PROMOTION = "lwddpm.promotion."
 WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
+WITHDRAWN = "lwddpm.withdrawn"  # tag of a version: how many withdrawn subjects or files its dataset holds, as JSON
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
@@ -50,6 +51,7 @@ class RegisteredVersion:
 
     Attributes:
         n: slices that each metric was measured on; empty for versions of 0.1.0.
+        withdrawn: how many subjects or files of its dataset have been withdrawn, as `lwddpm lineage --withdrawn` found.
     """
 
     name: str
@@ -61,6 +63,7 @@ class RegisteredVersion:
     n: dict[str, int]
     tags: dict[str, str]
     card: str
+    withdrawn: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -309,7 +312,16 @@ def _describe(client: MlflowClient, stored: ModelVersion) -> RegisteredVersion:
         n=json.loads(stored.tags.get(NUM_SLICES, "{}")),
         tags={key: value for key, value in stored.tags.items() if key not in metrics and key != NUM_SLICES},
         card=stored.description or "",
+        withdrawn=withdrawn_in(stored.tags),
     )
+
+
+def withdrawn_in(tags: dict[str, str]) -> int:
+    """How many withdrawn subjects or files the dataset of a version holds, by its tags; 0 where none is known."""
+    try:
+        return int(json.loads(tags.get(WITHDRAWN, "{}")).get("entries", 0))
+    except (ValueError, TypeError, AttributeError):
+        return 1  # a mark that somebody has edited is one all the same
 
 
 def _known(client: MlflowClient) -> str:
