@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
 
-    source, names, _ = scan(DataConfig(source=arguments.source, image_size=IMAGE_SIZE))
+    source, (names, *_) = scan(DataConfig(source=arguments.source, image_size=IMAGE_SIZE))
     if source.simulated:
         parser.error("--source must be a folder of images")
     ray.init(address="local", num_cpus=arguments.cpus, include_dashboard=False, log_to_driver=False)

@@ -1,6 +1,7 @@
 """Drawing from a model folder in this process; on workers it is tested with whole jobs."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from lwddpm.cluster.generate import generate_images, settled
 from lwddpm.cluster.session import Session
 from lwddpm.config import ONE_PASS, SamplingConfig, WorkersConfig
 from lwddpm.diffusion.sampling import generate
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.checkpoint import load_for_drawing, load_model
 
 SAMPLING = SamplingConfig(sampler="dpmsolver++", num_inference_steps=4, batch_size=2)
 CAPABILITIES = {"bf16": {"amx_bf16": True}, "fp32": dict[str, bool]()}
@@ -55,3 +56,19 @@ def test_fp32_draws_the_slices_of_the_plain_network_and_auto_those_of_the_device
     assert np.array_equal(fast, drawn(precision="bf16"))
     difference = np.abs(fast.astype(int) - plain.astype(int))
     assert 0 < difference.mean() < 2
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [("dpmsolver++", 4), ("heun", 7)])
+def test_a_network_is_made_ready_for_the_calls_that_a_drawing_takes(
+    trained_dir: Path, here: Session, monkeypatch: pytest.MonkeyPatch, sampler: str, calls: int
+) -> None:
+    told: list[int] = []
+
+    def load(path: Path, precision: Any, device: Any, batch_size: int, num_calls: int = 0) -> Any:
+        told.append(num_calls)
+        return load_for_drawing(path, precision, device, batch_size, num_calls)
+
+    monkeypatch.setattr("lwddpm.cluster.generate.load_for_drawing", load)
+    sampling = SAMPLING.model_copy(update={"sampler": sampler, "start": "noise", "precision": "fp32"})
+    generate_images(trained_dir, sampling, 5, here)
+    assert told == [3 * calls]  # of three batches; the network is loaded once

@@ -60,3 +60,12 @@ def test_a_damaged_one_is_refused(tmp_path, prior, damage):
     size = damage(file, load_file(file)) or 16
     with pytest.raises(CheckpointError, match=PRIOR_FILE):
         read_prior(tmp_path, size)
+
+
+def test_one_of_an_earlier_format_says_how_to_make_it_again(tmp_path, prior):
+    write_prior(tmp_path, prior)
+    tensors = load_file(tmp_path / PRIOR_FILE)
+    one_gaussian = {name: tensors[name] for name in ("mean", "directions", "deviations", "trust")}
+    save_file(one_gaussian, tmp_path / PRIOR_FILE)
+    with pytest.raises(CheckpointError, match=r"make it again: lwddpm models calibrate MODEL --fresh"):
+        read_prior(tmp_path, 16)

@@ -271,6 +271,11 @@ def versions(listed: list[dict[str, Any]]) -> None:
         aliases = ", ".join(item["aliases"]) + (" OVERRIDE" if "lwddpm.override" in item["tags"] else "")
         table.add_row(item["name"], str(item["version"]), aliases, item["created"], shown)
     console.print(table)
+    for item in listed:
+        if warning := item["tags"].get("lwddpm.warning"):
+            console.print(f"{item['name']}/{item['version']}: warning: {warning}", markup=False)
+        if item["withdrawn"]:
+            console.print(f"{item['name']}/{item['version']}: {_withdrawn(item['withdrawn'])}", markup=False)
 
 
 def version(item: dict[str, Any]) -> None:
@@ -284,10 +289,16 @@ def version(item: dict[str, Any]) -> None:
             **item["tags"],
         }
     )
+    if item["withdrawn"]:
+        console.print(_withdrawn(item["withdrawn"]), markup=False)
     if item["metrics"]:
         metrics(item["metrics"], item["n"])
     for record in item["promotions"]:
         console.print(promotion_line(record), markup=False)
+
+
+def _withdrawn(num: int) -> str:
+    return f"its dataset holds slices of {num} withdrawn subject{'' if num == 1 else 's'} or files: do not use it"
 
 
 def calibration(result: dict[str, Any]) -> None:

@@ -15,11 +15,11 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, SamplingT
 from lwddpm.diffusion.editing import Edit
 from lwddpm.diffusion.prior import Prior
-from lwddpm.diffusion.sampling import generate, reconstruct
+from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
 from lwddpm.families import SAMPLER
 from lwddpm.models.precision import NumberFormat, settled_precision
-from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide
+from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _FEATURE_CHUNK = 64
@@ -48,11 +48,12 @@ def draw_indices(
 ) -> np.ndarray:
     """The samples of some numbers, uint8 [N, H, W], in batches of those that follow each other."""
     sampling = settled(sampling, session)
-    num_calls = -(-len(indices) // sampling.batch_size) * sampling.num_inference_steps
+    batches = [indices[i : i + sampling.batch_size] for i in range(0, len(indices), sampling.batch_size)]
+    saved = read_saved_model(model_dir)
+    num_calls = len(batches) * network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size), edit)
     if edit is not None and edit.takes_gradients:
         num_calls = 0  # a compiled network would be compiled once more for them
     function = functools.partial(_generate, session.model_device, str(model_dir), sampling, num_calls, edit)
-    batches = [indices[i : i + sampling.batch_size] for i in range(0, len(indices), sampling.batch_size)]
     return np.concatenate(list(session.worker_map(function, batches, description=description, exported=exported)))
 
 

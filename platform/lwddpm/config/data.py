@@ -16,7 +16,7 @@ PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 # versions that did not know them stay those of the same jobs.
 OPTIONAL = (
     "include", "exclude", "label_from", "synthetic", "intensity", "pages",
-    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "faces", "phantom",
+    "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "faces", "withdrawn", "phantom",
 )  # fmt: skip
 OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids", "faces")  # an image folder has no use for them
 
@@ -147,6 +147,11 @@ class DataConfig(Section):
         None,
         exclude_if=is_none,
         description="on which basis the slices may be used, such as a consent form or an ethics vote; for the dossier",
+    )
+    withdrawn: str | None = Field(
+        None,
+        exclude_if=is_none,
+        description="file of subjects, files or their hashes, one a line, whose slices are left out from now on",
     )
     text: Literal["warn", "refuse", "accept"] = Field(
         "warn",

@@ -74,7 +74,7 @@ def kept_beside(brain: np.ndarray, front_mm: float, top_mm: float) -> np.ndarray
         front_mm, top_mm: distance of its voxels to the front and to the top.
     """
     silhouette = np.asarray(brain.any(axis=0))
-    beside = np.maximum.accumulate(silhouette[::-1], axis=0)[::-1]  # some brain at least as far in front
+    beside: np.ndarray = np.maximum.accumulate(silhouette[::-1], axis=0)[::-1]  # some brain at least as far in front
     beside = np.maximum.accumulate(beside, axis=1)  # and at least as far below
     behind = (np.arange(beside.shape[0]) - round(MARGIN_MM / front_mm)).clip(min=0)
     above = (np.arange(beside.shape[1]) + round(MARGIN_MM / top_mm)).clip(max=beside.shape[1] - 1)

@@ -38,6 +38,8 @@ class NotTaken(_Record):
         system_files: number of files of this kind elsewhere.
         outputs: folders that this platform has made.
         other: numbers by reason of what else is not taken of a source of volumes.
+        withdrawn: number of slices that data.withdrawn leaves out.
+        unmatched: which of its entries match nothing, in words; they are named by their lines alone.
         listed: the series that are passed over, by their first files, with the reason; `other` counts their files.
     """
 
@@ -47,6 +49,8 @@ class NotTaken(_Record):
     system_files: int = 0
     outputs: tuple[str, ...] = ()
     other: dict[str, int] = {}
+    withdrawn: int = 0
+    unmatched: str = ""
     listed: tuple[RejectedFile, ...] = ()
 
     def counts(self) -> dict[str, int]:
@@ -59,6 +63,7 @@ class NotTaken(_Record):
             "system_files": self.system_files,
             "outputs": len(self.outputs),
             "other": sum(self.other.values()),
+            "withdrawn": self.withdrawn,
         }
 
 

@@ -39,6 +39,7 @@ from lwddpm.data.sources import PART, UNLABELLED, Source
 from lwddpm.data.splits import split_by_group
 from lwddpm.data.staging import Chunk, StagedSlice, Staging, stage_chunk, volume_chunks
 from lwddpm.data.store import Dataset
+from lwddpm.data.withdrawn import Left, leave_out, read_withdrawals
 from lwddpm.data.workspace import check_target, open_workspace
 from lwddpm.errors import DataError
 
@@ -77,7 +78,8 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             if existing := _existing(data, fresh):  # by another process, while this one waited for it
                 return existing
             pseudonyms = pseudonyms_of(data)
-            source, names, fingerprint = scan(data)
+            source, left = scan(data)
+            names, fingerprint = left.names, left.fingerprint
             without_subject = num_without_subject(data, source, names)
             workspace.create()
             staging = Staging(workspace.staging, data.image_size, "accept" if source.simulated else data.text)
@@ -127,6 +129,8 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
                     update={
                         "pages": {slice_.name: slice_.pages_left for slice_ in usable if slice_.pages_left},
                         "other": not_taken.other | count_left_out(staged),
+                        "withdrawn": left.num_withdrawn,
+                        "unmatched": left.unmatched,
                     }
                 ),
                 columns=ScanColumns._fields if rows[0].scan is not None else (),
@@ -149,8 +153,8 @@ def check_source(data: DataConfig, *, fresh: bool = False) -> None:
             the target cannot be used.
     """
     if _existing(data, fresh) is None:
-        source, names, _ = scan(data)
-        num_without_subject(data, source, names)
+        source, left = scan(data)
+        num_without_subject(data, source, left.names)
         check_target(locate(data.dataset_path))
 
 
@@ -171,11 +175,11 @@ def open_source(data: DataConfig) -> Source:
             return open_image_folder(data)
 
 
-def scan(data: DataConfig) -> tuple[Source, list[str], str]:
-    """The source of a job, the names of its slices in sorted order, and its fingerprint.
+def scan(data: DataConfig) -> tuple[Source, Left]:
+    """The source of a job, and what data.withdrawn leaves of it: the names of its slices in sorted order.
 
     Raises:
-        DataError: the source is missing or empty.
+        DataError: the source is missing or empty, or the list cannot be read.
     """
     source = open_source(data)
     names, fingerprint = source.scan()
@@ -188,7 +192,12 @@ def scan(data: DataConfig) -> tuple[Source, list[str], str]:
         raise DataError(f"data.source: {data.source}: holds no images; give a folder of images in class/ sub-folders")
     if data.format == "images" and all(name.lower().endswith(SUFFIXES) for name in names):
         raise DataError(f"data.source: {data.source}: holds NIfTI volumes and no images; set data.format=nifti")
-    return source, names, fingerprint
+    if data.withdrawn is None:
+        return source, Left(names, fingerprint)
+    left = leave_out(read_withdrawals(data.withdrawn), source, names, fingerprint, pseudonyms_of(data))
+    if not left.names:
+        raise DataError(f"data.withdrawn: {data.withdrawn}: leaves none of {len(names)} slices in; check the list")
+    return source, left
 
 
 def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
@@ -203,17 +212,19 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
         return None
     check_settings(manifest, data)
     try:
-        source, names, fingerprint = scan(data)
+        source, left = scan(data)
     except DataError:
         if manifest.source == data.public_source:  # the source has been removed since; the dataset is all one needs
             return Dataset(path, manifest)
         raise
-    if fingerprint != manifest.source_fingerprint:
+    if left.fingerprint != manifest.source_fingerprint:
+        withdrawn = ", or data.withdrawn leaves out others" if data.withdrawn is not None else ""
         raise DataError(
-            f"data.path: {path}: was prepared from {manifest.source}, and {data.public_source} holds other files now; "
+            f"data.path: {path}: was prepared from {manifest.source}, and {data.public_source} holds other files now"
+            f"{withdrawn}; "
             f"{OTHER_DATASET}"
         )
-    if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(names)):
+    if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(left.names)):
         raise DataError(
             f"data.path: {path}: was prepared by version 0.1 of lwddpm, which read files of more than 8 bits, such as "
             f"{deep}, otherwise; {OTHER_DATASET}"

@@ -35,12 +35,16 @@ class Pseudonyms:
         if self.key is None:
             return name
         file, separator, part = name.partition(PART)
-        hashed = self._hash("file", file)
+        hashed = self.file(file)
         return (
             f"{self._hash('subject', subject_id)}/{hashed}{separator}{part}"
             if subject_id
             else hashed + separator + part
         )
+
+    def file(self, file: str) -> str:
+        """Of a file, by its path below the source; alone, without its subject."""
+        return file if self.key is None else self._hash("file", file)
 
     def not_taken(self, source: Source) -> NotTaken:
         """What a source does not take, without the names of its files."""
@@ -72,13 +76,23 @@ def key_file() -> Path:
     return state_folder() / "subject_key"
 
 
-def _key() -> bytes:
-    given, place = os.environ.get(VARIABLE), VARIABLE
+def existing_pseudonyms(file: Path | None = None) -> Pseudonyms:
+    """Pseudonyms under the key that there is: of a file, else of the variable or the private file; none is made.
+
+    Raises:
+        ConfigError: the file cannot be read, or its key is too short.
+    """
+    there = file is not None or VARIABLE in os.environ or key_file().exists()
+    return Pseudonyms(_key(file) if there else None)
+
+
+def _key(named: Path | None = None) -> bytes:
+    given, place = os.environ.get(VARIABLE) if named is None else None, VARIABLE
     if given is None:
-        file = key_file()
+        file = named or key_file()
         place = str(file)
         try:
-            if not file.exists():
+            if named is None and not file.exists():
                 write_private_once(file, secrets.token_hex(32))
             given = file.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:

@@ -83,6 +83,10 @@ def describe_not_taken(not_taken: NotTaken) -> Iterator[str]:
     ]
     if system:
         yield f"not taken, as hidden or left behind by systems: {listed(system)}"
+    if not_taken.withdrawn:
+        yield f"not taken: {_count(not_taken.withdrawn, 'slice')} that data.withdrawn leaves out"
+    if not_taken.unmatched:
+        yield not_taken.unmatched
     for reason, num in not_taken.other.items():
         yield f"not taken: {num:,} {reason}"
     if not_taken.outputs:

@@ -37,6 +37,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.card import model_card, with_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
+from lwddpm.tracking.outbox import WARNING
 from lwddpm.tracking.rundir import (
     claim_run_folder,
     clear_folder,
@@ -288,6 +289,7 @@ def _evaluate_and_register(
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
             **({"lwddpm.consent": job.data.consent} if job.data.consent else {}),
+            **({WARNING: "; ".join(summary["warnings"])} if summary.get("warnings") else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }

@@ -48,6 +48,7 @@ _INPUTS = {
 _PROMOTION = "lwddpm.promotion."
 WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
 PRESETS = "lwddpm.presets"  # tag of a version: its presets.json, and what it has got since
+WITHDRAWN = "lwddpm.withdrawn"  # tag of a version: how many withdrawn subjects or files its dataset holds, as JSON
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
@@ -60,6 +61,7 @@ class RegisteredVersion:
     Attributes:
         n: slices that each metric was measured on; empty for versions of 0.1.0.
         presets: named ways to draw, as in `presets.json`.
+        withdrawn: how many subjects or files of its dataset have been withdrawn, as `lwddpm lineage --withdrawn` found.
     """
 
     name: str
@@ -72,6 +74,7 @@ class RegisteredVersion:
     tags: dict[str, str]
     card: str
     presets: dict[str, Any] = field(default_factory=dict)
+    withdrawn: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -409,7 +412,16 @@ def _describe(client: MlflowClient, stored: ModelVersion) -> RegisteredVersion:
         tags={key: value for key, value in stored.tags.items() if key not in (*metrics, NUM_SLICES, PRESETS)},
         card=stored.description or "",
         presets=json.loads(stored.tags.get(PRESETS, "{}")).get("presets", {}),
+        withdrawn=withdrawn_in(stored.tags),
     )
+
+
+def withdrawn_in(tags: dict[str, str]) -> int:
+    """How many withdrawn subjects or files the dataset of a version holds, by its tags; 0 where none is known."""
+    try:
+        return int(json.loads(tags.get(WITHDRAWN, "{}")).get("entries", 0))
+    except (ValueError, TypeError, AttributeError):
+        return 1  # a mark that somebody has edited is one all the same
 
 
 def _known(client: MlflowClient) -> str:

@@ -29,6 +29,11 @@ def read_prior(folder: Path, image_size: int) -> Prior | None:
         return None
     try:
         with safe_open(file, "pt") as header:  # these two numbers are all that a file may choose
+            if "centres" not in header.keys():  # noqa: SIM118 (no mapping)
+                raise DamagedCheckpointError(
+                    f"{file}: is no prior of this version of lwddpm, which is a mixture; make it again: "
+                    "lwddpm models calibrate MODEL --fresh --set data.source=PATH"
+                )
             components, directions = (int(length) for length in header.get_slice("centres").get_shape())
     except (SafetensorError, ValueError) as error:
         raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from None
