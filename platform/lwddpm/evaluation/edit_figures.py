@@ -46,7 +46,7 @@ def variations_figure(source: np.ndarray, by_strength: Mapping[float, np.ndarray
         by_strength: uint8 [N, S, S] of each strength.
     """
     num = min(_COLUMNS - 1, max(len(images) for images in by_strength.values()))
-    figure, panels = _panels(len(by_strength) * (num + 1), num + 1, title_in=0.04)
+    figure, panels = _panels(len(by_strength) * (num + 1), num + 1, title_in=0.08)
     for row, (strength, images) in enumerate(sorted(by_strength.items())):
         first, *others = panels[row * (num + 1) : (row + 1) * (num + 1)]
         _show(first, source)
@@ -76,7 +76,7 @@ def _panels(num: int, columns: int = _COLUMNS, title_in: float = 0.22) -> tuple[
     columns = min(columns, num)
     rows = -(-num // columns)
     side = WIDTH_IN / _COLUMNS
-    figure = new_figure(rows * (side + title_in) + 0.5, max(columns * side, WIDTH_IN / 2))
+    figure = new_figure(rows * (side + title_in) + 0.3, max(columns * side, WIDTH_IN / 2))
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels:
         axes.set_xticks([])
