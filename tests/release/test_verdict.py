@@ -17,10 +17,12 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.config.gate import GateRule
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.protocol import evaluate
+from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.kinds.evaluate import _store_with_version
 from lwddpm.release.evidence import Evidence, Measured
 from lwddpm.release.policy import load_policy, validate_policy
 from lwddpm.release.verdict import WITHDRAWN, Finding, _checked, judge
-from lwddpm.tracking import attachments, registry
+from lwddpm.tracking import attachments, registry, registry_log
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.tracking.store import open_experiment
 
@@ -186,6 +188,22 @@ def test_an_evaluation_that_was_made_later_counts(register: Make, name: str, pol
     stored = {key: content[key] for key in ("model", "dataset", "date")} | {"evaluation": result}
     attachments.attach(version, attachments.EVALUATION, stored, "evaluator")
     assert [finding.status for finding in judge(policy, version).findings[1:3]] == ["passed", "passed"]
+
+
+def test_an_evaluate_job_stores_its_result_with_the_version_that_it_names(
+    register: Make, name: str, policy_file: Path
+) -> None:
+    policy, version = load_policy(str(policy_file)), register(name)
+    result = EvaluationResult(
+        dataset_version="another", simulated=True, config=EvaluationConfig(), unavailable=(),
+        records=(figure("fd_lite0", 20.0, (19.0, 21.0), floor=10.0),),
+    )  # fmt: skip
+    _store_with_version(f"models:/{name}@candidate", result)
+    assert judge(policy, version).findings[1].reason == "evaluation: none is stored with this version"
+    own = result.model_copy(update={"dataset_version": version.tags["lwddpm.dataset_version"]})
+    _store_with_version(f"models:/{name}@candidate", own)
+    assert [finding.status for finding in judge(policy, version).findings[1:3]] == ["passed", "passed"]
+    assert [entry["kind"] for entry in registry_log.entries(name)] == ["evaluation"]
 
 
 def test_approver_and_readers_are_asked_for(audited: Make, name: str, policy_file: Path) -> None:

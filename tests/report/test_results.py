@@ -1,5 +1,6 @@
 import pytest
 
+from lwddpm.evaluation.copying import COPIES
 from lwddpm.report.data import Cost
 from lwddpm.report.published import TABLE_1
 from lwddpm.report.results import ablation, parts_of, repeats, rows
@@ -24,6 +25,25 @@ def test_rows_stand_in_the_papers_order_with_the_best_and_its_ties(build):
     assert [name for name, row in by_name.items() if row.distance.tied] == ["ddpm", "lw_ddpm"]
     assert [name for name, row in by_name.items() if row.ssim.best] == ["lw_ddpm"]
     assert all(row.distance.floor == 12 for row in found)
+
+
+def test_a_system_that_returns_training_slices_is_no_best_although_its_distance_is_least(build):
+    report = build(baseline=False).report
+    best = next(row for row in rows(report) if row.distance.best)
+    warned = tuple(
+        training.model_copy(update={"warnings": (f"the model {COPIES}: 9 of 10",)})
+        if training.label in best.system.trainings
+        else training
+        for training in report.trainings
+    )
+    found = {row.key: row for row in rows(report.model_copy(update={"trainings": warned}))}
+    of_trainings = set(best.system.trainings)
+    copiers = [key for key, row in found.items() if of_trainings & set(row.system.trainings)]
+    assert best.key in copiers
+    assert not any(found[key].distance.best or found[key].ssim.best or found[key].distance.tied for key in copiers)
+    least = min((key for key in found if key not in copiers), key=lambda key: found[key].distance.estimate.mean)
+    assert [key for key, row in found.items() if row.distance.best] == [least]
+    assert found[best.key].distance.estimate.mean == best.distance.estimate.mean
 
 
 def test_other_starts_stand_below_their_system_and_the_baseline_at_the_end(build):

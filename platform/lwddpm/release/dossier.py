@@ -125,7 +125,7 @@ def _data(version: RegisteredVersion) -> dict[str, str]:
         "consent basis": version.tags.get(CONSENT) or str(data.get("consent") or NOT_STATED),
         "dataset": version.tags.get("lwddpm.dataset_version", NOT_STATED)[:16],
         "slices": _of_card(version, "data").rpartition("; ")[2] or NOT_STATED,
-        "subjects": _of_card(version, "subjects") or _subjects(data),
+        "subjects": "none" if simulated else _of_card(version, "subjects") or _subjects(data),
     }
 
 

@@ -1,8 +1,9 @@
 """Results by system and by variant: what this run measured, what the paper prints, and why the two may differ."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal, NamedTuple
 
+from lwddpm.evaluation.copying import COPIES
 from lwddpm.report import published
 from lwddpm.report.data import GAUSSIAN, ComparisonReport, Cost, MeasuredSystem, Measurement, Training, row_key
 from lwddpm.report.intervals import Difference, MeanInterval, difference, mean_interval, ratio, ties
@@ -95,9 +96,10 @@ def rows(report: ComparisonReport) -> list[SystemRow]:
     if report.gaussian_directions is not None:
         measured_systems[GAUSSIAN] = _GAUSSIAN
     measured = {key: measured_of(report, key) for key in measured_systems}
-    distances = _ranked(measured, report.distance, "low")
-    similarities = _ranked(measured, SSIM, "high")
-    diversity = {name: _ranked(measured, name, direction) for name, direction in DIVERSITY.items()}
+    copiers = _copiers(report, measured_systems)
+    distances = _ranked(measured, report.distance, "low", copiers)
+    similarities = _ranked(measured, SSIM, "high", copiers)
+    diversity = {name: _ranked(measured, name, direction, copiers) for name, direction in DIVERSITY.items()}
     costs = {cost.system: cost for cost in report.costs}
     return [
         SystemRow(
@@ -145,7 +147,18 @@ def parts_of(report: ComparisonReport, key: str, metric: str) -> dict[str, float
     return {name: sum(of_one.get(name, 0.0) for of_one in parts) / len(parts) for name in names}
 
 
-def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction | None) -> dict[str, Value]:
+def _copiers(report: ComparisonReport, systems: dict[str, MeasuredSystem]) -> set[str]:
+    """Rows with a training that returns training slices: whatever they score, they are no best."""
+    labels = {each.label for each in report.trainings if any(COPIES in warning for warning in each.warnings)}
+    return {key for key, system in systems.items() if labels & set(system.trainings)}
+
+
+def _ranked(
+    measured: dict[str, list[Measurement]],
+    metric: str,
+    good: Direction | None,
+    copiers: Set[str] = frozenset(),
+) -> dict[str, Value]:
     values = {name: repeats(measurements, metric) for name, measurements in measured.items()}
     values = {name: repeated for name, repeated in values.items() if repeated}
     if not values:
@@ -153,8 +166,11 @@ def _ranked(measured: dict[str, list[Measurement]], metric: str, good: Direction
     estimates = {name: mean_interval(repeated) for name, repeated in values.items()}
     if good is None:
         return {name: Value(estimates[name], floor=_floor(measured[name], metric)) for name in values}
-    tied = dict(zip(values, ties(list(values.values()), lowest=good == "low"), strict=True))
-    best = (min if good == "low" else max)(estimates, key=lambda name: estimates[name].mean)
+    honest = {name: repeated for name, repeated in values.items() if name not in copiers}
+    tied, best = dict.fromkeys(values, False), None
+    if honest:
+        tied |= dict(zip(honest, ties(list(honest.values()), lowest=good == "low"), strict=True))
+        best = (min if good == "low" else max)(honest, key=lambda name: estimates[name].mean)
     return {
         name: Value(estimates[name], name == best, tied[name], floor=_floor(measured[name], metric)) for name in values
     }

@@ -56,8 +56,8 @@ def view(data: ReportData) -> dict[str, Any]:
 def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
     rows = [row for row in results.rows(report) if row.distance]
     lines = []
-    if rows:
-        best = min(rows, key=lambda row: row.distance.estimate.mean if row.distance else 0)
+    best = next((row for row in rows if row.distance and row.distance.best), None)
+    if best is not None:
         tied = [row.name for row in rows if row.distance and row.distance.tied and row is not best]
         name = results.DISTANCE_NAMES[report.distance]
         value = tables.with_interval(best.distance.estimate) if best.distance else ""
