@@ -17,7 +17,7 @@ class TradeoffConfig(Section):
     """Which ways to draw are measured: each differs in one setting from the model's preset. What a model cannot do (a
     GAN's guidance, a start without a prior) is left out; an empty list leaves a row out."""
 
-    incidental = frozenset({"store", "batch_size"})
+    incidental = frozenset({"batch_size"})
 
     preset: PresetName | None = Field(
         None, description="of the model, from which the others differ; default: evaluated, else 20 DPM-Solver++ steps"
