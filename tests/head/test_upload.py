@@ -65,3 +65,15 @@ def test_a_search_space_of_ones_own_is_taken_along(tmp_path: Path) -> None:
     with staged(load_job("search_demo", [f"search.space={space}"])) as folder:
         assert (folder / "search_spaces" / "mine.yaml").read_text() == space.read_text()
         assert load_job(str(folder / "job.yaml")).search.space == "mine"  # type: ignore[union-attr]
+
+
+def test_what_a_job_leaves_to_a_models_preset_is_left_to_it_there() -> None:
+    for kind, section in (("sample", "sampling"), ("evaluate", "evaluation")):
+        job = load_job(kind, [f"{section}.eta=0.5", f"{section}.sampler=null"])
+        with staged(job) as folder:
+            there = load_job(str(folder / "job.yaml"))
+        assert there == job
+        given = getattr(there, section).model_fields_set
+        assert given == getattr(job, section).model_fields_set
+        assert "eta" in given
+        assert "num_inference_steps" not in given

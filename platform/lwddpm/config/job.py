@@ -80,6 +80,8 @@ class Job(Section):
     incidental = frozenset({"output", "offline", "workers", "tracking", "notify"})
     # Dotted keys of settings and sections that make no number of the job's own MLflow run, beside the incidental ones.
     unrecorded: ClassVar[frozenset[str]] = frozenset()
+    # Sections of settings for sampling a model that is there already.
+    following_preset: ClassVar[frozenset[str]] = frozenset()
 
     name: JobName
     seed: Seed = Field(0, description="of training: initial weights, order of slices, noise")
@@ -99,6 +101,14 @@ class Job(Section):
         if not isinstance(data, DataConfig) or data.public_source == data.source:
             return self
         return self.model_copy(update={"data": data.model_copy(update={"source": data.public_source})})
+
+    def settings(self) -> dict[str, Any]:
+        """JSON values that read back as this job: sampling settings that follow from a preset of the model are not in
+        them unless they were given."""
+        values = self.model_dump(mode="json")
+        for name in self.following_preset:
+            values[name] = getattr(self, name).model_dump(mode="json", exclude_unset=True)
+        return values
 
     def is_parameter(self, key: str) -> bool:
         """Whether a setting stands among the parameters of the job's MLflow run, which never change there."""
@@ -308,6 +318,8 @@ class TrainJob(TrainingJob):
 class EvaluateJob(Job):
     """Measures a model that is there already."""
 
+    following_preset = frozenset({"evaluation"})
+
     kind: Literal["evaluate"]
     model_uri: ModelUri
     data: DataConfig
@@ -316,6 +328,8 @@ class EvaluateJob(Job):
 
 class SampleJob(Job):
     """Draws slices from a model into a folder."""
+
+    following_preset = frozenset({"sampling"})
 
     kind: Literal["sample"]
     model_uri: ModelUri

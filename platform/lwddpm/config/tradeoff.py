@@ -17,7 +17,7 @@ class TradeoffConfig(Section):
     """Which ways to draw are measured: each differs in one setting from the model's preset. What a model cannot do (a
     GAN's guidance, a start without a prior) is left out; an empty list leaves a row out."""
 
-    incidental = frozenset({"store", "batch_size"})
+    incidental = frozenset({"batch_size"})
 
     preset: PresetName | None = Field(
         None, description="of the model, from which the others differ; default: evaluated, else 20 DPM-Solver++ steps"
@@ -29,7 +29,9 @@ class TradeoffConfig(Section):
     steps: tuple[PositiveInt, ...] = Field((5, 10, 20), description="numbers of steps, guided and not")
     samplers: tuple[DiffusionSampler, ...] = Field(("sde-dpmsolver++",), description="others than the preset's")
     eta: tuple[Fraction, ...] = Field((0.0, 1.0), description="noise of DDIM in the preset's number of steps")
-    starts: tuple[Literal["gaussian", "noise"], ...] = ("gaussian", "noise")
+    starts: tuple[Literal["gaussian", "noise"], ...] = Field(
+        ("gaussian", "noise"), description="from the prior of a diffusion model, or from noise"
+    )
     truncation: tuple[PositiveFloat, ...] = Field((0.5, 1.0, 1.5, 2.0), description="of a GAN's latents")
     other_weights: bool = Field(
         True,

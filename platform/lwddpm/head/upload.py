@@ -11,7 +11,7 @@ import yaml
 
 import lwddpm
 from lwddpm.addresses import has_password
-from lwddpm.config import AnyJob, EvaluateJob, SampleJob, SearchJob, TrainingJob
+from lwddpm.config import AnyJob, SearchJob, TrainingJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
 
@@ -44,11 +44,7 @@ def staged(job: AnyJob | None) -> Iterator[Path]:
 
 def _settings(job: AnyJob, folder: Path) -> dict[str, Any]:
     """The resolved job; a search space and a policy of the user's own are taken along."""
-    settings = job.model_dump(mode="json")
-    if isinstance(job, SampleJob):  # what is not given of these is the model's preset's
-        settings["sampling"] = job.sampling.model_dump(mode="json", exclude_unset=True)
-    elif isinstance(job, EvaluateJob):
-        settings["evaluation"] = job.evaluation.model_dump(mode="json", exclude_unset=True)
+    settings = job.settings()
     if isinstance(job, SearchJob):
         space = find_file(job.search.space, "search_spaces", "search space")
         shutil.copyfile(space, folder / "search_spaces" / space.name)

@@ -44,7 +44,7 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     """
     with offline(job.offline, named_hosts(job.tracking)):
         check_job(job, address, download=False)
-    described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
+    described: dict[str, Any] = {"config": job.settings(), "digest": job.digest()}
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
         described["conditions"] = _conditions(job.data, described["classes"])

@@ -126,11 +126,13 @@ def register_calibrated(uri: str, model_dir: Path) -> RegisteredVersion:
     """
     client = MlflowClient()
     old = find_version(uri)
-    write_presets(model_dir, (presets_of(uri) or read_presets(model_dir)).unmeasured())
+    presets = (presets_of(uri) or read_presets(model_dir)).unmeasured()
+    if presets.presets:
+        write_presets(model_dir, presets)
     with mlflow.start_run(run_id=old.run_id or None):
         number = _new_version(model_dir, old.name, old.tags | {_CALIBRATED_FROM: str(old.version)})
     remark = f"Version {old.version} with a prior to start from (`lwddpm models calibrate`); not evaluated since."
-    card = with_presets(old.card, read_presets(model_dir))
+    card = with_presets(old.card, presets)
     client.update_model_version(old.name, number, description=f"{card}\n\n{remark}\n")
     alias = uri.partition("@")[2]
     if alias:

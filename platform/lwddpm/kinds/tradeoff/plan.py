@@ -91,6 +91,8 @@ def make_plan(config: TradeoffConfig, model_dir: Path, presets: Presets, num_sam
         if key in seen:
             continue
         seen.add(key)
+        if any(label == known.label for known in plan.ways):  # such as two weights that round to one
+            label = f"{label} ({len(plan.ways) + 1})"
         weights = MODEL if folder == model_dir else f"{folder.parent.name}/{folder.name}"
         way = PlannedWay(label, varied, sampling, folder, weights, calls_of(sampling, folder))
         if sum(each.network_calls for each in plan.ways) + way.network_calls > budget:

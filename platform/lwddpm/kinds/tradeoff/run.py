@@ -37,6 +37,8 @@ from lwddpm.tracking.store import tracking_uri
 from lwddpm.training.stored_presets import Figure, Preset, read_presets, words_of, write_presets
 from lwddpm.wording import counted
 
+_LONGEST_WHY = 1000  # characters of `Preset.why`: labels of points may be long
+
 
 def run_tradeoff(job: TradeoffJob, session: Session, fresh: bool) -> dict[str, Any]:
     """Run or continue a trade-off to its end.
@@ -196,7 +198,10 @@ def presets_from(measured: Tradeoff) -> dict[str, Preset]:
             for name in METRICS
         }
         made[aim] = Preset(
-            sampling=way.sampling, network_calls=way.network_calls, figures=figures, why=recommendation.why
+            sampling=way.sampling,
+            network_calls=way.network_calls,
+            figures=figures,
+            why=recommendation.why[:_LONGEST_WHY],
         )
     return made
 
