@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -60,3 +62,13 @@ def test_a_damaged_one_is_refused(tmp_path, prior, damage):
     size = damage(file, load_file(file)) or 16
     with pytest.raises(CheckpointError, match=PRIOR_FILE):
         read_prior(tmp_path, size)
+
+
+def test_components_of_classes_are_read_back(tmp_path, prior):
+    components = len(prior.weights)
+    by_class = replace(prior, classes=torch.arange(components))
+    write_prior(tmp_path, by_class)
+    found = read_prior(tmp_path, prior.mean.shape[0])
+    assert found is not None
+    assert found.classes is not None
+    assert found.classes.tolist() == list(range(components))

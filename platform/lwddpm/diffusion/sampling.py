@@ -234,14 +234,15 @@ class _Path:
         visited = planned_timesteps(process, sampling, starts_from)
         return cls(process, visited, starts_from, trusted, guide if sampling.guidance != 1 else None)
 
-    def begin(self, noise: Tensor, streams: list[torch.Generator]) -> Tensor:
+    def begin(self, noise: Tensor, streams: list[torch.Generator], asked: Tensor | None = None) -> Tensor:
         """Slices at the first visited timestep, of unit noise [B, 1, S, S]; from a prior, of the streams' next numbers
-        too."""
+        and the class that is asked for too."""
         if self.starts_from is None:
             return noise
         first = int(self.visited[0])
         draws = _noise((len(noise), self.starts_from.num_draws), streams, noise.device)
-        return self.starts_from.noisy(draws, noise, float(self.process.signal[first]), float(self.process.noise[first]))
+        signal, level = float(self.process.signal[first]), float(self.process.noise[first])
+        return self.starts_from.noisy(draws, noise, signal, level, asked)
 
     def walk(
         self,
@@ -299,7 +300,8 @@ def generate(
                 x = (model(latents) if given is None else model(latents, given)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)
+                begun = path.begin(noise, streams, _class(vocabulary, given))
+                x = path.walk(model, sampling, begun, streams, given=given)
             images.append(to_uint8(x[:, 0], gamma_of(diffusion)).cpu())
             if on_batch is not None:
                 on_batch(len(batch))
@@ -334,11 +336,12 @@ def denoising_trajectory(
     with _inference(model):
         streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
-        states, noising_steps = [path.begin(noise, streams)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
+        given = _given(vocabulary, sampling, indices, device)
+        begun = path.begin(noise, streams, _class(vocabulary, given))
+        states, noising_steps = [begun], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
         if path.starts_from is not None:
             states.insert(0, noise)
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])
-        given = _given(vocabulary, sampling, indices, device)
         path.walk(model, sampling, states[-1], streams, on_step=states.append, given=given)
         kept = np.linspace(0, len(states) - 1, min(num_frames, len(states))).round().astype(int)
         frames = torch.stack([to_uint8(states[k][:, 0], diffusion.intensity_gamma).cpu() for k in kept], dim=1)
@@ -409,6 +412,13 @@ def _given(
     if vocabulary is None:
         return None
     return torch.from_numpy(vocabulary.assigned(sampling.conditions, sampling.like, indices)).to(device)
+
+
+def _class(vocabulary: Vocabulary | None, given: Tensor | None) -> Tensor | None:
+    """The class of each image, as it is given, float32 [B]; None where there are no classes."""
+    if vocabulary is None or given is None or vocabulary.classes is None:
+        return None
+    return given[:, vocabulary.conditions.index(vocabulary.classes)]
 
 
 def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
