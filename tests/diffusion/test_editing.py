@@ -5,6 +5,7 @@ conditioning of a Gaussian, computed here without any of the code under test.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,12 @@ def test_a_prior_given_pixels_is_what_importance_sampling_says():
     torch.testing.assert_close(given.flatten(1).std(0), spread, atol=0.006, rtol=0)
     nothing = prior.given(seen.expand(50, 1, SIDE, SIDE), ~HALF.expand(50, 1, SIDE, SIDE), float("inf"), draws[:50])
     torch.testing.assert_close(nothing, ordinary[:50], atol=1e-5, rtol=0)
+    by_class = replace(prior, classes=torch.arange(len(prior.weights)))
+    asked = torch.arange(50.0) % len(prior.weights)
+    told = by_class.given(
+        seen.expand(50, 1, SIDE, SIDE), ~HALF.expand(50, 1, SIDE, SIDE), float("inf"), draws[:50], asked
+    )
+    torch.testing.assert_close(told, by_class.clean(draws[:50], asked), atol=1e-5, rtol=0)
 
 
 class Small:

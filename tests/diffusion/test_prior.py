@@ -315,3 +315,40 @@ def test_a_prior_sees_intensities_as_its_model_does():
             self.x_0 = from_uint8(images[:64], 0.5)[:, None]
 
     assert calibrate(prior, Toned(), process, images[:64]).trust.min() > 0.95
+
+
+def test_a_class_is_drawn_from_its_own_components() -> None:
+    """Two classes of bright and dark slices, one too small, and slices of no known class."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.tensor([200] * 150 + [40] * 100 + [120] * 20 + [90] * 30)
+    noise = torch.randint(-30, 31, (300, 1, 1), generator=generator)
+    pixels = torch.randint(-4, 5, (300, 16, 16), generator=generator)
+    images = (levels[:, None, None] + noise + pixels).clamp(0, 255).to(torch.uint8)
+    classes = np.array([0] * 150 + [1] * 100 + [2] * 20 + [np.nan] * 30, np.float32)
+    prior = fit_prior(images, classes=classes)
+    assert prior.classes is not None
+    assert sorted(set(prior.classes.tolist())) == [0, 1], "50 others are too few for a component"
+    draws = torch.randn(400, prior.num_draws, generator=generator)
+
+    def brightness(code: float) -> float:
+        slices = prior.clean(draws, torch.full((400,), code))
+        return float((slices.mean() + 1) * 127.5)
+
+    assert brightness(0) == pytest.approx(200, abs=6)
+    assert brightness(1) == pytest.approx(40, abs=6)
+    mixture = float((prior.clean(draws).mean() + 1) * 127.5)
+    assert brightness(float("nan")) == brightness(2) == pytest.approx(mixture)
+    assert mixture == pytest.approx((200 * 150 + 40 * 100) / 250, abs=15)
+    alone = prior.clean(draws[5:6], torch.tensor([1.0]))
+    together = prior.clean(draws, torch.tensor([0.0, 1.0] * 200))
+    torch.testing.assert_close(together[5:6], alone)
+
+
+def test_without_classes_the_prior_is_what_it_was() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (600, 16, 16), dtype=torch.uint8, generator=generator)
+    plain, one = fit_prior(images), fit_prior(images, classes=np.zeros(600, np.float32))
+    assert plain.classes is None
+    assert "classes" not in plain.tensors()
+    for name, tensor in plain.tensors().items():
+        assert torch.equal(one.tensors()[name], tensor)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -69,3 +71,13 @@ def test_one_of_an_earlier_format_says_how_to_make_it_again(tmp_path, prior):
     save_file(one_gaussian, tmp_path / PRIOR_FILE)
     with pytest.raises(CheckpointError, match=r"make it again: lwddpm models calibrate MODEL --fresh"):
         read_prior(tmp_path, 16)
+
+
+def test_components_of_classes_are_read_back(tmp_path, prior):
+    components = len(prior.weights)
+    by_class = replace(prior, classes=torch.arange(components))
+    write_prior(tmp_path, by_class)
+    found = read_prior(tmp_path, prior.mean.shape[0])
+    assert found is not None
+    assert found.classes is not None
+    assert found.classes.tolist() == list(range(components))

@@ -230,7 +230,7 @@ def check_guide(
     if sampling.guidance == 1:
         return
     away_from = leads_away_from(sampling, has_guide=guide_epoch is not None)
-    if "guide" in away_from and guide_epoch is None:
+    if guide_epoch is None and ("guide" in away_from or (dropout is None and sampling.guidance_from == "auto")):
         raise RuleBroken(
             f"{section}.guidance",
             "takes a model with a guide, and training.guide_epoch is null",
@@ -238,13 +238,12 @@ def check_guide(
             "set that to an epoch from the first third of the training, or leave guidance out",
         )
     if "unconditional" in away_from and not dropout:
-        has_none = "the model has no conditions" if dropout is None else "training.condition_dropout is 0"
+        why = "the model has no conditions" if dropout is None else "training.condition_dropout is 0"
         raise RuleBroken(
-            f"{section}.guidance" if sampling.guidance_from == "auto" else f"{section}.guidance_from",
-            f"takes a model with a guide, or one that was trained with and without its conditions: {has_none}",
-            sampling.guidance if sampling.guidance_from == "auto" else sampling.guidance_from,
-            "set training.guide_epoch to an epoch from the first third of the training, or model.conditions and "
-            "training.condition_dropout, or leave guidance out",
+            f"{section}.guidance",
+            f"leads away from the network without its conditions, which it is to learn in training, and {why}",
+            sampling.guidance,
+            "set model.conditions and training.condition_dropout, or leave guidance out",
         )
 
 

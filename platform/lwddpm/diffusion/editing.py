@@ -45,18 +45,27 @@ class Edit:
         """The first timestep that the network sees, given that of an ordinary drawing; -1: it sees none."""
         return planned
 
-    def begin(self, process: DiffusionProcess, first: int, prior: Prior | None, noise: Tensor, draw: Draw) -> Tensor:
+    def begin(
+        self,
+        process: DiffusionProcess,
+        first: int,
+        prior: Prior | None,
+        noise: Tensor,
+        draw: Draw,
+        asked: Tensor | None = None,
+    ) -> Tensor:
         """Slices at the first timestep, float32 [B, 1, S, S].
 
         Args:
             prior: what the drawing starts from; None: from noise.
             noise: unit, float32 [B, 1, S, S], as in an ordinary drawing.
             draw: further noise.
+            asked: the class of each slice, as of `Prior.clean`.
         """
         if prior is None:
             return noise
         signal, level = float(process.signal[first]), float(process.noise[first])
-        return prior.noisy(draw((len(noise), prior.num_draws)), noise, signal, level)
+        return prior.noisy(draw((len(noise), prior.num_draws)), noise, signal, level, asked)
 
     def denoiser(self, ordinary: Denoiser) -> Estimator:
         """What the sampler is told at each step."""
@@ -84,7 +93,15 @@ class Inpainting(Edit):
     mask: Tensor
     takes_gradients = True
 
-    def begin(self, process: DiffusionProcess, first: int, prior: Prior | None, noise: Tensor, draw: Draw) -> Tensor:
+    def begin(
+        self,
+        process: DiffusionProcess,
+        first: int,
+        prior: Prior | None,
+        noise: Tensor,
+        draw: Draw,
+        asked: Tensor | None = None,
+    ) -> Tensor:
         if prior is None:
             return noise
         signal, level = float(process.signal[first]), float(process.noise[first])
@@ -96,6 +113,7 @@ class Inpainting(Edit):
             ~self.mask.to(noise.device).expand(noise.shape),
             level / signal,
             draw((len(noise), prior.num_draws)),
+            asked,
         )
         return (signal * x_0 + level * noise).to(noise.dtype)
 
@@ -126,7 +144,15 @@ class Variation(Edit):
     def first_timestep(self, planned: int, num_train_timesteps: int) -> int:
         return min(planned, self.noising_steps - 1)
 
-    def begin(self, process: DiffusionProcess, first: int, prior: Prior | None, noise: Tensor, draw: Draw) -> Tensor:
+    def begin(
+        self,
+        process: DiffusionProcess,
+        first: int,
+        prior: Prior | None,
+        noise: Tensor,
+        draw: Draw,
+        asked: Tensor | None = None,
+    ) -> Tensor:
         source = from_uint8(self.source, process.config.intensity_gamma).to(noise.device).expand(noise.shape)
         timestep = self.noising_steps - 1
         if timestep < 0:
@@ -137,7 +163,7 @@ class Variation(Edit):
         assert prior is not None  # from noise the first timestep is T - 1
         everywhere = torch.ones_like(noised, dtype=torch.bool)
         seen, sigma = noised / float(process.signal[timestep]), noise_level(process, timestep)
-        x_0 = prior.given(seen, everywhere, sigma, draw((len(noise), prior.num_draws)))
+        x_0 = prior.given(seen, everywhere, sigma, draw((len(noise), prior.num_draws)), asked)
         again = draw(tuple(noise.shape))
         return (float(process.signal[first]) * x_0 + float(process.noise[first]) * again).to(noise.dtype)
 

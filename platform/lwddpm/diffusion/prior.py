@@ -27,6 +27,7 @@ NUM_COMPONENTS = 8
 # With so many a training slice cannot be told from others by what the prior says of it: docs/sampling.md.
 SLICES_PER_DIRECTION = 32
 SLICES_PER_COMPONENT = 256
+MOST_CLASSES = 32  # that have components of their own
 _FEWEST_IN_A_COMPONENT = 64
 TRUSTED = 0.87  # where samplers hand over from the prior to the network; measured, see docs/sampling.md
 _CALIBRATED = 16  # timesteps
@@ -46,6 +47,8 @@ class Prior:
         factors: of their covariances L L^T, lower triangular, in the same units, float32 [M, K, K].
         trust: of a network's clean slices, from 0 to about 1, at `calibrated_timesteps`, float32 [C]; zeros where it
             has not been measured.
+        classes: of a conditional model, the class that each component was fitted to, by its position among the names,
+            long [M]; -1: several small ones.
     """
 
     mean: Tensor
@@ -55,10 +58,12 @@ class Prior:
     centres: Tensor
     factors: Tensor
     trust: Tensor
+    classes: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
     def to(self, device: torch.device | str) -> "Prior":
         return Prior(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
@@ -68,21 +73,27 @@ class Prior:
         """Standard normal numbers that one slice takes: one for its component, one for each direction."""
         return len(self.directions) + 1
 
-    def clean(self, draws: Tensor) -> Tensor:
+    def clean(self, draws: Tensor, asked: Tensor | None = None) -> Tensor:
         """Slices x_0 of the distribution, float64 [B, 1, S, S].
 
         Args:
             draws: unit normal, [B, `num_draws`].
+            asked: the class of each slice, float [B], NaN where none is asked for; None: none.
         """
         draws = draws.double()
-        ends = self.weights.double().cumsum(0)
-        component = torch.searchsorted(ends, torch.special.ndtr(draws[:, 0]) * ends[-1]).clamp(max=len(ends) - 1)
+        if self.classes is None or asked is None:
+            component = _chosen(self.weights.double(), draws[:, 0])
+        else:
+            weights = self._weights_of(asked)
+            component = torch.cat([_chosen(*own) for own in zip(weights, draws[:, :1], strict=True)])
         shapes = torch.einsum("bjk,bk->bj", self.factors[component].double(), draws[:, 1:])
         along = (self.centres[component] + shapes) * self.deviations
         x_0 = self.mean.flatten() + along @ self.directions.flatten(1).double()
         return x_0.reshape(-1, 1, *self.mean.shape)
 
-    def given(self, seen: Tensor, known: Tensor, noise_level: float, draws: Tensor) -> Tensor:
+    def given(
+        self, seen: Tensor, known: Tensor, noise_level: float, draws: Tensor, asked: Tensor | None = None
+    ) -> Tensor:
         """Slices x_0 of the distribution given some of their pixels under noise, float64 [B, 1, S, S].
 
         The components' probabilities, centres and covariances given those pixels, in closed form: with b = centre + L a
@@ -92,7 +103,7 @@ class Prior:
             seen: x_0 + noise_level z, [B, 1, S, S]; unknown pixels may have any value.
             known: which are known, bool of the same shape.
             noise_level: standard deviation of the noise, above 0; endless: as `clean`.
-            draws: as of `clean`.
+            draws, asked: as of `clean`.
         """
         draws, weights = draws.double(), known.flatten(1).double()
         scaled = self.deviations.double()[:, None] * self.directions.flatten(1).double()  # [K, D]
@@ -112,7 +123,7 @@ class Prior:
             + (pull * mean).sum(-1) / 2
             - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         )
-        ends = (self.weights.double().log() + likelihood).softmax(1).cumsum(1)
+        ends = (self._weights_of(asked).log() + likelihood).softmax(1).cumsum(1)
         place = torch.special.ndtr(draws[:, :1]) * ends[:, -1:]
         component = torch.searchsorted(ends, place)[:, 0].clamp(max=len(centres) - 1)
         image = torch.arange(len(draws), device=draws.device)
@@ -121,15 +132,26 @@ class Prior:
         x_0 = self.mean.flatten() + (centres[component] + shapes) @ scaled
         return x_0.reshape(-1, 1, *self.mean.shape)
 
-    def noisy(self, draws: Tensor, noise: Tensor, signal: float, noise_level: float) -> Tensor:
+    def _weights_of(self, asked: Tensor | None) -> Tensor:
+        """Weights of the components that each slice may come from, not summing to 1, float64 [M] or [B, M]."""
+        if self.classes is None or asked is None:
+            return self.weights.double()
+        fits = self.classes == asked.nan_to_num(-2).long()[:, None]
+        fits |= ~fits.any(1, keepdim=True)  # no class is asked for, or one too small to have a component
+        return self.weights.double() * fits
+
+    def noisy(
+        self, draws: Tensor, noise: Tensor, signal: float, noise_level: float, asked: Tensor | None = None
+    ) -> Tensor:
         """Noised slices x_t of the distribution, of noise's shape and type.
 
         Args:
             draws: unit normal, [B, `num_draws`].
             noise: unit normal, float32 [B, 1, S, S].
             signal, noise_level: sqrt(abar_t) and sqrt(1 - abar_t).
+            asked: as of `clean`.
         """
-        return (signal * self.clean(draws) + noise_level * noise).to(noise.dtype)
+        return (signal * self.clean(draws, asked) + noise_level * noise).to(noise.dtype)
 
     def expected_x_0(self, x_t: Tensor, signal: float, noise_level: float) -> Tensor:
         """Least-squares estimate of the clean slices in x_t [B, 1, S, S], of the same shape: the Gaussian's mean given
@@ -166,7 +188,12 @@ def num_components(num_slices: int) -> int:
 
 
 def fit_prior(
-    images: Tensor, directions: int | None = None, *, components: int | None = None, gamma: float = 1
+    images: Tensor,
+    directions: int | None = None,
+    *,
+    components: int | None = None,
+    gamma: float = 1,
+    classes: np.ndarray | None = None,
 ) -> Prior:
     """The prior of training slices.
 
@@ -175,6 +202,8 @@ def fit_prior(
         directions: how many; default: `num_directions` of N.
         components: how many at most; default: `num_components` of N.
         gamma: of the model's intensities, see `intensity`.
+        classes: of the slices, float [N], NaN where not known: each class has components of its own then, as many as
+            its slices allow, in the directions of all. None: slices have no classes.
 
     Raises:
         ValueError: too few slices.
@@ -182,7 +211,6 @@ def fit_prior(
     wanted = num_directions(len(images)) if directions is None else directions
     if not 1 <= wanted < len(images):
         raise ValueError(f"a prior needs {SLICES_PER_DIRECTION} or more slices, got {len(images)}")
-    components = num_components(len(images)) if components is None else components
     generator = torch.Generator().manual_seed(0)
     flat = from_uint8(images, gamma).float().flatten(1)
     mean = flat.mean(0)
@@ -190,7 +218,17 @@ def fit_prior(
     basis = _largest_directions(centred, wanted, generator)
     along = (centred @ basis).double()
     deviations = along.std(0).clamp(min=1e-6)
-    weights, centres, covariances = _mixture((along / deviations).numpy(), components)
+    points = (along / deviations).numpy()
+    of_class = {-1: np.arange(len(points))} if classes is None else _large_classes(classes)
+    mixtures = [
+        _mixture(points[rows], num_components(len(rows)) if components is None else components)
+        for rows in of_class.values()
+    ]
+    weights = np.concatenate(
+        [weights * (len(rows) / len(points)) for (weights, _, _), rows in zip(mixtures, of_class.values(), strict=True)]
+    )
+    centres, covariances = (np.concatenate([mixture[part] for mixture in mixtures]) for part in (1, 2))
+    fitted_to = [code for code, mixture in zip(of_class, mixtures, strict=True) for _ in mixture[0]]
     size = images.shape[-1]
     return Prior(
         mean.reshape(size, size),
@@ -200,10 +238,11 @@ def fit_prior(
         torch.from_numpy(centres).float(),
         torch.linalg.cholesky(torch.from_numpy(covariances)).float(),
         torch.zeros(_CALIBRATED, dtype=torch.float32),
+        None if classes is None else torch.tensor(fitted_to),
     )
 
 
-def empty_prior(image_size: int, directions: int, components: int) -> Prior:
+def empty_prior(image_size: int, directions: int, components: int, *, by_class: bool = False) -> Prior:
     """A prior's shapes and types, without content."""
     with torch.device("meta"):
         return Prior(
@@ -214,6 +253,7 @@ def empty_prior(image_size: int, directions: int, components: int) -> Prior:
             torch.empty(components, directions, dtype=torch.float32),
             torch.empty(components, directions, directions, dtype=torch.float32),
             torch.empty(_CALIBRATED, dtype=torch.float32),
+            torch.empty(components, dtype=torch.long) if by_class else None,
         )
 
 
@@ -222,7 +262,15 @@ def calibrated_timesteps(num_train_timesteps: int) -> Tensor:
     return torch.linspace(0, num_train_timesteps - 1, _CALIBRATED).round().long()
 
 
-def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images: Tensor, *, seed: int = 0) -> Prior:
+def calibrate(
+    prior: Prior,
+    model: nn.Module,
+    process: DiffusionProcess,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    given: Tensor | None = None,
+) -> Prior:
     """The prior with a network's `trust`: the factor k(t) of x_0 = e + k(t) (x_0' - e) that is best by least squares.
 
     x_0' is the network's clean slice, clamped to [-1, 1]; e is `expected_x_0`.
@@ -232,7 +280,9 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
         model: in eval mode.
         images: slices that it was not trained on, uint8 [N, S, S].
         seed: of their noise.
+        given: what a conditional model is told of them, float32 [N, C].
     """
+    told = {} if given is None else {"given": given.to(prior.mean.device)}
     clean = from_uint8(images, process.config.intensity_gamma)[:, None].to(prior.mean.device)
     generator = torch.Generator().manual_seed(seed)
     trust = []
@@ -240,12 +290,33 @@ def calibrate(prior: Prior, model: nn.Module, process: DiffusionProcess, images:
         for timestep in calibrated_timesteps(process.config.num_train_timesteps).tolist():
             timesteps = torch.full((len(clean),), timestep, device=clean.device)
             x_t = process.q_sample(clean, timesteps, torch.randn(clean.shape, generator=generator).to(clean.device))
-            prediction = model(process.network_input(x_t, timesteps), timesteps).to(x_t.dtype)
+            prediction = model(process.network_input(x_t, timesteps), timesteps, **told).to(x_t.dtype)
             predicted = process.predict_x_0(x_t, timesteps, prediction).clamp(-1, 1)
             expected = prior.expected_x_0(x_t, float(process.signal[timestep]), float(process.noise[timestep]))
             beyond, wanted = (predicted - expected).double(), (clean - expected).double()
             trust.append((beyond * wanted).sum() / beyond.square().sum().clamp(min=1e-12))
     return replace(prior, trust=torch.stack(trust).clamp(0, 1).float())
+
+
+def _chosen(weights: Tensor, draws: Tensor) -> Tensor:
+    """Components, long [B], of weights [M] by unit normal draws [B]."""
+    ends = weights.cumsum(0)
+    return torch.searchsorted(ends, torch.special.ndtr(draws) * ends[-1]).clamp(max=len(ends) - 1)
+
+
+def _large_classes(classes: np.ndarray) -> dict[int, np.ndarray]:
+    """Rows of each class that is large enough for a component of its own; of the others together, as -1, if they are.
+
+    Where even these are too few for a component, they have none.
+    """
+    codes = np.where(np.isnan(classes), -1, classes).astype(int)
+    names, counts = np.unique(codes, return_counts=True)
+    large = set(names[(counts >= _FEWEST_IN_A_COMPONENT) & (names >= 0)][:MOST_CLASSES].tolist())
+    found = {code: np.flatnonzero(codes == code) for code in sorted(large)}
+    others = np.flatnonzero(~np.isin(codes, sorted(large)))
+    if len(others) >= _FEWEST_IN_A_COMPONENT or not found:
+        found[-1] = others
+    return found
 
 
 def _mixture(points: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

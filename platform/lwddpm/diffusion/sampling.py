@@ -254,12 +254,12 @@ class _Path:
         visited = planned_timesteps(process, sampling, starts_from, edit)
         return cls(process, visited, starts_from, trusted, guide if sampling.guidance != 1 else None, edit or Edit())
 
-    def begin(self, noise: Tensor, streams: list[torch.Generator]) -> Tensor:
+    def begin(self, noise: Tensor, streams: list[torch.Generator], asked: Tensor | None = None) -> Tensor:
         """Slices at the first visited timestep, of unit noise [B, 1, S, S]; from a prior, of the streams' next numbers
-        too."""
+        and the class that is asked for too."""
         first = int(self.visited[0]) if len(self.visited) else -1
         return self.edit.begin(
-            self.process, first, self.starts_from, noise, lambda shape: _noise(shape, streams, noise.device)
+            self.process, first, self.starts_from, noise, lambda shape: _noise(shape, streams, noise.device), asked
         )
 
     def walk(
@@ -335,7 +335,8 @@ def generate(
                 x = (model(latents) if given is None else model(latents, given)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
-                x = path.walk(model, sampling, path.begin(noise, streams), streams, given=given)
+                begun = path.begin(noise, streams, _class(vocabulary, given))
+                x = path.walk(model, sampling, begun, streams, given=given)
             images.append(edit.finished(to_uint8(x[:, 0], gamma_of(diffusion)).cpu()))
             if on_batch is not None:
                 on_batch(len(batch))
@@ -388,11 +389,12 @@ def denoising_trajectory(
     with _inference(model):
         streams = noise_streams(sampling.seed, indices)
         noise = _noise((len(indices), 1, image_size, image_size), streams, torch.device(device))
-        states, noising_steps = [path.begin(noise, streams)], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
+        given = _given(vocabulary, sampling, indices, device)
+        begun = path.begin(noise, streams, _class(vocabulary, given))
+        states, noising_steps = [begun], torch.cat([path.visited + 1, path.visited.new_zeros(1)])
         if path.starts_from is not None:
             states.insert(0, noise)
             noising_steps = torch.cat([noising_steps.new_tensor([diffusion.num_train_timesteps]), noising_steps])
-        given = _given(vocabulary, sampling, indices, device)
         path.walk(model, sampling, states[-1], streams, on_step=states.append, given=given)
         kept = np.linspace(0, len(states) - 1, min(num_frames, len(states))).round().astype(int)
         frames = torch.stack([to_uint8(states[k][:, 0], diffusion.intensity_gamma).cpu() for k in kept], dim=1)
@@ -478,6 +480,13 @@ class _StreamsBetween(list[torch.Generator]):
         super().__init__(noise_streams(first, [0])[0] for _ in frames)
         self.of_the_last = [noise_streams(last, [0])[0] for _ in frames]
         self.fractions = between.fractions(torch.tensor(frames))
+
+
+def _class(vocabulary: Vocabulary | None, given: Tensor | None) -> Tensor | None:
+    """The class of each image, as it is given, float32 [B]; None where there are no classes."""
+    if vocabulary is None or given is None or vocabulary.classes is None:
+        return None
+    return given[:, vocabulary.conditions.index(vocabulary.classes)]
 
 
 def _batches(indices: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:

@@ -45,7 +45,7 @@ def run_calibration(job: EvaluateJob, session: Session, *, fresh: bool = False) 
             f"is version {dataset.version[:12]}; give the settings of its training with --set data..."
         )
     network, _ = load_model(model_dir)
-    prior = prior_of(dataset, saved.diffusion)
+    prior = prior_of(dataset, saved.diffusion, saved.conditions)
     if prior is None:
         raise DataError(
             f"{dataset.path}: a prior takes {SLICES_PER_DIRECTION} or more training slices, got {dataset.num('train')}"

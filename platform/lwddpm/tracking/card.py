@@ -156,6 +156,7 @@ def _start(prior: Prior | None) -> str:
         return "from noise: no prior is stored"
     components, directions = prior.centres.shape
     mixture = "a Gaussian" if components == 1 else f"a mixture of {components} Gaussians"
+    mixture += "" if prior.classes is None else ", each of one class where that has enough slices,"
     return (
         f"from the prior in `prior.safetensors`: the mean training slice, the {directions} directions of largest "
         f"variance and {mixture} in them, fitted to all training slices (docs/sampling.md says what they reveal)"

@@ -324,7 +324,8 @@ class _Trainer:
     @functools.cached_property
     def _prior(self) -> Prior | None:
         """Of the training split; None for GANs, and for too few slices."""
-        prior = prior_of(self.dataset, self.job.diffusion) if self.job.diffusion is not None else None
+        diffusion, vocabulary = self.job.diffusion, self.training.vocabulary
+        prior = prior_of(self.dataset, diffusion, vocabulary) if diffusion is not None else None
         return prior.to(self.device) if prior is not None else None
 
     def _calibrated_prior(self, network: nn.Module) -> Prior | None:

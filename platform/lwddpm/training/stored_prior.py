@@ -5,7 +5,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lwddpm.diffusion.prior import NUM_COMPONENTS, NUM_DIRECTIONS, Prior, empty_prior
+from lwddpm.diffusion.prior import MOST_CLASSES, NUM_COMPONENTS, NUM_DIRECTIONS, Prior, empty_prior
 from lwddpm.files import whole_file
 from lwddpm.training.stored_files import DamagedCheckpointError, read_tensors
 
@@ -35,12 +35,13 @@ def read_prior(folder: Path, image_size: int) -> Prior | None:
                     "lwddpm models calibrate MODEL --fresh --set data.source=PATH"
                 )
             components, directions = (int(length) for length in header.get_slice("centres").get_shape())
+            by_class = "classes" in header.keys()  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise DamagedCheckpointError(f"{file}: cannot be read: {error}") from None
     for name, number, limit in (
         ("directions", directions, NUM_DIRECTIONS),
-        ("components", components, NUM_COMPONENTS),
+        ("components", components, NUM_COMPONENTS * (MOST_CLASSES + 1 if by_class else 1)),
     ):
         if not 1 <= number <= limit:
             raise DamagedCheckpointError(f"{file}: must have 1 to {limit} {name}, has {number}")
-    return Prior(**read_tensors(file, empty_prior(image_size, directions, components).tensors()))
+    return Prior(**read_tensors(file, empty_prior(image_size, directions, components, by_class=by_class).tensors()))
