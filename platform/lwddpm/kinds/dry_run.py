@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
+from lwddpm.audit.thresholds import check_groups, fewest_groups
+from lwddpm.config import AnyJob, AuditJob, CompareJob, DataConfig, SampleJob, SearchJob, TrainingJob, TrainJob
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import read_manifest
@@ -28,6 +29,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         `not_taken`: what of the source is none of them (pages of files are counted when they are read, not before);
         for training jobs also `parameters`, `memory_mib_per_worker`, `tflop_per_step_and_worker`, `train_slices`,
         `steps_per_epoch`, `steps`, `run_dir`;
+        for an audit also `audit`: `slices` that are drawn (None: 10 for each training slice), `held_out_groups` (None:
+        nothing is prepared yet) and how many are `needed`;
         for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `combinations` (None: any values of a range), `trials`, `rungs` (steps at
         which one is measured), `steps_at_most`.
@@ -40,6 +43,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     described: dict[str, Any] = {"config": job.model_dump(mode="json"), "digest": job.digest()}
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
+    if isinstance(job, AuditJob):
+        described["audit"] = _audit(job)
     if isinstance(job, TrainingJob):
         needs = estimate_resources(job)
         num_train, known = _train_slices(job.data)
@@ -73,6 +78,18 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
                 for planned in make_plan(job, num_train).trainings.values()
             }
     return described
+
+
+def _audit(job: AuditJob) -> dict[str, int | None]:
+    manifest, slices, groups = read_manifest(job.data.dataset_path), job.audit.num_samples, None
+    if manifest is not None:
+        slices = job.audit.num_drawn(manifest.splits["train"].num)
+        of_splits = [manifest.splits[split].groups for split in ("validation", "test")]
+        known = [number for number in of_splits if number is not None]
+        if len(known) == len(of_splits):  # datasets of older versions do not say
+            groups = sum(known)
+            check_groups(groups, job.audit.false_alarm_rate, job.data.dataset_path)
+    return {"slices": slices, "held_out_groups": groups, "needed": fewest_groups(job.audit.false_alarm_rate)}
 
 
 def _folder(job: TrainingJob) -> Path:
