@@ -70,7 +70,8 @@ class Comparer:
     def _kept(self, path: Path, name: str, images: Callable[[], np.ndarray]) -> Scores:
         scores = Scores.load(path)
         if scores is None:
-            scores = self.compare(images(), f"comparing {name.replace('_', ' ').replace('planted-', 'planted copies: ')}")
+            what = name.replace("_", " ").replace("planted-", "planted copies: ")
+            scores = self.compare(images(), f"comparing {what}")
             scores.save(path)
         return scores
 
