@@ -183,3 +183,15 @@ def test_too_few_held_out_groups_are_refused_with_the_number_that_is_needed(job:
 def test_only_held_out_slices_can_be_taken_out(job: Callable[..., AuditJob]) -> None:
     with pytest.raises(ConfigError, match=r"audit.not_held_out: must name slices of validation or test"):
         _run(job("audit.not_held_out=[nobody.png]"))
+
+
+def test_a_dry_run_says_how_much_is_drawn_and_refuses_too_few_groups(
+    job: Callable[..., AuditJob], dataset: Dataset
+) -> None:
+    from lwddpm.kinds.dry_run import plan
+
+    groups = len({group for split in ("validation", "test") for group in dataset.groups(split).tolist()})
+    assert plan(job())["audit"] == {"slices": NUM, "held_out_groups": groups, "needed": 29}
+    assert plan(job("audit.num_samples=null"))["audit"]["slices"] == 800
+    with pytest.raises(DataError, match="299 or more held-out groups"):
+        plan(job("audit.false_alarm_rate=0.01"))

@@ -39,9 +39,12 @@ class Scores(NamedTuple):
     def moved(self, row: int) -> str:
         """How a slice was moved onto its training slice, in words."""
         down, right = self.match.shift[row].tolist()
-        parts = [_FLIPPED[int(self.match.flip[row])]]
-        parts += [f"turned {self.match.angle[row]:g} degrees"] * (self.match.angle[row] != 0)
-        parts += [f"shifted {down:d} px down, {right:d} px right"] * bool(down or right)
+        angle = float(self.match.angle[row])
+        parts = [
+            _FLIPPED[int(self.match.flip[row])],
+            f"turned {angle:g} degrees" if angle else "",
+            f"shifted {down} px down, {right} px right" if down or right else "",
+        ]
         return ", ".join(part for part in parts if part) or "as it is"
 
     def part(self, rows: np.ndarray | slice) -> "Scores":

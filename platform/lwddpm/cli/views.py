@@ -35,6 +35,10 @@ def plan(result: dict[str, Any]) -> None:
             console.print(line, markup=False)
     if result["config"]["kind"] == "tradeoff":
         _planned_ways(result["tradeoff"])
+    if audit := result.get("audit"):
+        slices = "10 for each training slice" if audit["slices"] is None else f"{audit['slices']:,}"
+        groups = "known once the dataset is prepared" if audit["held_out_groups"] is None else audit["held_out_groups"]
+        _facts({"slices drawn": slices, "held-out groups": f"{groups}; {audit['needed']} or more are needed"})
     if "parameters" not in result:
         return
     known = "" if result["train_slices_known"] else " (expected; exact once the dataset is prepared)"

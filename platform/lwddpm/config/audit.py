@@ -10,6 +10,7 @@ from lwddpm.config.job import Job, ModelUri
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed
 
+SAMPLES_PER_TRAINING_SLICE = 10
 _Rate = Annotated[float, Field(gt=0, le=0.2)]
 
 
@@ -42,6 +43,10 @@ class AuditConfig(Section):
     )
     seed: Seed = Field(0, description="of the halving of held-out groups and of planted copies")
     incidental = frozenset({"batch_size"})
+
+    def num_drawn(self, num_train: int) -> int:
+        """Slices that are drawn of a model that was trained on so many."""
+        return self.num_samples or SAMPLES_PER_TRAINING_SLICE * num_train
 
 
 class AuditJob(Job):

@@ -4,8 +4,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from lwddpm.audit.thresholds import check_groups, fewest_groups
 from lwddpm.conditions import Vocabulary
-from lwddpm.config import AnyJob, CompareJob, DataConfig, SampleJob, SearchJob, TradeoffJob, TrainingJob, TrainJob
+from lwddpm.config import (
+    AnyJob,
+    AuditJob,
+    CompareJob,
+    DataConfig,
+    SampleJob,
+    SearchJob,
+    TradeoffJob,
+    TrainingJob,
+    TrainJob,
+)
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import open_dataset, read_manifest
@@ -35,6 +46,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         `steps_per_epoch`, `steps`, `run_dir`;
         for a trade-off `tradeoff`: network calls of each way to draw, by label, and of all; None where the model is
         not in a folder of this machine, for nothing is fetched;
+        for an audit also `audit`: `slices` that are drawn (None: 10 for each training slice), `held_out_groups` (None:
+        nothing is prepared yet) and how many are `needed`;
         for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `combinations` (None: any values of a range), `trials`, `rungs` (steps at
         which one is measured), `steps_at_most`.
@@ -50,6 +63,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         described["conditions"] = _conditions(job.data, described["classes"])
     if isinstance(job, TradeoffJob):
         described["tradeoff"] = _ways(job)
+    if isinstance(job, AuditJob):
+        described["audit"] = _audit(job)
     if isinstance(job, TrainingJob):
         needs = estimate_resources(job, _vocabulary(job))
         num_train, known = _train_slices(job.data)
@@ -96,6 +111,18 @@ def _ways(job: TradeoffJob) -> dict[str, Any] | None:
         "left_out": planned.left_out,
         "network_calls": planned.calls(n, len(job.tradeoff.sampling_seeds)),
     }
+
+
+def _audit(job: AuditJob) -> dict[str, int | None]:
+    manifest, slices, groups = read_manifest(job.data.dataset_path), job.audit.num_samples, None
+    if manifest is not None:
+        slices = job.audit.num_drawn(manifest.splits["train"].num)
+        of_splits = [manifest.splits[split].groups for split in ("validation", "test")]
+        known = [number for number in of_splits if number is not None]
+        if len(known) == len(of_splits):  # datasets of older versions do not say
+            groups = sum(known)
+            check_groups(groups, job.audit.false_alarm_rate, job.data.dataset_path)
+    return {"slices": slices, "held_out_groups": groups, "needed": fewest_groups(job.audit.false_alarm_rate)}
 
 
 def _folder(job: TrainingJob) -> Path:

@@ -35,7 +35,7 @@ class Comparer:
     """
 
     def __init__(
-        self, dataset: Dataset, session: Session, exported: ExportedSeries, folder: Path, shared: Path
+        self, dataset: Dataset, session: Session, exported: ExportedSeries | None, folder: Path, shared: Path
     ) -> None:
         self._dataset, self._session, self._exported = dataset, session, exported
         self._folder, self._shared = folder, shared
@@ -70,7 +70,8 @@ class Comparer:
     def _kept(self, path: Path, name: str, images: Callable[[], np.ndarray]) -> Scores:
         scores = Scores.load(path)
         if scores is None:
-            scores = self.compare(images(), f"comparing {name.replace('_', ' ').replace('-', ', ')} slices")
+            what = name.replace("_", " ").replace("planted-", "planted copies: ")
+            scores = self.compare(images(), f"comparing {what}")
             scores.save(path)
         return scores
 

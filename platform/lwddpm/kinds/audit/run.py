@@ -62,18 +62,12 @@ from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
 from lwddpm.training.stored_prior import PRIOR_FILE
 
-SAMPLES_PER_TRAINING_SLICE = 10
 _SHOWN = 200  # flagged pairs in audit.json
 _PICTURED = 24  # in a figure
 
 
 def audit_folder(job: AuditJob) -> Path:
     return Path(job.output).absolute() / job.name
-
-
-def num_drawn(job: AuditJob, num_train: int) -> int:
-    """Slices that the audit draws."""
-    return job.audit.num_samples or SAMPLES_PER_TRAINING_SLICE * num_train
 
 
 def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
@@ -185,7 +179,7 @@ class _Audit:
         self.train = dataset.images("train")
         self.held_out, self.groups, self.sources = _held_out(job, dataset)
         self.train_sources, self.subjects = dataset.sources("train"), dataset.subjects("train")
-        self.count = num_drawn(job, len(self.train))
+        self.count = job.audit.num_drawn(len(self.train))
         parts = [model_dir / PRIOR_FILE, model_dir / GUIDE_FOLDER / WEIGHTS_FILE]
         known: list[Any] = [dataset.version, method_code(), EXTRACTION_VERSION]
         of_dataset = hex_digest([*known, self.config.seed, self.config.num_canaries, *self.config.not_held_out])
