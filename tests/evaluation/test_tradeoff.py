@@ -34,13 +34,14 @@ def _way(
     precision: Iterable[float] = (0.60, 0.61, 0.59),
     recall: Iterable[float] = (0.40, 0.41, 0.39),
     nearest: float = 25.0,
+    copies: bool = False,
     weights: str = "model",
 ) -> Way:
     values = dict.fromkeys(METRICS, (0.5, 0.51, 0.49))
     values |= {DISTANCE: tuple(fd), PRECISION: tuple(precision), RECALL: tuple(recall)}
     return Way(
         label=label, varied="guidance", sampling={}, words="", weights=weights, network_calls=calls, values=values,
-        nearest=(nearest,) * 3,
+        nearest=(nearest,) * 3, copies=copies,
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_collapse_and_noise_are_not_bought_by_one_measure_alone() -> None:
 @pytest.mark.parametrize(
     "barred",
     [
-        {"nearest": 19.9},
+        {"copies": True},
         {"nearest": math.nan},
         {"weights": "snapshots/epoch_4"},
         {"recall": (0.9, 0.9, math.nan)},

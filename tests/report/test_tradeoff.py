@@ -23,7 +23,7 @@ def _measured(num: int, *, nearest: float = 25.0, label: str = "way") -> Tradeof
             weights="model" if index < 6 else "snapshots/epoch_4",
             network_calls=(5, 10, 20)[index % 3],
             values={name: tuple(rng.uniform(0.2, 0.8, 2) * (100 if name == DISTANCE else 1)) for name in METRICS},
-            nearest=(nearest, nearest),
+            nearest=(nearest, nearest), copies=nearest < 20,
         )
         for index in range(num)
     )
@@ -68,4 +68,4 @@ def test_few_copies_and_strange_names_are_drawn_and_told(measured: Tradeoff, tmp
     for row, way in zip(rows, measured.ways, strict=False):
         assert float(row[PRECISION]) == pytest.approx(way.mean(PRECISION), rel=1e-5)
         assert float(row[f"{RECALL}_sd"]) == pytest.approx(np.std(way.values[RECALL], ddof=1), rel=1e-4)
-        assert row["copies"] == str(way.nearest[0] < measured.nearest_floor)
+        assert row["copies"] == str(way.copies)

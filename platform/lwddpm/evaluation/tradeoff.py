@@ -43,6 +43,7 @@ class Way(Record):
         network_calls: that draw a slice.
         values: of each metric one value for each sampling seed.
         nearest: median distance to the nearest training slice, of each sampling.
+        copies: whether a sampling's slices are copies of training slices (`evaluation.copying`).
     """
 
     label: str
@@ -53,6 +54,7 @@ class Way(Record):
     network_calls: int
     values: dict[str, tuple[float, ...]]
     nearest: tuple[float, ...]
+    copies: bool
 
     def mean(self, metric: str) -> float:
         return float(np.mean(self.values[metric]))
@@ -88,14 +90,10 @@ class Tradeoff(Record):
     ways: tuple[Way, ...]
     left_out: dict[str, str] = Field({})
 
-    def copies(self, way: Way) -> bool:
-        """Whether its slices are nearer to training slices than real held-out ones are."""
-        return not float(np.mean(way.nearest)) >= self.nearest_floor
-
     def may_be_recommended(self, way: Way) -> bool:
         """With the model's own weights, finite figures, and no copies."""
-        finite = all(math.isfinite(value) for metric in METRICS for value in way.values[metric])
-        return way.weights == "model" and finite and not self.copies(way)
+        figures = [*way.nearest, *(value for metric in METRICS for value in way.values[metric])]
+        return way.weights == "model" and all(map(math.isfinite, figures)) and not way.copies
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -96,7 +96,7 @@ def table(measured: Tradeoff) -> str:
     for way in measured.ways:
         figures = [f"{figure:.6g}" for name in METRICS for figure in (way.mean(name), _spread(way, name))]
         about = [way.label, way.words, way.weights, way.network_calls]
-        verdict = [measured.copies(way), " ".join(_aims(measured, way)), measured.n, len(measured.sampling_seeds)]
+        verdict = [way.copies, " ".join(_aims(measured, way)), measured.n, len(measured.sampling_seeds)]
         rows.writerow([*about, *figures, f"{np.mean(way.nearest):.6g}", *verdict])
     floors = [
         cell for name in METRICS for cell in (f"{measured.floors[name]:.6g}" if name in measured.floors else "", "")
@@ -115,7 +115,7 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
     across, up, higher = FIGURES[key]
     figure = new_figure(3.9)
     axes = figure.subplots()
-    own = [way for way in measured.ways if way.weights == "model" and not measured.copies(way)]
+    own = [way for way in measured.ways if way.weights == "model" and not way.copies]
     shown = own or list(measured.ways)
     if across == CALLS:
         _call_ticks(axes, [way.network_calls for way in shown])

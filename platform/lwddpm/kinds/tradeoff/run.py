@@ -17,7 +17,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, TradeoffJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError, JobError
-from lwddpm.evaluation.copying import nearest_median
+from lwddpm.evaluation.copying import copying, nearest_median
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.evaluation.tradeoff import AIMS, DISTANCE, METRICS, Aim, Tradeoff, Way
@@ -119,6 +119,7 @@ def _measure(
     for number, way in enumerate(plan.ways, start=1):
         values: dict[str, list[float]] = {name: [] for name in METRICS}
         nearest: list[float] = []
+        copies = False
         for seed in config.sampling_seeds:
             evaluation = way.evaluation(config, seed)
             known = cache.has(way.model_dir, evaluation)
@@ -136,7 +137,9 @@ def _measure(
                     floors[record.name] = record.floor
                 if record.name == DISTANCE:
                     num_reference = record.num_reference or 0
-            nearest.append(nearest_median(cache.samples(way.model_dir, evaluation, n), train))
+            samples = cache.samples(way.model_dir, evaluation, n)
+            nearest.append(nearest_median(samples, train))
+            copies = copies or copying(samples, held_out, train).copies
         ways.append(
             Way(
                 label=way.label,
@@ -147,6 +150,7 @@ def _measure(
                 network_calls=way.network_calls,
                 values={name: tuple(each) for name, each in values.items()},
                 nearest=tuple(nearest),
+                copies=copies,
             )
         )
     return Tradeoff(
@@ -245,7 +249,7 @@ def _rows(measured: Tradeoff) -> list[dict[str, Any]]:
             "network_calls": way.network_calls,
             **{name: way.mean(name) for name in METRICS},
             "nearest": float(np.mean(way.nearest)),
-            "copies": measured.copies(way),
+            "copies": way.copies,
             "recommended": aims.get(way.label, []),
         }
         for way in measured.ways
