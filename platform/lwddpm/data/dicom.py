@@ -1,7 +1,6 @@
-"""DICOM files: what of their headers is looked at, which is a list of technical fields, and why a file is not taken.
+"""DICOM files: what of their headers is looked at, and why a file is not taken.
 
-Names, dates, texts and private fields of a header are never read out, with these exceptions that do not leave the
-process: the UIDs and the PatientID say what belongs together, and descriptions are looked through for known sequences.
+Names, dates, texts and private fields of a header are never read out; `dicom_fields` has the exceptions.
 """
 
 import io
@@ -12,11 +11,11 @@ import os
 import warnings
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from lwddpm.data.canonical import check_num_voxels
+from lwddpm.data.dicom_fields import float_of, floats_of, int_of, tags, text_of, texts_of
 from lwddpm.data.sequences import sequence_of_scan
 from lwddpm.data.sources import CLOSED_FOLDER, UnusableFile
 from lwddpm.marks.mark import SYNTHETIC, drawn_by
@@ -34,27 +33,6 @@ NO_DICOM, INDEX = "files that are no DICOM", "indexes (DICOMDIR)"
 LOCALIZER, DERIVED = "localizers", "derived pictures (ImageType)"
 SECONDARY, COLOUR = "secondary captures and screenshots", "colour pictures"
 BURNED_IN, PHASE = "pictures with text in them (BurnedInAnnotation)", "phase, real and imaginary parts (ImageType)"
-
-# what is looked at, by how it is written (VR)
-FIELDS = {
-    "UI": ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
-    "LO": ("PatientID", "SeriesDescription", "ProtocolName"),
-    "SH": ("SequenceName",),
-    "CS": (
-        "ImageType", "BurnedInAnnotation", "ScanningSequence", "AcquisitionContrast", "PhotometricInterpretation",
-    ),
-    "DS": (
-        "EchoTime", "RepetitionTime", "InversionTime", "ImagePositionPatient", "ImageOrientationPatient",
-        "PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "RescaleSlope", "RescaleIntercept",
-    ),
-    "IS": ("TemporalPositionIdentifier", "AcquisitionNumber", "InstanceNumber", "NumberOfFrames"),
-    "US": (
-        "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    ),
-    "FD": ("DiffusionBValue",),
-    "LT": ("ImageComments",),  # of synthetic slices alone, whose mark it is
-    "SQ": ("ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-}  # fmt: skip
 
 
 class Encoding(NamedTuple):
@@ -171,7 +149,7 @@ def _looks_like_dicom(start: bytes) -> bool:
 
 def _read(file: BinaryIO, size: int, *, marked: bool) -> Header | NotRead:
     dataset, syntax, offset, length = _dataset(file)
-    patient, study, series = (_text(dataset, key) for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    patient, study, series = (text_of(dataset, key) for key in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
     ids = (patient, study, series)
     try:
         if why := _passed_over(dataset, marked):
@@ -188,7 +166,7 @@ def _read(file: BinaryIO, size: int, *, marked: bool) -> Header | NotRead:
         return NotRead(str(error), damaged=True, series=ids)
     if not series:
         return NotRead("says no SeriesInstanceUID", damaged=True, series=ids)
-    instance = _text(dataset, "SOPInstanceUID")
+    instance = text_of(dataset, "SOPInstanceUID")
     return Header(ids, instance, _sequence(dataset), encoding, offset, length, frames)
 
 
@@ -199,7 +177,7 @@ def _dataset(file: BinaryIO) -> tuple[Any, str, int, int | None]:
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # values are checked where they are used
-    wanted = [tag for tag, _ in _tags().values()]
+    wanted = [tag for tag, _ in tags().values()]
     start = file.read(2048)
     file.seek(0)
     stream: BinaryIO = file
@@ -221,34 +199,6 @@ def _dataset(file: BinaryIO) -> tuple[Any, str, int, int | None]:
     return dataset, syntax, stream.tell(), -1 if length == 0xFFFFFFFF else length
 
 
-@lru_cache(maxsize=1)
-def _tags() -> dict[str, tuple[Any, str]]:
-    """Tag and VR of every field that is looked at."""
-    from pydicom.tag import Tag
-
-    return {key: (Tag(key), vr) for vr, keys in FIELDS.items() for key in keys}
-
-
-def _value(dataset: Any, key: str) -> Any:
-    """The value of a field; None where there is none.
-
-    Plain ones at the top of a header are read here: pydicom's classes for them would take half of the time of a scan.
-    """
-    tag, vr = _tags().get(key, (None, "SQ"))
-    if vr in ("SQ", "FD") or not hasattr(dataset, "get_item"):
-        return dataset.get(key)
-    if tag not in dataset:
-        return None
-    element = dataset.get_item(tag)
-    content = element.value
-    if not isinstance(content, bytes) or element.VR not in (None, vr) or (vr != "US" and not content.isascii()):
-        return dataset.get(key)
-    if vr == "US":
-        return int.from_bytes(content, "little" if element.is_little_endian else "big") if len(content) == 2 else None
-    parts = [part.strip(" \0") for part in content.decode("ascii").split("\\")]
-    return parts if len(parts) > 1 else parts[0]
-
-
 def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:
     return int(tag) >> 16 == 0x7FE0
 
@@ -256,8 +206,8 @@ def _is_pixels(tag: Any, vr: str | None, length: int) -> bool:
 def _passed_over(dataset: Any, marked: bool) -> str | None:
     """Why a file that is whole is none of the wanted pictures."""
     meta = getattr(dataset, "file_meta", {})
-    kind = _text(dataset, "SOPClassUID") or _text(meta, "MediaStorageSOPClassUID")
-    image_type = [part.upper() for part in _texts(dataset, "ImageType")]
+    kind = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
+    image_type = [part.upper() for part in texts_of(dataset, "ImageType")]
     if kind == DICOMDIR:
         return INDEX
     if not kind and not marked:
@@ -265,17 +215,19 @@ def _passed_over(dataset: Any, marked: bool) -> str | None:
     if not kind:
         raise UnusableFile("damaged: its header does not say what it is (SOPClassUID)")
     if kind.startswith(SECONDARY_CAPTURES):
-        if _text(dataset, "SeriesDescription") == SYNTHETIC and SYNTHETIC in (mark := _text(dataset, "ImageComments")):
+        if text_of(dataset, "SeriesDescription") == SYNTHETIC and SYNTHETIC in (
+            mark := text_of(dataset, "ImageComments")
+        ):
             raise UnusableFile(drawn_by(mark))
         return SECONDARY
     if kind not in (MR, ENHANCED, CONVERTED):
         return f"objects of another kind than MR images ({_name(kind)})"
-    if _text(dataset, "BurnedInAnnotation").upper() == "YES":
+    if text_of(dataset, "BurnedInAnnotation").upper() == "YES":
         return BURNED_IN
-    photometric = _text(dataset, "PhotometricInterpretation") or "MONOCHROME2"
-    if _int(dataset, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
+    photometric = text_of(dataset, "PhotometricInterpretation") or "MONOCHROME2"
+    if int_of(dataset, "SamplesPerPixel", 1) != 1 or not photometric.startswith("MONOCHROME"):
         return COLOUR
-    description = _text(dataset, "SeriesDescription").lower()
+    description = text_of(dataset, "SeriesDescription").lower()
     if "LOCALIZER" in image_type or any(word in description for word in ("localizer", "localiser", "scout", "survey")):
         return LOCALIZER
     if "MOSAIC" in image_type:
@@ -297,25 +249,25 @@ def _name(uid: str) -> str:
 
 def _encoding(dataset: Any, syntax: str) -> tuple[Encoding, int]:
     rows, columns, num_frames = (
-        _int(dataset, key, default) for key, default in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1))
+        int_of(dataset, key, default) for key, default in (("Rows", 0), ("Columns", 0), ("NumberOfFrames", 1))
     )
     if min(rows, columns, num_frames) < 1:
         raise UnusableFile("damaged: its header says no size")
     if max(rows, columns) > MAX_SIDE:
         raise UnusableFile(f"{columns} x {rows} pixels: more than {MAX_SIDE} along a side")
     check_num_voxels((columns, rows, num_frames))
-    allocated = _int(dataset, "BitsAllocated", 0)
-    stored = _int(dataset, "BitsStored", allocated)
-    high = _int(dataset, "HighBit", stored - 1)
+    allocated = int_of(dataset, "BitsAllocated", 0)
+    stored = int_of(dataset, "BitsStored", allocated)
+    high = int_of(dataset, "HighBit", stored - 1)
     if allocated not in (8, 16, 32) or not 1 <= stored <= high + 1 <= allocated:
         raise UnusableFile(f"its numbers have {stored} of {allocated} bits up to bit {high}: must be 8, 16 or 32")
-    signed = _int(dataset, "PixelRepresentation", 0) == 1
-    inverted = _text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+    signed = int_of(dataset, "PixelRepresentation", 0) == 1
+    inverted = text_of(dataset, "PhotometricInterpretation") == "MONOCHROME1"
     return Encoding(syntax, rows, columns, allocated, stored, high, signed, inverted), num_frames
 
 
 def _frames(dataset: Any, num_frames: int) -> tuple[Frame, ...]:
-    if "MOSAIC" in (part.upper() for part in _texts(dataset, "ImageType")):
+    if "MOSAIC" in (part.upper() for part in texts_of(dataset, "ImageType")):
         raise UnusableFile("a mosaic: slices side by side in one picture; export it as enhanced MR or slice by slice")
     if "ModalityLUTSequence" in dataset:
         raise UnusableFile("its numbers have a look-up table (Modality LUT) in place of slope and intercept")
@@ -335,8 +287,8 @@ def _frames(dataset: Any, num_frames: int) -> tuple[Frame, ...]:
 
         content, echo, diffusion = of("FrameContentSequence"), of("MREchoSequence"), of("MRDiffusionSequence")
         order = (
-            _float(content, "TemporalPositionIndex"), _float(echo, "EffectiveEchoTime"),
-            _float(diffusion, "DiffusionBValue"), 0.0, float(number),
+            float_of(content, "TemporalPositionIndex"), float_of(echo, "EffectiveEchoTime"),
+            float_of(diffusion, "DiffusionBValue"), 0.0, float(number),
         )  # fmt: skip
         numbers = of("PixelValueTransformationSequence")
         places = of("PlanePositionSequence"), of("PlaneOrientationSequence"), of("PixelMeasuresSequence")
@@ -347,8 +299,8 @@ def _frames(dataset: Any, num_frames: int) -> tuple[Frame, ...]:
 def _frame(
     dataset: Any, number: int, place: Any, plane: Any, measures: Any, numbers: Any, order: tuple[float, ...]
 ) -> Frame:
-    position, orientation = _floats(place, "ImagePositionPatient", 3), _floats(plane, "ImageOrientationPatient", 6)
-    spacing = _floats(measures, "PixelSpacing", 2)
+    position, orientation = floats_of(place, "ImagePositionPatient", 3), floats_of(plane, "ImageOrientationPatient", 6)
+    spacing = floats_of(measures, "PixelSpacing", 2)
     if not position or not orientation:
         raise UnusableFile("says no position or orientation in space")
     if not spacing or min(spacing) <= 0:
@@ -357,8 +309,8 @@ def _frame(
     lengths = math.hypot(*row), math.hypot(*column)
     if abs(lengths[0] - 1) > 0.01 or abs(lengths[1] - 1) > 0.01 or abs(sum(map(operator.mul, row, column))) > 0.01:
         raise UnusableFile("its orientation in space is no pair of perpendicular directions")
-    distance = _float(measures, "SpacingBetweenSlices") or _float(measures, "SliceThickness")
-    slope, intercept = _float(numbers, "RescaleSlope", 1.0), _float(numbers, "RescaleIntercept")
+    distance = float_of(measures, "SpacingBetweenSlices") or float_of(measures, "SliceThickness")
+    slope, intercept = float_of(numbers, "RescaleSlope", 1.0), float_of(numbers, "RescaleIntercept")
     if slope == 0:
         raise UnusableFile("its slope is 0 (RescaleSlope)")
     return Frame(number, position, orientation, spacing, abs(distance), slope, intercept, order)
@@ -366,50 +318,11 @@ def _frame(
 
 def _order(dataset: Any) -> tuple[float, ...]:
     keys = ("TemporalPositionIdentifier", "EchoTime", "DiffusionBValue", "AcquisitionNumber", "InstanceNumber")
-    return tuple(_float(dataset, key) for key in keys)
+    return tuple(float_of(dataset, key) for key in keys)
 
 
 def _sequence(dataset: Any) -> str | None:
-    times = [_float(dataset, key) or None for key in ("EchoTime", "RepetitionTime", "InversionTime")]
-    texts = [_text(dataset, key) for key in ("SeriesDescription", "ProtocolName", "SequenceName")]
-    technique = _texts(dataset, "ScanningSequence")
-    return sequence_of_scan(texts, _text(dataset, "AcquisitionContrast"), technique, *times)
-
-
-def _texts(dataset: Any, key: str) -> list[str]:
-    value = _value(dataset, key)
-    if value is None or value == "":
-        return []
-    return [str(part).strip() for part in ([value] if isinstance(value, str) else value)]
-
-
-def _text(dataset: Any, key: str) -> str:
-    value = _value(dataset, key)
-    return "" if value is None else str(value).strip("\0 ")
-
-
-def _int(dataset: Any, key: str, default: int) -> int:
-    value = _value(dataset, key)
-    if value is None or value == "":
-        return default
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise UnusableFile(f"damaged: its {key} is no number") from None
-
-
-def _float(dataset: Any, key: str, default: float = 0.0) -> float:
-    values = _floats(dataset, key, 1)
-    return values[0] if values else default
-
-
-def _floats(dataset: Any, key: str, num: int) -> tuple[float, ...]:
-    """Some numbers of a field; none where it has none or another number of them."""
-    value = _value(dataset, key)
-    if value is None or value == "":
-        return ()
-    try:
-        values = tuple(float(part) for part in (value if num > 1 and not isinstance(value, str) else [value]))
-    except (TypeError, ValueError):
-        return ()
-    return values if len(values) == num and all(map(math.isfinite, values)) else ()
+    times = [float_of(dataset, key) or None for key in ("EchoTime", "RepetitionTime", "InversionTime")]
+    texts = [text_of(dataset, key) for key in ("SeriesDescription", "ProtocolName", "SequenceName")]
+    technique = texts_of(dataset, "ScanningSequence")
+    return sequence_of_scan(texts, text_of(dataset, "AcquisitionContrast"), technique, *times)
