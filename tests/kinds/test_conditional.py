@@ -6,21 +6,24 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from lwddpm.cli.app import app
 from lwddpm.cli.asked import asked
-from lwddpm.config import SamplingConfig, TrackingConfig, TrainJob
+from lwddpm.config import RegistryConfig, SamplingConfig, TrackingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
-from lwddpm.kinds.saved_model import fitting
+from lwddpm.kinds.saved_model import asked_of, fitting
 from lwddpm.kinds.verify import verify_files
 from lwddpm.marks import files
 from lwddpm.models.build import build_model
+from lwddpm.tracking import registry
+from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.checkpoint import read_saved_model, save_model
 from lwddpm.training.vocabulary import vocabulary_of
 
@@ -141,6 +144,27 @@ def test_models_without_conditions_or_dropout_are_refused_them(model_dir: Path, 
     never = saved.model_copy(update={"conditions": saved.conditions.model_copy(update={"dropout": 0.0})})
     with pytest.raises(ConfigError, match=r"trained with training.condition_dropout = 0"):
         fitting(SamplingConfig(guidance=2), never, conditional_dir, "sampling")
+
+
+def test_a_served_model_draws_the_class_of_a_row(
+    tiny_job: Callable[..., TrainJob], store: str, conditional_dir: Path
+) -> None:
+    import mlflow
+    import pandas as pd
+
+    with tracked_run(tiny_job(), store, None, "digest") as run:
+        registry.register(run, conditional_dir, RegistryConfig(name="conditional"), {}, {}, 8, "card")
+    served = mlflow.pyfunc.load_model("models:/conditional/1")
+    row = {"count": 2, "seed": 3, "steps": 3}
+    one, other = (served.predict(pd.DataFrame([row | {"label": name}])) for name in CLASSES[:2])
+    mixture = served.predict(pd.DataFrame([row]))
+    assert (one != other).any()
+    saved = read_saved_model(conditional_dir)
+    asked_for = [values["label"] for values in asked_of(SamplingConfig(), saved, range(2)) if values is not None]
+    for index, label in enumerate(asked_for):
+        np.testing.assert_array_equal(served.predict(pd.DataFrame([row | {"label": label}]))[index], mixture[index])
+    with pytest.raises(Exception, match=r"must be one of glioma_tumor"):
+        served.predict(pd.DataFrame([row | {"label": "other"}]))
 
 
 def test_classes_on_the_command_line() -> None:

@@ -23,7 +23,8 @@ def _measured(num: int, *, nearest: float = 25.0, label: str = "way") -> Tradeof
             weights="model" if index < 6 else "snapshots/epoch_4",
             network_calls=(5, 10, 20)[index % 3],
             values={name: tuple(rng.uniform(0.2, 0.8, 2) * (100 if name == DISTANCE else 1)) for name in METRICS},
-            nearest=(nearest, nearest), copies=nearest < 20,
+            nearest=(nearest, nearest),
+            copies=nearest < 20,
         )
         for index in range(num)
     )

@@ -32,7 +32,7 @@ from lwddpm.tracking.card import with_presets
 from lwddpm.tracking.registry_log import GATE
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
-from lwddpm.training.checkpoint import WEIGHTS_FILE
+from lwddpm.training.checkpoint import WEIGHTS_FILE, read_saved_model
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
 from lwddpm.training.stored_presets import PRESETS_FILE, Preset, Presets, read_presets, write_presets
@@ -199,6 +199,8 @@ def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, st
 
 def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
     """Log the model to the open run and register it; a version has its tags from its first moment."""
+    conditions = read_saved_model(model_dir).conditions
+    inputs = _INPUTS | dict.fromkeys(conditions.names if conditions is not None else (), "string")
     with tempfile.TemporaryDirectory() as scratch:
         if model_dir.name != "model":  # a snapshot: MLflow stores a folder by its name, and this one is fetched
             shutil.copytree(model_dir, Path(scratch) / "model")
@@ -209,7 +211,7 @@ def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
             artifacts={"model": str(model_dir)},
             code_paths=[str(_PACKAGE)],
             signature=ModelSignature(
-                inputs=Schema([ColSpec(kind, name, required=False) for name, kind in _INPUTS.items()]),
+                inputs=Schema([ColSpec(kind, field, required=False) for field, kind in inputs.items()]),
                 outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
             ),
             pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
