@@ -30,7 +30,8 @@ def attach(uri: str, file: Path) -> None:
         JobError: a version of an old MLflow has no place for files of its own.
     """
     version, client = find_version(uri), MlflowClient()
-    model_id = client.get_model_version(version.name, str(version.version)).model_id
-    if not model_id:
+    source = str(client.get_model_version(version.name, str(version.version)).source)
+    model_id = source.removeprefix("models:/")  # the field model_id is empty in MLflow 3.17
+    if model_id == source:
         raise JobError(f"{uri}: has no place for {file.name}; register the model anew")
     client.log_model_artifact(model_id, str(file))
