@@ -120,8 +120,10 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
     if across == CALLS:
         _call_ticks(axes, [way.network_calls for way in shown])
     else:
-        axes.set_xlim(*_limits([_value(way, across) for way in shown]))
-    axes.set_ylim(*_limits([_value(way, up) for way in shown]))
+        axes.set_xlim(
+            *_limits([_value(way, across) + side * _spread(way, across) for way in shown for side in (-1, 1)])
+        )
+    axes.set_ylim(*_limits([_value(way, up) + side * _spread(way, up) for way in shown for side in (-1, 1)]))
     path = [(_value(shown[i], across), _value(shown[i], up)) for i in front([_at(way, key) for way in shown], higher)]
     line: dict[str, Any] = {"color": theme.ink, "linewidth": 1.0, "linestyle": (0, (4, 2)), "label": "Pareto front"}
     axes.plot([x for x, _ in path], [y for _, y in path], zorder=2, **line)
@@ -163,7 +165,7 @@ def _at(way: Way, key: str) -> tuple[float, float]:
 def _limits(values: list[float]) -> tuple[float, float]:
     """Ends of an axis around values, with room for names."""
     known = [value for value in values if np.isfinite(value)] or [0.0, 1.0]
-    room = 0.22 * (max(known) - min(known)) or 0.1 * abs(known[0]) or 0.1
+    room = 0.15 * (max(known) - min(known)) or 0.1 * abs(known[0]) or 0.1
     return min(known) - room, max(known) + room
 
 
@@ -226,7 +228,15 @@ def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, key: str, 
             free = min((_gap(mark, middle, half) for mark in marks), default=20.0)
             apart = min((_gap(other, middle, 2 * half) for other in names), default=20.0)
             clear = min((_gap(point, other, half) for point in line for other in names), default=20.0)
-            return min(free, 14.0) + 2 * min(apart, 8.0) + 2 * min(clear, 8.0) - 0.08 * float(np.hypot(*offset))
+            others = [mark for mark in marks if np.hypot(*(mark - at)) > 1]
+            passing = min((float(np.hypot(*(point - mark))) for point in line for mark in others), default=20.0)
+            return (
+                min(passing, 9.0)
+                + min(free, 14.0)
+                + 2 * min(apart, 8.0)
+                + 2 * min(clear, 8.0)
+                - 0.08 * float(np.hypot(*offset))
+            )
 
         offset = max(_OFFSETS, key=room)
         names.append(at + offset)
@@ -237,6 +247,7 @@ def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, key: str, 
         axes.annotate(
             name, _at(way, key), offset, textcoords="offset points", ha="center", va="center", fontsize=SMALL_PT,
             weight="bold", color=theme.ink, arrowprops=arrow, zorder=5,
+            bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
         )  # fmt: skip
 
 
