@@ -83,6 +83,19 @@ def test_classes_with_counts_are_drawn_named_marked_and_confirmed(
     assert len(found) == 7
 
 
+def test_the_way_between_two_drawings_has_one_class(
+    sample: Callable[..., tuple[int, str, Path]], conditional_dir: Path
+) -> None:
+    code, output, out = sample("--between", "0", "1", "--frames", "5", "--like", "balanced")
+    assert code == 0, output
+    marks = [json.loads(files.read(out / f"{index}.png")[1] or "") for index in range(5)]
+    assert len({mark["conditions"]["label"] for mark in marks}) == 1
+    assert marks[0]["conditions"]["label"] is not None
+    found = verify_files([str(out)], TrackingConfig(), str(conditional_dir))
+    slices = [image for image in found if Path(image["file"]).stem.isdigit()]
+    assert [image["state"] for image in slices] == ["confirmed"] * 5, found
+
+
 def test_a_mark_that_names_another_class_is_found_out(
     sample: Callable[..., tuple[int, str, Path]], conditional_dir: Path, tmp_path: Path
 ) -> None:

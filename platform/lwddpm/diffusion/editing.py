@@ -18,7 +18,7 @@ A variation is the slice noised to a timestep and denoised (SDEdit, Meng et al. 
 Where a drawing starts from the prior, so does an edit: from the prior given what is known of the slice (`Prior.given`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,6 +66,10 @@ class Edit:
             return noise
         signal, level = float(process.signal[first]), float(process.noise[first])
         return prior.noisy(draw((len(noise), prior.num_draws)), noise, signal, level, asked)
+
+    def asked_as(self, indices: Sequence[int]) -> Sequence[int]:
+        """Whose conditions the images have, of an ordinary drawing's images."""
+        return indices
 
     def denoiser(self, ordinary: Denoiser) -> Estimator:
         """What the sampler is told at each step."""
@@ -188,6 +192,9 @@ class Between(Edit):
 
     seeds: tuple[int, int]
     frames: int
+
+    def asked_as(self, indices: Sequence[int]) -> Sequence[int]:
+        return [0] * len(indices)  # a way has one class
 
     def fractions(self, indices: Tensor) -> Tensor:
         """How far frames are on their way, float64 [B]."""

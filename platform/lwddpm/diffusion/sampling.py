@@ -326,7 +326,8 @@ def generate(
     path = _Path.of(diffusion, sampling, prior, guide, device, vocabulary, edit) if diffusion is not None else None
     with _inference(model, gradients=edit.takes_gradients):
         for batch in _batches(indices, sampling.batch_size):
-            streams, given = noise_streams(sampling.seed, batch), _given(vocabulary, sampling, batch, device)
+            streams = noise_streams(sampling.seed, batch)
+            given = _given(vocabulary, sampling, edit.asked_as(batch), device)
             if isinstance(edit, Between):
                 streams = _StreamsBetween(edit, batch)
             if path is None:

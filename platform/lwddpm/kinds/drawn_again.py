@@ -100,7 +100,7 @@ def compare_with_model(images: Sequence[Drawn], name: str, folder: Path, source:
                     image.found(DIFFERS, f"{image.mark.words()}: {error}")
                 continue
             fitting = [image for image in group if _has_size(image, saved.image_size, name)]
-            fitting = [image for image in fitting if _asked_for(image, saved, name)]
+            fitting = [image for image in fitting if _asked_for(image, saved, edit, name)]
             wanted = sorted({index for image in fitting for index in image.indices})
             drawn = draw(sampling, wanted, edit) if wanted else {}
             for image in fitting:
@@ -123,14 +123,15 @@ def _why_impossible(sampling: SamplingConfig, saved: SavedModel) -> str:
     return ""
 
 
-def _asked_for(image: Drawn, saved: SavedModel, name: str) -> bool:
+def _asked_for(image: Drawn, saved: SavedModel, edit: Edit | None, name: str) -> bool:
     """Whether its model is asked for what the mark says, by its settings and number."""
     said, vocabulary, sampling = image.mark.conditions, saved.conditions, image.mark.sampling
     if said is None:
         return True
     asked = {}
     if vocabulary is not None:
-        asked = vocabulary.values(vocabulary.assigned(sampling.conditions, sampling.like, [image.mark.index])[0])
+        numbers = (edit or Edit()).asked_as([image.mark.index])
+        asked = vocabulary.values(vocabulary.assigned(sampling.conditions, sampling.like, numbers)[0])
     if said == asked:
         return True
     image.found(DIFFERS, f"is not what its mark says, {shown(said)}: {name} draws {shown(asked)} for {image.how}")

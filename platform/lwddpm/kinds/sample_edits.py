@@ -34,7 +34,6 @@ def run_edits(job: SampleJob, session: Session) -> dict[str, Any]:
     preset, sampling = with_preset(job, job.sampling, model_dir)
     sampling = settled(fitting(sampling, saved, model_dir, "sampling"), session)
     say_drawn(preset, job.sampling, sampling)
-    asked = asked_of(sampling, saved, range(job.count))
     out = Path(job.out).resolve()
     with ExportedSeries(job.name, "") as exported:
         drawn: list[tuple[Planned, Mark, np.ndarray]] = []
@@ -43,9 +42,10 @@ def run_edits(job: SampleJob, session: Session) -> dict[str, Any]:
             drawn.append((plan, mark, generate_images(model_dir, sampling, job.count, session, exported, plan.edit)))
     with complete_folder(out) as folder:
         width = len(str(job.count - 1))
-        for _, mark, images in drawn:
+        for plan, mark, images in drawn:
             assert mark.edit is not None
             prefix = f"strength_{mark.edit.strength:g}_" if len(drawn) > 1 else ""
+            asked = asked_of(sampling, saved, plan.edit.asked_as(range(job.count)))
             for index, (image, values) in enumerate(zip(images, asked, strict=True)):
                 marked = mark.model_copy(update={"index": index, "conditions": values})
                 content = files.ENCODERS[job.format](image, marked)
