@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--reference", type=int, help="training slices compared with; default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--samplers", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--steps", type=int, nargs="+", help="default: of each sampler its own")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,7 +41,7 @@ def main() -> None:
     network, saved = load_model(given.model, device)
     if saved.diffusion is None:
         parser.error("takes a diffusion model")
-    prior = prior_of(dataset, saved.diffusion)
+    prior = prior_of(dataset, saved.diffusion, saved.conditions)
     if prior is None:
         parser.error("takes a dataset of 32 or more training slices")
     began = time.perf_counter()
@@ -61,7 +62,7 @@ def main() -> None:
     print("| sampler | calls | start | fd_lite0 (each seed) | too bright | too dark | spread of brightness |")
     print("|---|---:|---|---|---:|---:|---:|")
     for sampler in given.samplers:
-        for steps in STEPS[sampler]:
+        for steps in given.steps or STEPS[sampler]:
             for name in given.starts:
                 distances, means = [], []
                 for seed in given.seeds:

@@ -9,26 +9,23 @@ denoising-diffusion-pytorch's Unet and diffusers' UNet2DModel: float32, their de
 torch's default Adam; four levels as in the paper, with widths chosen so that the parameter counts match within 3 %. A
 step is forward, backward and Adam on a batch of noise.
 
-Each network has a process of its own, since the allocator settings act on a whole process. The processes take turns,
-one turn of about two seconds or one step each a round, so that a disturbance of the machine meets all of them. Figures
-are medians of steps; with more threads than idle cores they say little.
+Each network has a process of its own, since the allocator settings act on a whole process; the processes take turns, so
+that a disturbance of the machine meets all of them. Figures are medians of steps; with more threads than idle cores
+they say little.
 """
 
 import argparse
-import itertools
+import functools
 import json
 import multiprocessing
-import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from multiprocessing.connection import Connection
 from typing import Any
+
+from turns import median_steps
 
 PLATFORM, *OTHERS = NETWORKS = ("lwddpm", "denoising-diffusion-pytorch", "diffusers")
 MAX_SIZE_DIFFERENCE = 0.03
-WARMUP_ROUNDS = 1
-TURN_S = 2.0
 PAPERS_STEPS = 20_000  # long enough for compiling to pay on a GPU
 
 
@@ -77,48 +74,20 @@ def make_step(name: str, image_size: int, batch_size: int, device_name: str) -> 
     return step, sum(parameter.numel() for parameter in network.parameters())
 
 
-def serve_steps(connection: Connection, name: str, image_size: int, batch_size: int, threads: int, device: str) -> None:
-    """Body of a network's process: a turn for each request, answered with the wall time of each step in seconds."""
-    import torch
-
-    torch.set_num_threads(threads)
-    step, num_parameters = make_step(name, image_size, batch_size, device)
-    connection.send(num_parameters)
-    while connection.recv():
-        times = [time.perf_counter()]
-        while len(times) == 1 or times[-1] - times[0] < TURN_S:
-            step()
-            times.append(time.perf_counter())
-        connection.send([end - start for start, end in itertools.pairwise(times)])
-
-
 def measure(rounds: int, threads: int, image_size: int, batch_size: int, device: str) -> dict[str, Any]:
     """Median step of every network, and how many times slower than the platform's each other one is.
 
     Raises:
         RuntimeError: the parameter counts do not match, for instance after a library changed its network.
     """
-    context = multiprocessing.get_context("spawn")
-    connections = {}
-    for name in NETWORKS:
-        connections[name], remote = context.Pipe()
-        arguments = (remote, name, image_size, batch_size, threads, device)
-        context.Process(target=serve_steps, args=arguments, daemon=True).start()
-    parameters = {name: connection.recv() for name, connection in connections.items()}
+    makers = {name: functools.partial(make_step, name, image_size, batch_size, device) for name in NETWORKS}
+    medians = median_steps(makers, rounds, threads)
+    step_s = {name: seconds for name, (seconds, _) in medians.items()}
+    parameters = {name: count for name, (_, count) in medians.items()}
     for name in OTHERS:
         difference = parameters[name] / parameters[PLATFORM] - 1
         if abs(difference) > MAX_SIZE_DIFFERENCE:
             raise RuntimeError(f"{name}: {parameters[name]:,} parameters differ by {difference:+.1%}, at most 3 %")
-    seconds: dict[str, list[float]] = {name: [] for name in NETWORKS}
-    for number in range(WARMUP_ROUNDS + rounds):
-        for name, connection in connections.items():
-            connection.send(True)
-            turn = connection.recv()
-            if number >= WARMUP_ROUNDS:
-                seconds[name] += turn
-    for connection in connections.values():
-        connection.send(False)
-    step_s = {name: statistics.median(values) for name, values in seconds.items()}
     return {
         "image_size": image_size,
         "batch_size": batch_size,

@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))  # of scripts, which import from beside them
 _spec = importlib.util.spec_from_file_location("records", ROOT / "benchmarks" / "records.py")
 assert _spec is not None
 assert _spec.loader is not None
@@ -30,7 +31,8 @@ def entry(**changes):
         "fd_lite0": [100.0, 101.0, 102.0],
         "recall_lite0": [0.2, 0.2, 0.2],
         "nearest": [25.0, 25.0, 25.0],
-        "cpu_seconds": [200.0, 210.0, 220.0],
+        "time": 1.0,
+        "step_ms": 50.0,
         "floor": 22.0,
         "nearest_floor": 20.0,
         "calls": 20,
@@ -53,7 +55,8 @@ def test_what_is_clearly_better_is_a_record():
         ({"fd_lite0": [50.0, float("nan"), 51.0]}, "finite"),
         ({"nearest": [12.0, 12.0, 12.0]}, "closer to training slices"),
         ({"recall_lite0": [0.1, 0.2, 0.2]}, "recall"),
-        ({"cpu_seconds": [300.0, 310.0, 320.0]}, "310 CPU seconds"),
+        ({"time": 1.5}, "1.50 times the base's time"),
+        ({"time": float("nan")}, "finite"),
         ({"dataset": "other"}, "must be those of the track"),
     ],
 )
@@ -70,12 +73,23 @@ def test_it_is_judged_against_the_last_record_and_not_against_what_failed():
     assert records.faults_of(entry(fd_lite0=[70.0, 71.0, 70.5]), [entry(), record, failed])
 
 
-def test_seconds_are_what_track_d_compares():
+def test_times_are_what_track_d_compares():
     base = entry(track="D", fd_lite0=[89.0, 88.0, 90.0])
-    fast = entry(track="D", fd_lite0=[89.0, 88.0, 90.0], cpu_seconds=[50.0, 51.0, 52.0])
+    fast = entry(track="D", fd_lite0=[89.0, 88.0, 90.0], time=0.25)
     assert records.faults_of(fast, [base]) == []
-    short = entry(track="D", fd_lite0=[99.0, 98.0, 97.0], cpu_seconds=[10.0, 11.0, 12.0])
-    assert any("above 90" in fault for fault in records.faults_of(short, [base]))
+    hardly_faster = entry(track="D", fd_lite0=[89.0, 88.0, 90.0], time=0.24)
+    assert any("0.24 times" in fault for fault in records.faults_of(hardly_faster, [base, fast]))
+    one_seed_above = entry(track="D", fd_lite0=[79.0, 78.0, 91.0], time=0.05)
+    assert any("above 90" in fault for fault in records.faults_of(one_seed_above, [base]))
+
+
+def test_the_time_of_a_training_is_its_steps_and_what_each_takes(tiny_dataset, tiny_overrides, monkeypatch):
+    monkeypatch.setattr(records, "TURNS", 2)
+    track = records.TRACKS["A"]._replace(overrides=(*tiny_overrides, "training.max_steps=1000"))
+    half = [*tiny_overrides, "training.max_steps=500"]
+    time, step_ms = records.relative_time(track, "jobs/demo.yaml", half, str(tiny_dataset.path))
+    assert 0.25 < time < 1
+    assert step_ms > 0
 
 
 def test_distance_to_the_nearest_is_scipy_s():

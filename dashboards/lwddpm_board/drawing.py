@@ -16,14 +16,16 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, RuleBroken, Sampler, SamplingConfig, check_steps
+from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_steps
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
+from lwddpm.kinds.presets import presets_of
 from lwddpm.kinds.saved_model import mark_of
 from lwddpm.marks.mark import Mark
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
+from lwddpm.training.stored_presets import Presets
 from lwddpm.training.stored_prior import read_prior
 from lwddpm_board.dataset import open_known
 from lwddpm_board.stores import Missing, Stores
@@ -38,24 +40,27 @@ class DrawingRequest(BaseModel):
 
     model: Annotated[str, Field(max_length=300)]
     count: Annotated[int, Field(ge=1, le=MOST)] = 16
-    sampler: Sampler = "ddim"
-    steps: Annotated[int, Field(ge=1, le=10_000)] = 50
+    preset: PresetName | None = None  # as `sampling.preset`; what is None below is as it says
+    sampler: Sampler | None = None
+    steps: Annotated[int, Field(ge=1, le=10_000)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
+    eta: Annotated[float, Field(ge=0, le=1)] | None = None
+    guidance: Annotated[float, Field(ge=1, le=100)] | None = None
     guidance_low: Annotated[float, Field(ge=0)] = 0.0
     guidance_high: Annotated[float, Field(ge=0)] = 0.0  # no upper end
     nearest: bool = True
 
 
-def _fitting(wanted: DrawingRequest, saved: SavedModel, model_dir: Path) -> SamplingConfig:
+def _fitting(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets: Presets) -> SamplingConfig:
     """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
     if saved.diffusion is None:
-        return SamplingConfig(**ONE_PASS, seed=wanted.seed, batch_size=_BATCH)
+        plain = SamplingConfig(preset=wanted.preset, seed=wanted.seed, batch_size=_BATCH)
+        return presets.resolved(plain, "sampling")[1].model_copy(update=ONE_PASS)
     low, high = wanted.guidance_low, wanted.guidance_high
     if 0 < high <= low:
         raise ConfigError(f"guidance_high: must be above guidance_low = {low:g}, got {high:g}; 0: no upper end")
-    sampling = SamplingConfig(
+    given = SamplingConfig(
+        preset=wanted.preset,
         sampler=wanted.sampler,
         num_inference_steps=wanted.steps,
         seed=wanted.seed,
@@ -64,9 +69,10 @@ def _fitting(wanted: DrawingRequest, saved: SavedModel, model_dir: Path) -> Samp
         guidance_interval=None if low == high == 0 else (low, high or sys.float_info.max),
         batch_size=_BATCH,
     )
-    if wanted.guidance != 1 and not has_guide(model_dir):
+    _, sampling = presets.resolved(given, "sampling")
+    if sampling.guidance != 1 and not has_guide(model_dir):
         raise ConfigError(
-            f"guidance: takes a model with a guide, which this one was registered without, got {wanted.guidance:g}; "
+            f"guidance: takes a model with a guide, which this one was registered without, got {sampling.guidance:g}; "
             "set it to 1"
         )
     try:
@@ -158,7 +164,8 @@ class Drawings:
             LwddpmError: another drawing is running.
         """
         saved = read_saved_model(model_dir)
-        sampling = _fitting(wanted, saved, model_dir)
+        presets = presets_of(f"models:/{version.name}/{version.version}", model_dir)
+        sampling = _fitting(wanted, saved, model_dir, presets)
         calls = network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size))
         mark = mark_of(f"models:/{version.name}/{version.version}", model_dir, saved, sampling, wanted.count)
         dataset, note = self._training_images(version, saved.image_size) if wanted.nearest else (None, "")

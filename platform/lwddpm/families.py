@@ -22,6 +22,7 @@ ATTENTION: dict[DiffusionFamily, Literal["se", "linear"]] = {"lw_ddpm": "se", "d
 # Sampling settings that mean nothing to a GAN, and what stands there in its job.
 _SAMPLING: dict[str, Any] = {
     **ONE_PASS,
+    "preset": None,  # of a model that is there already
     "eta": 0.0,
     "start": "auto",
     "timestep_spacing": "auto",

@@ -43,6 +43,8 @@ def _of_family(name: str, family: str) -> AnyJob:
     nulls = NULLS if family in families.ADVERSARIAL else ()
     if not name.startswith("search"):
         nulls = tuple(override for override in nulls if not override.startswith("search."))
+    if name == "student" and nulls:
+        nulls = ("consistency=null", *nulls)
     return load_job(name, [f"model.family={family}", *nulls])
 
 

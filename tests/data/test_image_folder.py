@@ -362,7 +362,7 @@ def test_a_slice_that_says_it_was_generated_is_no_scan(tmp_path):
     (tmp_path / "copied.png").write_bytes(encode(np.zeros((20, 20), np.uint8), mark))
     make(tmp_path, "real.png")
     settings = {"source": str(tmp_path), "image_size": 16}
-    with pytest.raises(UnusableFile, match="a model has drawn it"):
+    with pytest.raises(UnusableFile, match="a synthetic slice of model models:/m/1"):
         open_image_folder(DataConfig.model_validate(settings)).read("copied.png")
     taken = open_image_folder(DataConfig.model_validate(settings | {"synthetic": True}))
     assert taken.read("copied.png").image.shape == (16, 16)

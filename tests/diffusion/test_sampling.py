@@ -35,6 +35,21 @@ STOCHASTIC = ("ddpm", "ddim", "sde-dpmsolver++")  # DDIM with eta above 0
 T = 1000
 
 
+def test_truncated_latents_have_the_distribution_cut_off_and_keep_their_order() -> None:
+    from scipy import stats
+
+    from lwddpm.diffusion.sampling import truncated
+
+    latents = torch.randn(4000, generator=torch.Generator().manual_seed(0))
+    assert truncated(latents, None) is latents
+    for limit in (0.05, 0.7, 2.0):
+        cut = truncated(latents, limit)
+        assert float(cut.abs().max()) <= limit
+        assert stats.kstest(cut.numpy(), stats.truncnorm(-limit, limit).cdf).pvalue > 0.01
+        assert torch.equal(cut.argsort(stable=True), latents.argsort(stable=True)) or len(cut.unique()) < len(cut)
+    torch.testing.assert_close(truncated(latents, 40.0), latents, rtol=1e-4, atol=1e-4)
+
+
 def reference_abar(schedule: str) -> Tensor:
     """Float64 [T + 1]; the last entry, index -1, is the clean slice."""
     if schedule == "linear":

@@ -9,8 +9,15 @@ const stop = form.querySelector("[data-cancel]");
 let running = null;
 
 stop.addEventListener("click", () => { if (running) cancel(running); });
+const choose = () => {
+  const known = form.elements.model.selectedOptions[0]?.dataset.presets.split(" ").filter(Boolean) ?? [];
+  form.elements.preset.replaceChildren(...[...known, "plain"].map((name) => element("option", {}, name)));
+  form.elements.preset.value = known.includes("evaluated") ? "evaluated" : "plain";
+};
+form.elements.model.addEventListener("change", choose);
+choose();
 const eta = form.querySelector("[data-eta]");
-const only = () => { eta.hidden = form.elements.sampler.value !== "ddim"; };
+const only = () => { eta.hidden = !["", "ddim"].includes(form.elements.sampler.value); };
 form.elements.sampler.addEventListener("change", only);
 only();
 const between = form.querySelectorAll("[data-between]");
@@ -18,7 +25,8 @@ const guided = () => { for (const field of between) field.hidden = Number(form.e
 form.elements.guidance.addEventListener("input", guided);
 guided();
 
-onSend(form, async (wanted) => {
+onSend(form, async (values) => {
+  const wanted = Object.fromEntries(Object.entries(values).filter(([name]) => form.elements[name].value !== ""));
   list.replaceChildren();
   stop.hidden = false;
   progress.hidden = false;

@@ -17,7 +17,7 @@ onSend(form, async ({ count, steps, seed }) => {
   const said = [];
   try {
     for (const [side, model] of models.entries()) {
-      const drawing = await draw({ model, count, steps, seed, sampler: "ddim", nearest: false }, (news) => {
+      const drawing = await draw({ model, count, steps, seed, preset: "plain", nearest: false }, (news) => {
         running = news.id;
         progress.value = (side + news.done / Math.max(1, news.total)) / 2;
         state.textContent = `version ${news.model.version}: ${stages[news.stage]}, ${news.done} of ${news.total}, ${number(Math.round(news.seconds))} s`;

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
+from lwddpm.cli import release_views, views
 from lwddpm.cli.app import JsonFlag, OverrideOption, TrackingOption, app, finish
 
 models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
@@ -34,31 +34,18 @@ def models_show(
     tracking_uri: TrackingOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show one version: metrics, lineage, promotions, model card."""
+    """Show one version: metrics, lineage, gate, promotions, model card."""
 
     def verb() -> dict[str, Any]:
         registry = open_registry(tracking_uri)
         version = registry.find_version(model)
-        return version.as_dict() | {"promotions": registry.promotions(version.name)}
+        from lwddpm.release.promotion import approver_of, verdict_of
 
-    finish(verb, as_json, views.version)
+        verdict = verdict_of(version, approver_of(version))
+        gate = None if verdict is None else verdict.model_dump(mode="json")
+        return version.as_dict() | {"promotions": registry.promotions(version.name), "gate": gate}
 
-
-@models.command("promote")
-def models_promote(
-    model: RegisteredArgument,
-    reason: Annotated[str, typer.Option(help="Why; kept in the promotion record.")] = "",
-    to: Annotated[str, typer.Option(help="Alias to move.")] = "champion",
-    tracking_uri: TrackingOption = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Move the alias `champion` to a version; records who, when, from, to and the metrics."""
-
-    def verb() -> dict[str, Any]:
-        record: dict[str, Any] = open_registry(tracking_uri).promote(model, reason, to)
-        return record
-
-    finish(verb, as_json, views.promotion)
+    finish(verb, as_json, release_views.version)
 
 
 @models.command("calibrate")

@@ -61,6 +61,13 @@ def sample(
         str, typer.Argument(metavar="MODEL", help="models:/NAME@ALIAS, models:/NAME/VERSION, or a folder.")
     ],
     count: Annotated[int | None, typer.Option(help="Number of slices; default 64, or the sum of the classes.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Named settings of the model: evaluated (default), those of its training's evaluation, or such as "
+            "realistic, diverse and balanced from a tradeoff job; plain: ddim in 50 steps. Other options change it."
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,11 +89,11 @@ def sample(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="ddpm, ddim (default), dpmsolver++, sde-dpmsolver++, unipc or heun. None for GANs."),
+        typer.Option(help="ddpm, ddim, dpmsolver++, sde-dpmsolver++, unipc or heun. None for GANs."),
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Denoising steps, 50 by default; more is slower and, up to a point, better. None for GANs."),
+        typer.Option(help="Denoising steps; more is slower and, up to a point, better. None for GANs."),
     ] = None,
     timestep_spacing: Annotated[
         str | None, typer.Option(help="trailing or karras; default karras for heun, else trailing. None for GANs.")
@@ -110,6 +117,12 @@ def sample(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="Noise levels sigma between which to guide, such as 0.2 2; default all."),
     ] = None,
+    truncation: Annotated[
+        float | None,
+        typer.Option(
+            help="GANs only: latents cut off at so many standard deviations; less: more typical, less varied."
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(help="fp32 or bf16; by default bf16 where the device multiplies it fast. None for GANs."),
@@ -126,9 +139,12 @@ def sample(
 ) -> None:
     """Draw synthetic slices from a registered or saved model. Each file says that it is synthetic and how it was drawn.
 
+    They are drawn as the model was evaluated, or with another `--preset`; each option changes that setting alone.
     A diffusion model denoises, in `--steps` steps of a `--sampler`; a GAN draws in one pass and takes neither.
 
-        lwddpm sample models:/lw-ddpm@candidate --count 64 --sampler ddim --steps 50 --seed 0 --out DIR
+        lwddpm sample models:/lw-ddpm@candidate --count 64 --seed 0 --out DIR
+
+        lwddpm sample models:/lw-ddpm@candidate --preset balanced --steps 20
 
         lwddpm sample models:/lw-ddpm-conditional@candidate --class glioma_tumor:32 --class no_tumor:32 --guidance 1.5
     """
@@ -138,6 +154,7 @@ def sample(
     def verb() -> dict[str, Any]:
         named, number = asked(classes or [], conditions or [], count)
         sampling = {
+            "preset": preset,
             "sampler": sampler,
             "num_inference_steps": steps,
             "timestep_spacing": timestep_spacing,
@@ -146,6 +163,7 @@ def sample(
             "guidance": guidance,
             "guidance_from": guidance_from,
             "guidance_interval": guidance_interval,
+            "truncation": truncation,
             "conditions": named,
             "like": like,
             "precision": precision,

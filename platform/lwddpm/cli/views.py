@@ -214,12 +214,13 @@ def versions(listed: list[dict[str, Any]]) -> None:
             for k, v in item["metrics"].items()
             if "floor" not in k
         )
-        table.add_row(item["name"], str(item["version"]), ", ".join(item["aliases"]), item["created"], shown)
+        aliases = ", ".join(item["aliases"]) + (" OVERRIDE" if "lwddpm.override" in item["tags"] else "")
+        table.add_row(item["name"], str(item["version"]), aliases, item["created"], shown)
     console.print(table)
 
 
 def version(item: dict[str, Any]) -> None:
-    """`models show`."""
+    """`models show`, but for the gate and the card."""
     _facts(
         {
             "model": f"models:/{item['name']}/{item['version']}",
@@ -232,13 +233,7 @@ def version(item: dict[str, Any]) -> None:
     if item["metrics"]:
         metrics(item["metrics"], item["n"])
     for record in item["promotions"]:
-        console.print(_promotion_line(record), markup=False)
-    console.print(f"\n{item['card']}", markup=False)
-
-
-def promotion(record: dict[str, Any]) -> None:
-    """`models promote`."""
-    console.print(_promotion_line(record), markup=False)
+        console.print(promotion_line(record), markup=False)
 
 
 def calibration(result: dict[str, Any]) -> None:
@@ -250,9 +245,12 @@ def calibration(result: dict[str, Any]) -> None:
     console.print(f"{where}{aliases}: {result['state']}{number}", markup=False)
 
 
-def _promotion_line(record: dict[str, Any]) -> str:
+def promotion_line(record: dict[str, Any]) -> str:
+    """A promotion in a line."""
     before = f"version {record['from']}" if record["from"] else "nothing"
     why = f": {record['reason']}" if record["reason"] else ""
+    why = (f", approved by {record['approver']}" if record.get("approver") else "") + why
+    why = (", OVERRIDE of its policy" if record.get("override") else "") + why
     moved = f"{record['model']}@{record['alias']} moved from {before} to version {record['to']}"
     return f"{moved} by {record['by']} at {record['at']}{why}"
 

@@ -8,11 +8,15 @@ al. 2024 where the paper gives a value.
 from typing import get_args
 
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
+from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.evaluation import (
+    EVALUATED,
+    NO_PRESET,
     DiffusionSampler,
     EvaluationConfig,
     Metric,
+    PresetName,
     Sampler,
     SamplingConfig,
     SamplingT,
@@ -25,7 +29,6 @@ from lwddpm.config.evaluation import (
 from lwddpm.config.job import (
     EvaluateJob,
     Job,
-    ModelUri,
     PrepareJob,
     RegistryConfig,
     SampleJob,
@@ -47,8 +50,10 @@ KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[
 
 __all__ = [
     "DENOISING_OBJECTIVES",
+    "EVALUATED",
     "GAN_SIZES",
     "KINDS",
+    "NO_PRESET",
     "ONE_PASS",
     "PHANTOM",
     "STATIC_OBJECTIVES",
@@ -58,6 +63,7 @@ __all__ = [
     "AnyJob",
     "CompareConfig",
     "CompareJob",
+    "ConsistencyConfig",
     "DataConfig",
     "DiffusionConfig",
     "DiffusionSampler",
@@ -73,6 +79,7 @@ __all__ = [
     "Overrides",
     "PositiveInt",
     "PrepareJob",
+    "PresetName",
     "RegistryConfig",
     "RuleBroken",
     "SampleJob",

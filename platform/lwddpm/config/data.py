@@ -52,7 +52,7 @@ class SlicesConfig(Section):
 class DataConfig(Section):
     """Where slices come from and how they become a dataset: square grey images in three splits."""
 
-    incidental = frozenset({"max_rejected_fraction", "max_unmatched_fraction"})  # they only refuse
+    incidental = frozenset({"max_rejected_fraction", "max_unmatched_fraction", "consent"})  # they refuse, or tell
 
     source: str = Field(
         description="folder of images in class/ sub-folders, of volumes (format), or 'phantom' (simulated)"
@@ -142,6 +142,11 @@ class DataConfig(Section):
         None,
         exclude_if=is_none,
         description="the reason why subject ids and file names are kept; default: keyed hashes are kept",
+    )
+    consent: str | None = Field(
+        None,
+        exclude_if=is_none,
+        description="on which basis the slices may be used, such as a consent form or an ethics vote; for the dossier",
     )
     text: Literal["warn", "refuse", "accept"] = Field(
         "warn",

@@ -12,6 +12,7 @@ from lwddpm.config.model import DiffusionConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import (
     Fraction,
+    PositiveFloat,
     PositiveInt,
     Section,
     Seed,
@@ -50,15 +51,27 @@ Metric = Literal[
 SigmaInterval = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]]
 
 
+EVALUATED = "evaluated"  # the preset of a training's own evaluation: what a model is drawn with if nothing is said
+NO_PRESET = "plain"  # asks for the defaults of the section
+PresetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
 AskedValue = str | float | None | Annotated[dict[str, PositiveInt], Field(min_length=1)]
 GuidanceFrom = Literal["auto", "unconditional", "guide", "unconditional_guide"]
 
 
 class SamplingConfig(Section):
-    """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file."""
+    """How slices are drawn from a model. A null stands for the default, so that a key can be taken out of a file.
+
+    Of a model that is there already, what is not given comes from its preset (`training.stored_presets`).
+    """
 
     incidental = frozenset({"batch_size"})
 
+    preset: PresetName | None = Field(
+        None,
+        exclude_if=is_none,
+        description="named settings that the model carries, which single ones here override; default: evaluated, those "
+        "of its training's evaluation, where it has them; plain: none, the defaults below",
+    )
     sampler: Sampler = Field("ddim", description="of a diffusion model; 'generator', one pass, is every GAN's")
     num_inference_steps: PositiveInt = Field(
         50, description="denoising steps, at most diffusion.num_train_timesteps; 1 for GANs"
@@ -99,6 +112,12 @@ class SamplingConfig(Section):
         exclude_if=is_none,
         description="guide between these noise levels alone: sigma = sqrt(1 - abar) / sqrt(abar), above the first and "
         "up to the second; default: at all",
+    )
+    truncation: PositiveFloat | None = Field(
+        None,
+        exclude_if=is_none,
+        description="GANs only: latents from the normal distribution cut off at so many standard deviations; less is "
+        "more typical and less varied; default: not cut off",
     )
     conditions: dict[Annotated[str, Field(max_length=100)], AskedValue] = Field(
         {},
@@ -179,6 +198,9 @@ def check_steps(sampling: SamplingConfig, diffusion: DiffusionConfig, section: s
     steps, limit = sampling.num_inference_steps, diffusion.num_train_timesteps
     if sampling.sampler == families.SAMPLER:
         raise RuleBroken(f"{section}.sampler", "must be one of a diffusion model's", sampling.sampler, "try ddim")
+    if sampling.truncation is not None:
+        rule = "is a GAN's, and a diffusion model has no latent to cut off"
+        raise RuleBroken(f"{section}.truncation", rule, sampling.truncation, "leave it out; guidance does the like")
     if steps > limit:
         raise RuleBroken(
             f"{section}.num_inference_steps", f"must be at most diffusion.num_train_timesteps = {limit}", steps
@@ -204,6 +226,7 @@ def check_guide(
     Raises:
         RuleBroken: names the setting and what it takes.
     """
+    check_no_preset(sampling, section)
     if sampling.guidance == 1:
         return
     away_from = leads_away_from(sampling, has_guide=guide_epoch is not None)
@@ -231,6 +254,17 @@ def leads_away_from(
     if sampling.guidance_from != "auto":
         return sampling.guidance_from
     return "guide" if has_guide else "unconditional"
+
+
+def check_no_preset(sampling: SamplingConfig, section: str) -> None:
+    """Refuse a preset where the model is yet to be made.
+
+    Raises:
+        RuleBroken: names the setting.
+    """
+    if sampling.preset is not None:
+        rule = "is of a model that is there already, and this job makes one"
+        raise RuleBroken(f"{section}.preset", rule, sampling.preset, "give the settings themselves")
 
 
 SamplingT = TypeVar("SamplingT", bound=SamplingConfig)

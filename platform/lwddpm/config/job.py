@@ -1,15 +1,16 @@
 """Jobs about one dataset or model."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from lwddpm import families
+from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_steps
+from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_no_preset, check_steps
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
+from lwddpm.config.notify import NotifyConfig
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_last, is_none
 from lwddpm.config.training import TrainingConfig, WorkersConfig
@@ -25,6 +26,7 @@ JobName = Annotated[
         description="of runs and folders: letters, digits, . _ -; default: the file's name without its ending",
     ),
 ]
+CHAMPION = "champion"  # the alias of the promoted version
 # A job of many runs, each called after it: the rest of their names says which system, variant or trial.
 NameOfMany = Annotated[JobName, Field(max_length=100)]
 
@@ -44,6 +46,19 @@ class RegistryConfig(Section):
         description="which model is evaluated and registered: the last, or the best of it and of the snapshots, by "
         "fd_lite0 of other samples against validation slices",
     )
+    gate: Annotated[str, Field(min_length=1, max_length=LONGEST_NAME * 5)] | None = Field(
+        None,
+        exclude_if=is_none,
+        description="policy that versions must pass to be promoted: a shipped one, research or clinical, or a file's "
+        "path; default: that of the registered model, if it has one",
+    )
+
+    @model_validator(mode="after")
+    def _champions_are_promoted(self) -> "RegistryConfig":
+        if self.gate is not None and self.alias == CHAMPION:
+            rule = f"with a gate, {CHAMPION} is given by a promotion alone"
+            raise RuleBroken("alias", rule, self.alias, "leave it out, then: lwddpm models promote")
+        return self
 
 
 class TrackingConfig(Section):
@@ -61,7 +76,7 @@ class TrackingConfig(Section):
 class Job(Section):
     """What every kind of job has."""
 
-    incidental = frozenset({"output", "offline", "workers", "tracking"})
+    incidental = frozenset({"output", "offline", "workers", "tracking", "notify"})
     # Dotted keys of settings and sections that make no number of the job's own MLflow run, beside the incidental ones.
     unrecorded: ClassVar[frozenset[str]] = frozenset()
 
@@ -71,6 +86,7 @@ class Job(Section):
     offline: bool = Field(False, description="fetch nothing: only the tracking store and Ray cluster named are reached")
     workers: WorkersConfig = WorkersConfig()
     tracking: TrackingConfig = TrackingConfig()
+    notify: NotifyConfig = Field(NotifyConfig(), exclude=True)
 
     def result_digest(self) -> str:
         """12 hex digits of what decides the result: a finished job of the same digest is done."""
@@ -141,6 +157,8 @@ class TrainingJob(Job):
         if self.training.ema_lengths and self.data.splits[1] == 0:
             rule = f"choosing takes validation slices, and data.splits is {list(self.data.splits)}"
             raise RuleBroken("training.ema_lengths", rule, remedy="give validation a share, or leave the lengths out")
+        if self.evaluation is not None:
+            check_no_preset(self.evaluation, "evaluation")
         if self.evaluation is not None and self.diffusion is not None:
             check_steps(self.evaluation, self.diffusion, "evaluation")
             check_guide(self.evaluation, self.training.guide_epoch, "evaluation", self.training.condition_dropout)
@@ -260,19 +278,30 @@ class TrainJob(TrainingJob):
     """Trains one model, evaluates it and registers it."""
 
     kind: Literal["train"]
+    consistency: ConsistencyConfig | None = Field(
+        None, exclude_if=is_none, description="tunes a trained diffusion model to draw in one or two calls; default: no"
+    )
 
+    @model_validator(mode="after")
+    def _tuning_has_a_loss_of_its_own(self) -> "TrainJob":
+        if self.consistency is None:
+            return self
+        if self.diffusion is None:
+            rule = f"is for diffusion models, not for {self.model.family}"
+            raise RuleBroken("consistency", rule, remedy="leave it out")
+        for key, value, fitting in (
+            ("training.timestep_sampling", self.training.timestep_sampling, ("uniform", "stratified")),
+            ("training.loss_weighting", self.training.loss_weighting, ("fixed",)),
+            ("diffusion.min_snr_gamma", self.diffusion.min_snr_gamma, (None,)),
+        ):
+            if value not in fitting:
+                rule = f"with consistency tuning, which has a loss of its own, must be {' or '.join(map(str, fitting))}"
+                raise RuleBroken(key, rule, value, "leave it out")
+        return self
 
-def _is_a_model_uri(uri: str) -> str:
-    if uri.startswith("models:") and not re.fullmatch(r"models:/[^/@]+(@[^/@]+|/[0-9]+)", uri):
-        raise RuleBroken("", "must be models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model", uri)
-    return uri
-
-
-ModelUri = Annotated[
-    str,
-    Field(description="models:/NAME@ALIAS, models:/NAME/VERSION or a folder with a saved model"),
-    AfterValidator(_is_a_model_uri),
-]
+    def training_settings(self) -> dict[str, Any]:
+        settings = super().training_settings()
+        return settings if self.consistency is None else settings | {"consistency": self.consistency.essentials()}
 
 
 class EvaluateJob(Job):

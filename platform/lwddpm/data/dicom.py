@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from lwddpm.data.canonical import check_num_voxels
 from lwddpm.data.sequences import sequence_of_scan
 from lwddpm.data.sources import CLOSED_FOLDER, UnusableFile
+from lwddpm.marks.mark import SYNTHETIC, drawn_by
 
 SUFFIXES = (".dcm", ".dicom", ".ima")  # most have none
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -51,6 +52,7 @@ FIELDS = {
         "SamplesPerPixel", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
     ),
     "FD": ("DiffusionBValue",),
+    "LT": ("ImageComments",),  # of synthetic slices alone, whose mark it is
     "SQ": ("ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 }  # fmt: skip
 
@@ -263,6 +265,8 @@ def _passed_over(dataset: Any, marked: bool) -> str | None:
     if not kind:
         raise UnusableFile("damaged: its header does not say what it is (SOPClassUID)")
     if kind.startswith(SECONDARY_CAPTURES):
+        if _text(dataset, "SeriesDescription") == SYNTHETIC and SYNTHETIC in (mark := _text(dataset, "ImageComments")):
+            raise UnusableFile(drawn_by(mark))
         return SECONDARY
     if kind not in (MR, ENHANCED, CONVERTED):
         return f"objects of another kind than MR images ({_name(kind)})"

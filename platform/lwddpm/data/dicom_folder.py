@@ -1,7 +1,5 @@
 """A folder of DICOM files as a source: a tree with or without a DICOMDIR, files with or without an extension."""
 
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +14,9 @@ from lwddpm.data.canonical import finite, to_canonical
 from lwddpm.data.dicom import read_header, reason_of
 from lwddpm.data.dicom_pixels import read_pictures, value_range
 from lwddpm.data.dicom_series import Contents, Picture, Volume, assemble
-from lwddpm.data.folder_walk import walk
 from lwddpm.data.header_scan import read_headers
 from lwddpm.data.manifest import NotTaken, RejectedFile
-from lwddpm.data.source_folder import SYSTEM, is_wanted, label_by_folder, open_folder
+from lwddpm.data.source_folder import SYSTEM, SourceFolder, label_by_folder, open_folder
 from lwddpm.data.sources import PART, UNLABELLED, Slice, UnusableFile
 from lwddpm.data.volume_slices import AXES, Cut, Measured, measure, take_slice
 from lwddpm.errors import DataError
@@ -28,7 +25,7 @@ FURTHER_VOLUMES = "further volumes of series with several (data.volumes)"
 
 
 @dataclass(frozen=True)
-class DicomFolder:
+class DicomFolder(SourceFolder):
     """Slices of the series in a folder, named by the first file of their series: `file//slice`, or with
     data.volumes=all `file//volume//slice`. What cannot be used has the name of its file, or first file, instead.
 
@@ -37,13 +34,7 @@ class DicomFolder:
         fingerprint: of the names, sizes and times of its files.
     """
 
-    root: str
     cut: Cut
-    subject_pattern: str | None
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    simulated: bool
-    label_from: str | int
     volumes: str | int
     contents: Contents
     fingerprint: str
@@ -90,8 +81,7 @@ class DicomFolder:
             further = sum(volume.grid.num_volumes - 1 for volume in self.contents.volumes.values())
             other.update({FURTHER_VOLUMES: further} if further else {})
         system: list[str] = []
-        files = walk(self.root, pass_over=lambda name, kind: system.append(kind))
-        excluded = sum(not is_wanted(file.name, self.include, self.exclude) for file in files)
+        excluded = self.list_files(lambda name, kind: system.append(kind)).excluded
         other.update({SYSTEM: len(system)} if system else {})
         listed = tuple(
             RejectedFile(source=name, reason=f"{reason}, {num} file{'' if num == 1 else 's'}")
@@ -136,8 +126,7 @@ class DicomFolder:
     def subject_id(self, name: str) -> str | None:
         file = name.partition(PART)[0]
         if self.subject_pattern:
-            match = re.search(self.subject_pattern, file)
-            return match[1] if match else None
+            return self.subject_of(file)
         return self.contents.subjects.get(file, ("", ""))[0] or None
 
     def volume(self, name: str) -> str | None:
@@ -158,7 +147,7 @@ def open_dicom_root(data: DataConfig) -> str:
     source = Path(data.source).expanduser()
     if source.name.upper() == "DICOMDIR" and source.is_file():
         data = data.model_copy(update={"source": str(source.parent)})
-    return str(open_folder(data).root)
+    return open_folder(data).root
 
 
 def open_dicom_folder(data: DataConfig) -> DicomFolder:
@@ -172,18 +161,11 @@ def open_dicom_folder(data: DataConfig) -> DicomFolder:
         raise DataError(
             f"data.label: {data.label}: of DICOM must be 'sequence'; leave it out, or name folders (data.label_from)"
         )
-    names, fingerprint = _listing(root, data.include, data.exclude)
-    return DicomFolder(
-        root=root,
-        cut=Cut.of(data),
-        subject_pattern=data.subject_pattern,
-        include=data.include,
-        exclude=data.exclude,
-        simulated=data.synthetic,
-        label_from=data.label_from,
-        volumes=data.volumes,
-        contents=_read_folder(root, names, fingerprint),
-        fingerprint=fingerprint,
+    files = SourceFolder.of(data, root).list_files()
+    fingerprint = files.digest().hexdigest()
+    contents = _read_folder(root, tuple(file.name for file in files.files), fingerprint)
+    return DicomFolder.of(
+        data, root, cut=Cut.of(data), volumes=data.volumes, contents=contents, fingerprint=fingerprint
     )
 
 
@@ -193,17 +175,6 @@ class _Loaded(NamedTuple):
     voxels: np.ndarray
     measured: Measured
     damaged: dict[int, str]
-
-
-def _listing(root: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Names of the wanted files, sorted, and a fingerprint of them, their sizes and times."""
-    digest, names = hashlib.sha256(), []
-    for name, status, _ in sorted(walk(root)):
-        if is_wanted(name, include, exclude):
-            size, time = (status.st_size, status.st_mtime_ns) if status else (0, 0)
-            digest.update(f"{name}\0{size}\0{time}\n".encode(errors="surrogateescape"))
-            names.append(name)
-    return tuple(names), digest.hexdigest()
 
 
 @lru_cache(maxsize=2)  # a source is scanned several times

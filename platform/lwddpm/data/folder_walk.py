@@ -34,6 +34,15 @@ class WalkedFile(NamedTuple):
     status: os.stat_result | None
     generated: bool
 
+    @property
+    def size(self) -> int:
+        return self.status.st_size if self.status else 0
+
+    @property
+    def time(self) -> int:
+        """When it was changed, in ns."""
+        return self.status.st_mtime_ns if self.status else 0
+
 
 def own_output(folder: str | Path, file_names: set[str]) -> str | None:
     """What of this platform's outputs a folder is, by the file that marks it; None where it is none."""

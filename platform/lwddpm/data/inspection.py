@@ -17,11 +17,13 @@ from lwddpm.data.dicom_series import Contents, assemble
 from lwddpm.data.folder_walk import walk
 from lwddpm.data.header_scan import read_headers
 from lwddpm.data.nifti import SUFFIXES, read_grid
-from lwddpm.data.nifti_folder import SUBJECT, is_bids, sequence_of, why_no_scan
+from lwddpm.data.nifti_folder import bids_subject, is_bids, sequence_of, why_no_scan
 from lwddpm.data.pseudonyms import Pseudonyms, pseudonyms_of
 from lwddpm.data.source_folder import SYSTEM
 from lwddpm.data.volume_slices import AXES
 from lwddpm.errors import DataError
+from lwddpm.marks.mark import DRAWN, drawn_by
+from lwddpm.marks.png import mark_of
 
 OTHERS = "files that are neither DICOM, NIfTI nor images"
 THICK = 1.5  # how much farther slices lie apart than pixels where a volume has a plane of its own
@@ -84,7 +86,7 @@ def inspect_folder(path: str) -> dict[str, Any]:
         elif why := why_no_scan(name, bids):
             passed_over[why] += 1
         elif isinstance(record, str):
-            refused.append(Refused("nifti", pseudonyms.name(name, _bids_subject(name)), record))
+            refused.append(Refused("nifti", pseudonyms.name(name, bids_subject(name)), record))
         else:
             found.append(_nifti(name, record, pseudonyms))
     contents = assemble(dicom)
@@ -94,7 +96,8 @@ def inspect_folder(path: str) -> dict[str, Any]:
         refused.append(Refused("dicom", pseudonyms.name(name, contents.subjects.get(name, ("",))[0]), reason))
     pictures = [header for _, header in images if isinstance(header, ImageHeader)]
     for name, reason in ((name, header) for name, header in images if isinstance(header, str)):
-        if pictures and not (found or dicom):  # where there is nothing else, such a file is a damaged image
+        # where there is nothing else, such a file is a damaged image
+        if reason.startswith(DRAWN) or (pictures and not (found or dicom)):
             refused.append(Refused("images", pseudonyms.name(name, None), reason))
         else:
             passed_over[OTHERS] += 1
@@ -132,17 +135,13 @@ def _read(path: Path) -> Header | NotRead | Grid | ImageHeader | str:
         return read_grid(path, status.st_size, status.st_mtime_ns)
     header = read_header(path)
     if isinstance(header, NotRead) and header.reason == NO_DICOM:
-        return read_image_header(path)
+        mark = mark_of(path)
+        return read_image_header(path) if mark is None else drawn_by(mark)
     return header
 
 
-def _bids_subject(name: str) -> str | None:
-    match = SUBJECT.search(name)
-    return match[1] if match else None
-
-
 def _nifti(name: str, grid: Grid, pseudonyms: Pseudonyms) -> Found:
-    subject = _bids_subject(name)
+    subject = bids_subject(name)
     spacing = sorted((mm, axis) for axis, mm in enumerate(grid.spacing_mm))
     plane = _plane(spacing[2][1]) if spacing[2][0] >= THICK * spacing[1][0] else None
     return Found(

@@ -1,6 +1,7 @@
 """NIfTI files: what their headers say, and their voxels in the closest canonical orientation (RAS+).
 
-Of a header only the grid, the numbers' type and their scale are looked at; its texts and extensions never are.
+Of a header only the grid, the numbers' type and their scale are looked at, and whether it bears a mark of this
+platform; its other texts and extensions never are.
 """
 
 import io
@@ -16,21 +17,27 @@ import numpy as np
 
 from lwddpm.data.canonical import Grid, canonical_grid, check_num_voxels, finite, to_canonical
 from lwddpm.data.sources import UnusableFile
+from lwddpm.marks.mark import drawn_by
+from lwddpm.marks.nifti import mark_of
 
 SUFFIXES = (".nii", ".nii.gz")
 DEFLATE_RATIO = 1032  # the most that gzip can compress: what a header promises beyond it is not in the file
 
 
 @lru_cache(maxsize=100_000)  # a source is scanned several times
-def read_grid(path: Path, size: int, time: int) -> Grid | str:
+def read_grid(path: Path, size: int, time: int, synthetic: bool = False) -> Grid | str:
     """The grid of a file from its header, or why it cannot be used.
 
     Args:
         path: the file.
         size, time: its size and time, which tell an earlier file of that name apart.
+        synthetic: whether slices that models of this platform have drawn can be used.
     """
     try:
-        return _grid(_open(path), size, compressed=path.name.lower().endswith(".gz"))
+        image = _open(path)
+        if not synthetic and (mark := mark_of(image)):
+            return drawn_by(mark)
+        return _grid(image, size, compressed=path.name.lower().endswith(".gz"))
     except Exception as error:
         return reason_of(error, size)
 

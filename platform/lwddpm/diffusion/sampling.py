@@ -297,6 +297,7 @@ def generate(
             streams, given = noise_streams(sampling.seed, batch), _given(vocabulary, sampling, batch, device)
             if path is None:
                 latents = _noise((len(batch), model.latent_dim), streams, torch.device(device))
+                latents = truncated(latents, sampling.truncation)
                 x = (model(latents) if given is None else model(latents, given)).float()
             else:
                 noise = _noise((len(batch), 1, image_size, image_size), streams, torch.device(device))
@@ -306,6 +307,24 @@ def generate(
             if on_batch is not None:
                 on_batch(len(batch))
     return torch.cat(images)
+
+
+def truncated(latents: Tensor, limit: float | None) -> Tensor:
+    """Latents of the normal distribution cut off at `limit` standard deviations, from standard normal ones.
+
+    The truncation trick (Marchesi 2017, arXiv:1706.00082; Brock et al. 2019, arXiv:1809.11096): more typical slices,
+    less variety. Each number is moved by its quantile rather than drawn again while it lies outside, so that a seed
+    gives neighbouring slices at neighbouring limits.
+
+    Args:
+        latents: any shape.
+        limit: above 0; None: as they are.
+    """
+    if limit is None:
+        return latents
+    share = float(torch.special.ndtr(torch.tensor(limit, dtype=torch.float64)))  # below the upper end
+    quantiles = 1 - share + (2 * share - 1) * torch.special.ndtr(latents.double())
+    return torch.special.ndtri(quantiles).clamp(-limit, limit).to(latents.dtype)
 
 
 def denoising_trajectory(

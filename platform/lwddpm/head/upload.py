@@ -11,7 +11,7 @@ import yaml
 
 import lwddpm
 from lwddpm.addresses import has_password
-from lwddpm.config import AnyJob, SearchJob
+from lwddpm.config import AnyJob, SearchJob, TrainingJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, flattened, shipped
 
@@ -43,12 +43,21 @@ def staged(job: AnyJob | None) -> Iterator[Path]:
 
 
 def _settings(job: AnyJob, folder: Path) -> dict[str, Any]:
-    """The resolved job; a search space of the user's own is taken along."""
+    """The resolved job; a search space and a policy of the user's own are taken along."""
     settings = job.model_dump(mode="json")
     if isinstance(job, SearchJob):
         space = find_file(job.search.space, "search_spaces", "search space")
         shutil.copyfile(space, folder / "search_spaces" / space.name)
         settings["search"]["space"] = space.stem
+    if isinstance(job, TrainingJob) and job.registry is not None and job.registry.gate is not None:
+        policy = find_file(job.registry.gate, "jobs/gates", "policy")
+        shutil.copyfile(policy, folder / "jobs" / "gates" / policy.name)
+        settings["registry"]["gate"] = policy.stem
+    if job.notify.url is not None:
+        raise ConfigError(
+            "notify.url: is not uploaded, since a submitted job can be read by others; set LWDDPM_NOTIFY_URL in the "
+            "environment of the cluster's nodes (docs/gate.md)"
+        )
     _refuse_passwords(settings)
     return settings
 

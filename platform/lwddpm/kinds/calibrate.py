@@ -14,6 +14,7 @@ from lwddpm.kinds.saved_model import fetch
 from lwddpm.tracking import registry
 from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
+from lwddpm.training.stored_presets import PRESETS_FILE, read_presets, write_presets
 from lwddpm.training.stored_prior import PRIOR_FILE, write_prior
 
 
@@ -53,6 +54,8 @@ def run_calibration(job: EvaluateJob, session: Session, *, fresh: bool = False) 
     summary |= {"dataset": summary_of(dataset), "directions": len(prior.directions), "state": "calibrated"}
     if not job.model_uri.startswith("models:/"):
         write_prior(model_dir, prior)
+        if (model_dir / PRESETS_FILE).exists():
+            write_presets(model_dir, read_presets(model_dir).unmeasured())
         return summary
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(model_dir, Path(scratch) / "model"))  # a local store hands out its own files

@@ -30,6 +30,7 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.presets import say_drawn, with_preset
 from lwddpm.kinds.saved_model import asked_of, calls_of, fetch, fitting, settled_guidance, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
@@ -93,7 +94,10 @@ def run_evaluation(
             f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
             f"set data.image_size={saved.image_size}"
         )
-    config = fitting(job.evaluation, saved, model_dir, "evaluation")
+    preset, config = with_preset(job, job.evaluation, model_dir)
+    config = fitting(config, saved, model_dir, "evaluation")
+    say_drawn(preset, job.evaluation, config)
+    job = job.model_copy(update={"evaluation": config})  # the run's settings are those that were measured
     uri = tracking_uri(job.tracking)
     nested = dataset is not None
     with (
@@ -114,6 +118,7 @@ def run_evaluation(
             "tracking_uri": public(uri),
             "dataset": summary_of(dataset),
             "parameters": saved.parameters,
+            "preset": preset,
             "metrics": result.metrics(),
             "n": result.num_slices(),
             "unavailable": [u.model_dump() for u in result.unavailable],

@@ -40,13 +40,16 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     from lwddpm.cluster.exported import ExportedSeries
     from lwddpm.cluster.generate import generate_images, settled
     from lwddpm.evaluation import figures
+    from lwddpm.kinds.presets import say_drawn, with_preset
     from lwddpm.kinds.saved_model import asked_of, calls_of, fetch, fitting, mark_of, start_of, version_uri
     from lwddpm.marks import files, png
     from lwddpm.marks.mark import MOST_TILES
 
     model_uri = version_uri(job)
     model_dir, saved = fetch(job.model_copy(update={"model_uri": model_uri}), session)
-    sampling = settled(fitting(job.sampling, saved, model_dir, "sampling"), session)
+    preset, sampling = with_preset(job, job.sampling, model_dir)
+    sampling = settled(fitting(sampling, saved, model_dir, "sampling"), session)
+    say_drawn(preset, job.sampling, sampling)
     with ExportedSeries(job.name, "") as exported:
         images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()
@@ -70,6 +73,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
             "drawn_by": mark.model_uri,
             "weights_sha256": mark.weights_sha256,
             "format": job.format,
+            "preset": preset,
             "sampling": sampling.model_dump(),
             "start": start_of(sampling, model_dir),
             "network_calls": calls_of(sampling, model_dir),
@@ -84,6 +88,7 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
         "name": job.name,
         "out": str(out),
         "count": job.count,
+        "preset": preset,
         "image_size": saved.image_size,
         "network_calls": about["network_calls"],
         **({"classes": about["classes"]} if "classes" in about else {}),

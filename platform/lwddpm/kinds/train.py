@@ -1,6 +1,7 @@
 """A train job: prepare, train, evaluate, register. Each stage is kept; none is done twice."""
 
 import functools
+import getpass
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,10 +27,14 @@ from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
 from lwddpm.kinds.guide import check_guide_epoch, check_guide_snapshot, keep_guide
 from lwddpm.kinds.prepare import prepare, summary_of
+from lwddpm.kinds.presets import keep_evaluated
+from lwddpm.kinds.saved_model import calls_of
+from lwddpm.kinds.teacher import keep_teacher, settled
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
+from lwddpm.release.policy import check_gate, set_gate_of_job
 from lwddpm.tracking import registry
-from lwddpm.tracking.card import model_card
+from lwddpm.tracking.card import model_card, with_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
 from lwddpm.tracking.rundir import (
@@ -45,6 +50,7 @@ from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.stored_prior import read_prior
 from lwddpm.training.vocabulary import classes_of, vocabulary_of
 
@@ -68,6 +74,7 @@ def run_training(job: TrainJob, session: Session, fresh: bool, *, dataset: Datas
     Args:
         dataset: prepared already, by a job that this one is a part of: its run is then beneath the open one.
     """
+    job = settled(job)
     folder = claim_run_folder(job)
     nested = dataset is not None
     with lock_folder(folder):
@@ -171,6 +178,9 @@ def train_evaluate_register(
         lineage: further tags of the registered version, such as the search it comes from.
     """
     uri = tracking_uri(job.tracking)
+    if job.registry is not None and job.registry.gate is not None:
+        connect(uri)
+        check_gate(job.registry.name, job.registry.gate)
     digest, place = run_digest(job), place_of(job, uri, run_id)
 
     def checked_dataset(run: TrackedRun) -> Dataset:
@@ -188,6 +198,7 @@ def train_evaluate_register(
         ):
             write_run_id(folder, run.run_id, uri)
             dataset = checked_dataset(run)
+            keep_teacher(job, dataset, folder)
             if not fresh:
                 come_back(job, before, dataset, folder, run)
             _train(job, dataset, folder, run, session, exported)
@@ -259,6 +270,7 @@ def _evaluate_and_register(
         (folder / "result.json").unlink(missing_ok=True)  # of another evaluation, whose files are replaced now
         evaluation.save(folder)
         result = evaluation.result
+        keep_evaluated(model_dir, result, calls_of(result.config, model_dir))
         summary |= {"metrics": result.metrics(), "unavailable": [u.model_dump() for u in result.unavailable]}
         summary |= {"warnings": list(result.warnings), "n": result.num_slices()}
     if job.registry is None:
@@ -266,6 +278,7 @@ def _evaluate_and_register(
     else:
         prior = read_prior(model_dir, saved.image_size)
         card = model_card(job, saved, dataset, evaluation.result if evaluation else None, prior, choice)
+        card = with_presets(card, read_presets(model_dir))
         run.text(card, "model_card.md")
         tags = {
             "lwddpm.dataset_version": dataset.version,
@@ -274,10 +287,13 @@ def _evaluate_and_register(
             "lwddpm.parameters": str(saved.parameters),
             "lwddpm.simulated": str(dataset.manifest.simulated).lower(),
             **({"lwddpm.epoch": f"{saved.epoch:g}"} if choice is not None else {}),
+            **({"lwddpm.consent": job.data.consent} if job.data.consent else {}),
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }
         version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
+        if job.registry.gate is not None:
+            set_gate_of_job(version.name, job.registry.gate, job.name, getpass.getuser())
         summary["model"] = {
             "name": version.name,
             "version": version.version,
@@ -292,4 +308,6 @@ def _loss_figure(job: TrainJob, curves: Curves) -> Figure:
     if job.diffusion is None:
         return figures.adversarial_losses(train, curves.get("train/loss_discriminator", []), job.model.family)
     label = f"{job.diffusion.loss} loss on {job.diffusion.prediction_type}"
+    if job.consistency is not None:
+        label = "consistency loss"
     return figures.loss_curve(train, curves.get("val/loss", []), label)

@@ -15,6 +15,7 @@ from lwddpm.version import code_version
 
 SYNTHETIC = "SYNTHETIC"
 NOTICE = "SYNTHETIC: drawn by a generative model; shows no patient; not for diagnosis"
+DRAWN = "a synthetic slice of"  # how a reason begins that keeps one from being taken for a scan
 FIGURE = f"slices here that are not said to be real are {SYNTHETIC}: drawn by a generative model, not for diagnosis"
 MOST_TILES = 64  # slices of a grid
 _MAX_TEXT = 10_000  # characters of a mark: several times the longest
@@ -79,6 +80,15 @@ class Mark(BaseModel):
         return (
             f"{SYNTHETIC} {self.model_uri} seed {self.sampling.seed} {what} weights {self.weights_sha256[:12]}{shown}"
         )
+
+
+def drawn_by(text: str) -> str:
+    """Why a file that bears a mark is no scan. Of the mark's text only a well-formed name of a model is repeated."""
+    try:
+        uri = parse(text).model_uri
+    except DataError:
+        uri = ""
+    return f"{DRAWN} model {uri}" if uri and uri.isprintable() else f"{DRAWN} a model"
 
 
 def uses_prior(sampling: SamplingConfig) -> bool:

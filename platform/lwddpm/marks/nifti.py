@@ -40,14 +40,19 @@ def read(path: Path) -> tuple[np.ndarray | None, str | None]:
     try:
         content = _content(path)
         file = nibabel.Nifti1Image.from_bytes(content)
-        texts = [_text(extension.get_content()) for extension in file.header.extensions]
+        mark = mark_of(file)
         voxels = np.asarray(file.dataobj) if len(file.shape) == 3 and file.shape[2] == 1 else None
     except Exception as error:  # nibabel raises nearly anything on a damaged file
         raise DataError(f"is no NIfTI file, or a damaged one ({type(error).__name__})") from None
-    mark = next((text for text in texts if SYNTHETIC in text), None)
     if voxels is None or voxels.dtype != np.uint8:
         return None, mark
     return np.ascontiguousarray(voxels[:, :, 0].T[::-1]), mark
+
+
+def mark_of(file: Any) -> str | None:
+    """The text of the mark in the header of an open file, or None."""
+    texts = (_text(extension.get_content()) for extension in getattr(file.header, "extensions", ()))
+    return next((text for text in texts if f'"{SYNTHETIC}"' in text), None)
 
 
 def _content(path: Path) -> bytes:

@@ -33,12 +33,13 @@ def with_texts(image: np.ndarray, texts: dict[str, str]) -> bytes:
     return stream.getvalue()
 
 
-def bears_mark(path: Path) -> bool:
-    """Whether a file is a marked PNG, as far as its head says; False of what cannot be read."""
+def mark_of(path: Path) -> str | None:
+    """The text of the mark of a PNG, as far as its head says; None of what cannot be read."""
     if path.suffix.lower() != ".png":
-        return False
+        return None
     try:
         with Image.open(path) as picture:
-            return KEY in picture.info
+            mark = picture.info.get(KEY)
     except Exception:  # whoever reads it says why
-        return False
+        return None
+    return None if mark is None else str(mark)

@@ -8,6 +8,8 @@ from lwddpm.diffusion.prior import Prior
 from lwddpm.evaluation.choice import Choice
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_presets import Presets
+from lwddpm.wording import measured, number
 
 
 def model_card(
@@ -65,6 +67,35 @@ same protocol, extractor, image size and n.
 
 Source: lightweight denoising diffusion for brain MRI synthesis, Peng, Chen, Saruta, Terata 2024.
 """
+
+
+_PRESETS = "## Ways to draw\n"
+_METRICS = ("fd_lite0", "precision_lite0", "recall_lite0", "coverage_lite0")
+
+
+def with_presets(card: str, presets: Presets) -> str:
+    """A card with the table of the model's presets, in place of the one that it has; before the limits."""
+    before, _, rest = card.partition(f"\n{_PRESETS}")
+    if rest:
+        card = before + "\n## " + rest.partition("\n## ")[2] if "\n## " in rest else before + "\n"
+    if not presets.presets:
+        return card
+    names = [name for name in _METRICS if any(name in preset.figures for preset in presets.presets.values())]
+    heads = [*(f"{name} (floor)" for name in names), "n"]
+    rows = [f"| preset | drawn with | network calls | {' | '.join(heads)} |", f"|---|---|---:|{'---:|' * len(heads)}"]
+    for title, preset in presets.presets.items():
+        cells = []
+        for name in names:
+            figure = preset.figures.get(name)
+            floor = f" ({measured(figure.floor)})" if figure is not None and figure.floor is not None else ""
+            cells.append("-" if figure is None else f"{measured(figure.value)}{floor}")
+        n = next((f"{f.samplings} x {f.n}" if f.samplings > 1 else f"{f.n}" for f in preset.figures.values()), "-")
+        rows.append(f"| `{title}` | {preset.words} | {number(preset.network_calls)} | {' | '.join([*cells, n])} |")
+    reasons = [f"- `{title}`: {preset.why}" for title, preset in presets.presets.items() if preset.why]
+    use = "`lwddpm sample MODEL --preset NAME`; without one, `evaluated`."
+    section = "\n".join([f"\n{_PRESETS}", use, "", *rows, "", *reasons, ""])
+    head, limits, tail = card.partition("\n## Limits\n")
+    return f"{head.rstrip()}\n{section}{limits}{tail}" if limits else f"{card.rstrip()}\n{section}"
 
 
 def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:

@@ -4,8 +4,9 @@ import getpass
 import json
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,29 +19,37 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
+from pydantic import ValidationError
 from requests import RequestException
 
 from lwddpm.config import RegistryConfig
+from lwddpm.config.job import CHAMPION
 from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.files import complete_folder
+from lwddpm.progress import say
 from lwddpm.tracking import notes
+from lwddpm.tracking.card import with_presets
+from lwddpm.tracking.registry_log import GATE
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.store import local_place, moved
 from lwddpm.training.checkpoint import WEIGHTS_FILE, read_saved_model
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
+from lwddpm.training.stored_presets import PRESETS_FILE, Preset, Presets, read_presets, write_presets
 
-CHAMPION = "champion"
 NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was measured on, as JSON
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
 _INPUTS = {
     **dict.fromkeys(("count", "seed", "steps"), "long"),
-    **dict.fromkeys(("guidance", "guidance_low", "guidance_high"), "double"),
+    **dict.fromkeys(("guidance", "guidance_low", "guidance_high", "truncation"), "double"),
+    "preset": "string",
 }
 _PROMOTION = "lwddpm.promotion."
 WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
+PRESETS = "lwddpm.presets"  # tag of a version: its presets.json, and what it has got since
 _CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
+_ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
 
@@ -50,6 +59,7 @@ class RegisteredVersion:
 
     Attributes:
         n: slices that each metric was measured on; empty for versions of 0.1.0.
+        presets: named ways to draw, as in `presets.json`.
     """
 
     name: str
@@ -61,6 +71,7 @@ class RegisteredVersion:
     n: dict[str, int]
     tags: dict[str, str]
     card: str
+    presets: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,7 +103,7 @@ def register(
     tags = tags | {name: f"{value:.6g}" for name, value in metrics.items()}
     number = _unfinished(client, registry.name, run.run_id, tags) or _new_version(model_dir, registry.name, tags)
     client.update_model_version(registry.name, number, description=card)
-    client.set_registered_model_alias(registry.name, registry.alias, number)
+    _move_alias(client, registry.name, registry.alias, number)
     if not client.get_registered_model(registry.name).description:
         client.update_registered_model(registry.name, notes.MODEL)
     registered = client.get_model_version(registry.name, number)
@@ -112,14 +123,67 @@ def register_calibrated(uri: str, model_dir: Path) -> RegisteredVersion:
     """
     client = MlflowClient()
     old = find_version(uri)
+    write_presets(model_dir, (presets_of(uri) or read_presets(model_dir)).unmeasured())
     with mlflow.start_run(run_id=old.run_id or None):
         number = _new_version(model_dir, old.name, old.tags | {_CALIBRATED_FROM: str(old.version)})
     remark = f"Version {old.version} with a prior to start from (`lwddpm models calibrate`); not evaluated since."
-    client.update_model_version(old.name, number, description=f"{old.card}\n\n{remark}\n")
+    card = with_presets(old.card, read_presets(model_dir))
+    client.update_model_version(old.name, number, description=f"{card}\n\n{remark}\n")
     alias = uri.partition("@")[2]
     if alias:
-        client.set_registered_model_alias(old.name, alias, number)
+        _move_alias(client, old.name, alias, number)
     return _describe(client, client.get_model_version(old.name, number))
+
+
+def presets_of(uri: str) -> Presets | None:
+    """The presets of a registered version; None for one of an earlier version of the platform, which has no such tag.
+
+    Raises:
+        ConfigError: no such version.
+        CheckpointError: they are not what this version understands.
+    """
+    version = find_version(uri)
+    text = MlflowClient().get_model_version(version.name, str(version.version)).tags.get(PRESETS)
+    try:
+        return None if text is None else Presets.model_validate_json(text)
+    except ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{uri}: its tag {PRESETS} cannot be read: {reason}") from None
+
+
+def add_presets(uri: str, added: Mapping[str, Preset]) -> RegisteredVersion:
+    """Give a registered version presets, in place of those of the same names; its weights and metrics stay.
+
+    They stand in its tag, in its card, and in `presets.json` among its files, for whoever serves it from now on.
+
+    Raises:
+        ConfigError: no such version.
+        CheckpointError: it has presets that this version does not understand.
+    """
+    client, version = MlflowClient(), find_version(uri)
+    known = presets_of(uri)
+    if known is None:
+        known = read_presets(_download(f"models:/{version.name}/{version.version}"))
+    presets, number = known.with_presets(added), str(version.version)
+    stored = client.get_model_version(version.name, number)
+    logged = (stored.source or "").removeprefix("models:/")  # the files are a logged model's; 0.1.0 had folders of runs
+    if f"models:/{logged}" == stored.source:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_presets(Path(scratch), presets)
+            client.log_model_artifact(logged, f"{scratch}/{PRESETS_FILE}", "artifacts/model")
+    client.set_model_version_tag(version.name, number, PRESETS, presets.model_dump_json())
+    client.update_model_version(version.name, number, description=with_presets(version.card, presets))
+    return _describe(client, client.get_model_version(version.name, number))
+
+
+def _move_alias(client: MlflowClient, name: str, alias: str, number: str) -> None:
+    """Give a version that was just registered an alias, but not one that only a promotion through the gate may move."""
+    model = client.get_registered_model(name)
+    promoted = {json.loads(value).get("alias") for key, value in model.tags.items() if key.startswith(_PROMOTION)}
+    if GATE in model.tags and alias in promoted | {CHAMPION}:
+        say(f"{name}: {alias} stays where it is, its model has a policy: lwddpm models promote models:/{name}/{number}")
+    else:
+        client.set_registered_model_alias(name, alias, number)
 
 
 def _unfinished(client: MlflowClient, name: str, run_id: str, tags: dict[str, str]) -> str | None:
@@ -132,18 +196,24 @@ def _new_version(model_dir: Path, name: str, tags: dict[str, str]) -> str:
     """Log the model to the open run and register it; a version has its tags from its first moment."""
     conditions = read_saved_model(model_dir).conditions
     inputs = _INPUTS | dict.fromkeys(conditions.names if conditions is not None else (), "string")
-    logged = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-        artifacts={"model": str(model_dir)},
-        code_paths=[str(_PACKAGE)],
-        signature=ModelSignature(
-            inputs=Schema([ColSpec(kind, field, required=False) for field, kind in inputs.items()]),
-            outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
-        ),
-        pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
-    )
-    tags = tags | {WEIGHTS: sha256_of(model_dir / WEIGHTS_FILE)}
+    with tempfile.TemporaryDirectory() as scratch:
+        if model_dir.name != "model":  # a snapshot: MLflow stores a folder by its name, and this one is fetched
+            shutil.copytree(model_dir, Path(scratch) / "model")
+            model_dir = Path(scratch) / "model"
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"model": str(model_dir)},
+            code_paths=[str(_PACKAGE)],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(kind, field, required=False) for field, kind in inputs.items()]),
+                outputs=Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1))]),
+            ),
+            pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
+        )
+        tags = tags | {WEIGHTS: sha256_of(model_dir / WEIGHTS_FILE)}
+        if (model_dir / PRESETS_FILE).exists():
+            tags |= {PRESETS: read_presets(model_dir).model_dump_json()}
     return str(mlflow.register_model(logged.model_uri, name, tags=tags).version)
 
 
@@ -234,7 +304,7 @@ def _download(reference: str) -> Path:
         reason = _gone(reference) or " ".join(str(error).split())
         raise CheckpointError(f"{reference}: its files cannot be fetched ({reason})") from None
     guide = [f"{GUIDE_FOLDER}/{file}" for file in ("config.json", WEIGHTS_FILE)]
-    for file in ("config.json", WEIGHTS_FILE, "prior.safetensors", *guide):
+    for file in ("config.json", WEIGHTS_FILE, "prior.safetensors", PRESETS_FILE, *guide):
         if not (folder / file).resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"{reference}: {file} lies outside the model's folder; it is not read")
     return folder
@@ -252,8 +322,27 @@ def _gone(reference: str) -> str:
     return f"they were in {place}, where nothing is; {moved(place, None)}, unless somebody has deleted them"
 
 
-def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) -> dict[str, Any]:
-    """Move an alias to a version, and record who, when, from, to, why and the metrics.
+def check_alias(alias: str) -> None:
+    """Refuse what MLflow does not take as an alias, before anything is written down.
+
+    Raises:
+        ConfigError: says what an alias is.
+    """
+    if not _ALIAS.fullmatch(alias) or alias.casefold() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise ConfigError(f"--to {alias}: not a usable alias; use lower-case letters, such as champion")
+
+
+def promote(
+    uri: str,
+    reason: str,
+    to: str = CHAMPION,
+    by: str | None = None,
+    *,
+    approver: str | None = None,
+    override: bool = False,
+) -> dict[str, Any]:
+    """Move an alias to a version, and record who, when, from, to, why and the metrics; `release.promotion` asks the
+    gate first.
 
     The records are tags of the registered model, one a promotion, never overwritten.
 
@@ -262,6 +351,8 @@ def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) ->
         reason: why.
         to: the alias.
         by: who; default: the user of this process.
+        approver: who approved, if somebody did.
+        override: whether it was against the policy.
 
     Returns:
         The record.
@@ -282,6 +373,8 @@ def promote(uri: str, reason: str, to: str = CHAMPION, by: str | None = None) ->
         "at": now,
         "reason": reason,
         "metrics": target.metrics,
+        **({"approver": approver} if approver else {}),
+        **({"override": True} if override else {}),
     }
     try:
         client.set_registered_model_alias(target.name, to, str(target.version))
@@ -309,8 +402,9 @@ def _describe(client: MlflowClient, stored: ModelVersion) -> RegisteredVersion:
         created=datetime.fromtimestamp(stored.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         metrics=metrics,
         n=json.loads(stored.tags.get(NUM_SLICES, "{}")),
-        tags={key: value for key, value in stored.tags.items() if key not in metrics and key != NUM_SLICES},
+        tags={key: value for key, value in stored.tags.items() if key not in (*metrics, NUM_SLICES, PRESETS)},
         card=stored.description or "",
+        presets=json.loads(stored.tags.get(PRESETS, "{}")).get("presets", {}),
     )
 
 

@@ -121,6 +121,8 @@ def _continue(job: TrainJob, folder: Path, sibling: Sibling, schedule: Schedule,
             f"with training.lr_schedule: {job.training.lr_schedule} the learning rate depends on the length; "
             "a training with training.lr_schedule: constant can be continued"
         )
+    if job.consistency is not None:
+        return "the distance of the noise levels of consistency tuning depends on the length"
     earlier = sorted((step for step in sibling.checkpoints if step < schedule.num_steps), reverse=True)
     step = next((step for step in earlier if is_whole(sibling.checkpoints[step])), None)
     if step is None:

@@ -137,8 +137,14 @@ class DenoisingStep(TrainingStep):
         given: Tensor | None = None,
     ) -> Tensor:
         x_t = self.process.q_sample(x_0, timesteps, noise)
+        prediction = self._predicted(network, x_t, timesteps, condition, given)
+        return self.process.losses(prediction, x_0, timesteps, noise)
+
+    def _predicted(
+        self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None, given: Tensor | None
+    ) -> Tensor:
         x = self.precision.place_input(self.process.network_input(x_t, timesteps))
         known = {name: value for name, value in (("condition", condition), ("given", given)) if value is not None}
         with self.precision.autocast():
-            prediction = network(x, timesteps, **known)
-        return self.process.losses(prediction, x_0, timesteps, noise)
+            prediction: Tensor = network(x, timesteps, **known)
+        return prediction

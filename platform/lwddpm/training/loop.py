@@ -36,6 +36,7 @@ from lwddpm.training.checkpoint import (
     snapshot_path,
 )
 from lwddpm.training.checkpoint_writer import CheckpointWriter
+from lwddpm.training.consistency import TEACHER_FOLDER, ConsistencyStep
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.ema import average_name
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
@@ -119,8 +120,9 @@ class _Trainer:
         self.schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
         if job.training.validation_samples:
             dataset.images("validation")  # where it is damaged, all ranks hear of it here
-        kind: type[TrainingStep] = DenoisingStep if job.adversarial is None else AdversarialStep
-        self.training = kind(job, dataset, self.schedule, self.device)
+        self.training = _step_type(job)(job, dataset, self.schedule, self.device)
+        if isinstance(self.training, ConsistencyStep):
+            self.training.begin_from(self.run_dir / TEACHER_FOLDER)
         self.rank, self.world = self.training.rank, self.training.world
 
     def _resume(self) -> None:
@@ -327,7 +329,9 @@ class _Trainer:
         return prior.to(self.device) if prior is not None else None
 
     def _calibrated_prior(self, network: nn.Module) -> Prior | None:
-        """The prior, with what can be said of a network as it is now."""
+        """The prior, with what can be said of a network as it is now; a teacher's as it is."""
+        if self.training.prior is not None:
+            return self.training.prior
         if self._prior is None or self.job.diffusion is None:
             return None
         return calibrated_for(self._prior, network, self.job.diffusion, self.dataset)
@@ -372,6 +376,12 @@ class _Trainer:
             LwddpmError: of rank 0, on every rank.
         """
         together(action if self.rank == 0 else lambda: None, self.device)
+
+
+def _step_type(job: TrainJob) -> type[TrainingStep]:
+    if job.adversarial is not None:
+        return AdversarialStep
+    return DenoisingStep if job.consistency is None else ConsistencyStep
 
 
 def _words(metric: str) -> str:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.intensity import gamma_of
+from lwddpm.diffusion.prior import Prior
 from lwddpm.models.build import build_model
 from lwddpm.models.precision import DrawingNetwork, choose_precision
 from lwddpm.training.batches import BatchLoader, Draw
@@ -47,6 +48,7 @@ class TrainingStep(ABC):
         vocabulary: of the network's conditions; None: it has none.
         modules, optimizers: what a checkpoint holds, by the name of the file.
         grid: how a snapshot's samples are drawn.
+        prior: that the model is saved with; None: one is fitted.
     """
 
     values: ClassVar[tuple[str, ...]]  # metrics of every step: losses first, each reported for every step
@@ -55,6 +57,7 @@ class TrainingStep(ABC):
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     kept_length: float | None = None
+    prior: Prior | None = None
 
     def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
         self.job, self.dataset, self.schedule, self.device = job, dataset, schedule, device

@@ -105,7 +105,7 @@ class MeasurementCache:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
         sampling = self._as_drawn(model_dir, sampling)
-        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing", "precision"}
+        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing", "precision", "truncation"}
         further |= {"guidance_from", "conditions", "like"}
         settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")

@@ -14,7 +14,7 @@ from typing import Any
 
 from lwddpm.addresses import public
 from lwddpm.cluster.session import Session
-from lwddpm.config import CompareJob, EvaluateJob, EvaluationConfig
+from lwddpm.config import NO_PRESET, CompareJob, EvaluateJob, EvaluationConfig
 from lwddpm.evaluation.protocol import num_evaluated
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.compare.collect import collect
@@ -123,7 +123,7 @@ def _evaluate_ddim(comparison: Comparison) -> None:
             name=f"{job.name}-{training.label.replace('ddpm', 'ddim', 1)}",
             model_uri=str(model_dir),
             data=job.data,
-            evaluation=config,
+            evaluation=config.model_copy(update={"preset": NO_PRESET}),  # nothing but what the protocol says
             workers=job.workers,
             tracking=job.tracking,
             output=job.output,

@@ -1,0 +1,115 @@
+"""What `lwddpm models gate`, `promote`, `log`, `verify-log` and `dossier` print for people, and overrides elsewhere."""
+
+import json
+from typing import Any
+
+from lwddpm.cli import views
+from lwddpm.cli.views import console, promotion_line
+
+
+def overridden(tags: dict[str, str]) -> str:
+    """That a version was promoted against its policy, in a line; empty where it was not."""
+    if "lwddpm.override" not in tags:
+        return ""
+    try:
+        said = json.loads(tags["lwddpm.override"])
+        return f"OVERRIDE by {said['approver']}, {said['at'][:10]}: {said['reason']}"
+    except (ValueError, KeyError, TypeError):
+        return "OVERRIDE (its tag was changed by hand)"
+
+
+def version(item: dict[str, Any]) -> None:
+    """`models show`."""
+    views.version(item)
+    if said := overridden(item["tags"]):
+        console.print(said, markup=False)
+    if item["gate"] is not None:
+        verdict(item["gate"])
+    console.print(f"\n{item['card']}", markup=False)
+
+
+def verdict(gate: dict[str, Any]) -> None:
+    """Each rule in a line, then the verdict."""
+    for finding in gate["findings"]:
+        found = f": {finding['value']}" if finding["value"] else ""
+        why = f"; {finding['reason']}" if finding["status"] != "passed" and finding["reason"] else ""
+        console.print(f"  {finding['status']:<7} {finding['rule']}{found}{why}", markup=False)
+    until = f", counts until {gate['valid_until'][:10]}" if gate["valid_until"] else ""
+    console.print(f"gate {gate['status']}: policy {gate['policy']}{until}", markup=False)
+
+
+def policy(result: dict[str, Any]) -> None:
+    """`models gate`."""
+    found = result["policy"]
+    if found is None:
+        console.print(f"{result['model']} has no policy: promotions ask for none", markup=False)
+        return
+    console.print(f"{result['model']}: {found['name']} v{found['version']}, SHA-256 {result['sha256']}", markup=False)
+    console.print(f"  for {found['intended_use']}", markup=False)
+    for rule in found["rules"]:
+        side = "at_most" if "at_most" in rule else "at_least"
+        floor = " times its floor" if rule.get("times_floor") else ""
+        limit = f"{rule['metric']} ({rule['source']}) {side.replace('_', ' ')} {rule[side]:g}{floor}"
+        console.print(f"  {limit}: {rule['why']}", markup=False)
+    asked = [what for what, key in (("a reader study", "readers_study"), ("an approver", "approver")) if found[key]]
+    asked.append(f"results no older than {found['expires_days']} days")
+    console.print(f"  {', '.join(asked)}", markup=False)
+
+
+def promotion(record: dict[str, Any]) -> None:
+    """`models promote`."""
+    if record["gate"] is not None:
+        verdict(record["gate"])
+    if record["promoted"]:
+        console.print(promotion_line(record), markup=False)
+    else:
+        console.print(f"{record['model']}@{record['alias']} was not moved to version {record['to']}", markup=False)
+
+
+def log(entries: list[dict[str, Any]]) -> None:
+    """`models log`."""
+    if not entries:
+        console.print("nothing was logged yet: the log begins with the first promotion, policy or audit")
+    for entry in entries:
+        about = f"version {entry['version']}, " if entry.get("version") is not None else ""
+        signed = f", signed {entry['key']}" if entry.get("signature") else ""
+        line = f"{entry['number']:>4} {entry['at'][:19]} {entry['kind']}: {about}{told(entry)}"
+        console.print(f"{line} ({entry['by']}{signed}) {entry['hash'][:12]}", markup=False)
+
+
+def told(entry: dict[str, Any]) -> str:
+    """What an entry says, in words."""
+    data = entry["data"]
+    match entry["kind"]:
+        case "policy":
+            what = "removed" if data.get("removed") else f"{data['name']} v{data['version']} {data['sha256'][:8]}"
+            return f"{what}: {data['reason']}"
+        case "promotion":
+            return f"to {data['alias']}{', against the policy' if data['override'] else ''}: {data['reason']}"
+        case "gate":
+            return f"{data['status']}, {data['policy']}"
+        case "override":
+            return f"to {data['alias']}, approved by {data['approver']}: {data['reason']}"
+        case "approval":
+            return f"{data['approver']} approves {data['alias']}"
+    return ", ".join(f"{key} {str(value)[:40]}" for key, value in data.items())
+
+
+def log_check(result: dict[str, Any]) -> None:
+    """`models verify-log`."""
+    for problem in result["problems"]:
+        console.print(problem, markup=False)
+    signed = f", {result['signed']} signed" if result["signed"] else ", none signed"
+    state = "whole" if result["whole"] else "NOT whole"
+    head = f", newest {result['head']}" if result["head"] else ""
+    store = " and the store continues it" if result.get("compared_with_store") and result["whole"] else ""
+    count = result["entries"]
+    console.print(
+        f"{result['model']}: the log is {state}{store}: {count} entr{'y' if count == 1 else 'ies'}{signed}{head}",
+        markup=False,
+    )
+
+
+def dossier(result: dict[str, Any]) -> None:
+    """`models dossier`."""
+    console.print(f"{result['file']}: {result['model']}, {result['state']}", markup=False)

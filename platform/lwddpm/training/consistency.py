@@ -1,0 +1,99 @@
+"""The step of consistency tuning (Geng et al. 2024, arXiv:2406.14548): the same clean slice at two noise levels.
+
+With sigma = sqrt(1 - abar) / sqrt(abar) and one slice and noise at both levels,
+
+    loss = |f(x_t, t) - f(x_r, r)| / (sigma_t - sigma_r),   sigma_r = sigma_t (1 - gap)
+
+where f is the clean slice that the network predicts, r has no gradient, and |.| is a pseudo-Huber distance. The gap
+begins at 1, where the second slice is the clean one itself (ordinary training), and is halved `halvings` times over the
+training; it is up to 8 times wider at low noise (their mapping n(t) = 1 + k sigmoid(-b t), k = 8, b = 1).
+
+Where the teacher has a prior, drawing starts from it, and no higher noise level is tuned.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lwddpm.config import TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.diffusion.sampling import start_timestep
+from lwddpm.training.checkpoint import load_model
+from lwddpm.training.denoising import DenoisingStep
+from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_prior import read_prior
+
+TEACHER_FOLDER = "teacher"  # of a run folder: a model folder
+_WIDER_AT_LOW_NOISE = 8
+
+
+class ConsistencyStep(DenoisingStep):
+    loss_falls = False  # two levels that come closer together are harder to see alike
+
+    def __init__(self, job: TrainJob, dataset: Dataset, schedule: Schedule, device: torch.device) -> None:
+        super().__init__(job, dataset, schedule, device)
+        assert job.consistency is not None
+        self.config = job.consistency
+        self.sigmas = self.process.noise / self.process.signal
+        self.gap = 1.0
+
+    def begin_from(self, teacher: Path) -> None:
+        """Take over weights and prior of a model of the same network and process, before a checkpoint is loaded.
+
+        Raises:
+            CheckpointError: its files are damaged.
+        """
+        network, saved = load_model(teacher, self.device)
+        for module in (self.model, *(average.model for average in self.averages.values())):
+            module.load_state_dict(network.state_dict())
+        self.prior = read_prior(teacher, saved.image_size)
+        if self.prior is not None:
+            self.prior = self.prior.to(self.device)
+            self.num_timesteps = start_timestep(self.process, self.prior, "ddim") + 1
+
+    def take(self, step: int) -> dict[str, Tensor]:
+        self.gap = 2 ** (-self.config.halvings * step / self.schedule.num_steps)
+        return super().take(step)
+
+    def _losses(
+        self,
+        network: nn.Module,
+        x_0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Tensor | None = None,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        sigmas, earlier = self.sigmas[timesteps], self.earlier(timesteps)
+        seen = self._clean(network, x_0, timesteps, noise, condition, given)
+        with torch.no_grad():
+            first = self._clean(network, x_0, earlier.clamp(min=0), noise, condition, given).clamp(-1, 1)
+        target = torch.where((earlier < 0)[:, None, None, None], x_0, first)
+        squared = (seen - target).square().mean((1, 2, 3))
+        distance = (squared + self.config.huber**2).sqrt() - self.config.huber
+        # Beyond 1 all weigh alike: sigma is huge at late timesteps.
+        return distance * sigmas.clamp(max=1) / (sigmas - self._sigma(earlier))
+
+    def earlier(self, timesteps: Tensor) -> Tensor:
+        """The lower noise level of each timestep, long [B], below it; -1: the clean slice."""
+        sigmas = self.sigmas[timesteps]
+        gaps = (self.gap * (1 + _WIDER_AT_LOW_NOISE * (-sigmas).sigmoid())).clamp(max=1)
+        below = torch.searchsorted(self.sigmas, sigmas * (1 - gaps), right=True) - 1
+        return torch.minimum(below, timesteps - 1)
+
+    def _sigma(self, timesteps: Tensor) -> Tensor:
+        return torch.where(timesteps < 0, 0, self.sigmas[timesteps.clamp(min=0)])
+
+    def _clean(
+        self,
+        network: nn.Module,
+        x_0: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        condition: Tensor | None,
+        given: Tensor | None,
+    ) -> Tensor:
+        x_t = self.process.q_sample(x_0, timesteps, noise)
+        prediction = self._predicted(network, x_t, timesteps, condition, given)
+        return self.process.predict_x_0(x_t, timesteps, prediction.to(x_t.dtype))
