@@ -48,7 +48,7 @@ def main() -> None:
         parser.error("takes a diffusion model")
     names = given.guides or sorted(path.name for path in (given.run / "snapshots").iterdir())
     guides = {name: load_model(given.run / "snapshots" / name, device)[0] for name in names}
-    prior = read_prior(given.run / "model", saved.image_size) or prior_of(dataset, saved.diffusion)
+    prior = read_prior(given.run / "model", saved.image_size) or prior_of(dataset, saved.diffusion, saved.conditions)
     if prior is not None and not prior.trust.any():  # a model of earlier versions gets one for the measurement
         prior = calibrated_for(prior.to(device), network, saved.diffusion, dataset)
 

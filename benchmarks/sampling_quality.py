@@ -41,7 +41,7 @@ def main() -> None:
     network, saved = load_model(given.model, device)
     if saved.diffusion is None:
         parser.error("takes a diffusion model")
-    prior = prior_of(dataset, saved.diffusion)
+    prior = prior_of(dataset, saved.diffusion, saved.conditions)
     if prior is None:
         parser.error("takes a dataset of 32 or more training slices")
     began = time.perf_counter()
