@@ -14,7 +14,7 @@ from torch import Tensor
 from lwddpm.evaluation.distances import ReferenceStatistics
 
 _PERMUTATIONS = 999
-_FD_PERMUTATIONS = 19  # each takes two Fréchet distances
+_FD_PERMUTATIONS = 39  # each takes two Fréchet distances
 
 
 class SetTest(NamedTuple):
@@ -77,10 +77,10 @@ def distance_gap(generated: Tensor, held_out: Tensor, train: Tensor, seed: int =
     n = min(len(generated), len(held_out), len(train))
     draw = np.random.default_rng(seed)
     real = torch.cat([held_out[draw.permutation(len(held_out))[:n]], train[draw.permutation(len(train))[:n]]])
-    measure = ReferenceStatistics.of(generated[:n])
+    distance = ReferenceStatistics.of(generated[:n]).of_subsets(real)
 
     def gap(order: np.ndarray) -> float:
-        return measure.distance(real[order[:n]]) - measure.distance(real[order[n:]])
+        return distance(order[:n]) - distance(order[n:])
 
     value = gap(np.arange(2 * n))
     null = np.array([gap(draw.permutation(2 * n)) for _ in range(_FD_PERMUTATIONS)])

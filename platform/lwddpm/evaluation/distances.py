@@ -5,6 +5,7 @@ customary the square is what is reported. torchmetrics computes it, here always 
 ones are off by more than a percent when there are fewer images than features.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,6 +79,10 @@ class ReferenceStatistics:
         subsets = _Subsets(features, self._spectrum)
         value = subsets.extrapolated(np.arange(len(features)))
         return value, jackknife(value, subsets.extrapolated, len(features))
+
+    def of_subsets(self, features: Tensor) -> Callable[[np.ndarray], float]:
+        """`distance` of the features [M, D] at some rows, int64 [m], many times as fast for many subsets."""
+        return _Subsets(features, self._spectrum).distance
 
     @cached_property
     def _spectrum(self) -> "_Spectrum":
