@@ -152,3 +152,41 @@ def test_a_damaged_file_is_no_reason_to_draw_otherwise(with_evaluated: Path, sto
     assert "presets.json" in result.output
     write_presets(with_evaluated, Presets())
     assert isinstance(read_presets(with_evaluated), Presets)
+
+
+def test_a_gan_is_drawn_with_its_preset_and_its_truncation(tiny_gan: Build, store: str, tmp_path: Path) -> None:
+    from lwddpm.models.build import build_model
+    from lwddpm.training.checkpoint import SavedModel, save_model
+
+    job = tiny_gan("model.family=gan")
+    saved = SavedModel(
+        model=job.model, diffusion=None, image_size=16, dataset_version="v", dataset_simulated=True,
+        training_digest="d", step=1, epoch=1.0, parameters=1,
+    )  # fmt: skip
+    folder = save_model(tmp_path / "model", build_model(job.model, 16), saved)
+    assert job.evaluation is not None
+    made = {
+        EVALUATED: Preset.of(job.evaluation, 1, {}, ""),
+        "realistic": Preset.of(job.evaluation.model_copy(update={"truncation": 0.5}), 1, {}, ""),
+    }
+    write_presets(folder, Presets().with_presets(made))
+    for options, name, truncation in (
+        ([], EVALUATED, None),
+        (["--truncation", "2"], EVALUATED, 2.0),
+        (["--preset", "realistic"], "realistic", 0.5),
+    ):
+        about, said = _sampled(str(folder), store, tmp_path / "out", *options)
+        assert about["preset"] == name
+        assert about["sampling"].get("truncation") == truncation
+        assert about["sampling"]["sampler"] == "generator"
+        assert "one pass of the generator" in said
+    arguments = ["sample", str(folder), "--steps", "5", "--out", str(tmp_path / "no")]
+    assert "num_inference_steps: the model is a GAN" in CliRunner().invoke(app, arguments).output
+
+
+def test_a_diffusion_model_has_no_latents_to_cut_off(model_dir: Path, tiny_job: Build) -> None:
+    result = CliRunner().invoke(app, ["sample", str(model_dir), "--truncation", "0.5"])
+    assert result.exit_code == 2
+    assert "sampling.truncation: is a GAN's" in result.output
+    with pytest.raises(ConfigError, match=r"evaluation.truncation: is a GAN's"):
+        tiny_job("evaluation.truncation=0.5")
