@@ -18,6 +18,7 @@ from lwddpm.marks.mark import SYNTHETIC, Mark
 SUFFIXES = (".nii.gz", ".nii")
 _MAX_BYTES = 64 << 20  # of a file, decompressed: of the largest slice one, and 64 of it in a grid
 _DESCRIP = 79
+_COMMENT = 6  # code of an extension
 
 
 def encode(image: np.ndarray, mark: Mark) -> bytes:
@@ -51,7 +52,8 @@ def read(path: Path) -> tuple[np.ndarray | None, str | None]:
 
 def mark_of(file: Any) -> str | None:
     """The text of the mark in the header of an open file, or None."""
-    texts = (_text(extension.get_content()) for extension in getattr(file.header, "extensions", ()))
+    comments = (each for each in getattr(file.header, "extensions", ()) if each.get_code() == _COMMENT)
+    texts = (_text(comment.get_content()) for comment in comments)  # others may be parsed, such as DICOM headers
     return next((text for text in texts if f'"{SYNTHETIC}"' in text), None)
 
 
