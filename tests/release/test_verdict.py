@@ -21,9 +21,9 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.kinds.evaluate import _store_with_version
 from lwddpm.release.evidence import Evidence, Measured
 from lwddpm.release.policy import load_policy, validate_policy
-from lwddpm.release.verdict import WITHDRAWN, Finding, _checked, judge
+from lwddpm.release.verdict import Finding, _checked, judge
 from lwddpm.tracking import attachments, registry, registry_log
-from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm.tracking.registry import WITHDRAWN, RegisteredVersion
 from lwddpm.tracking.store import open_experiment
 
 from .conftest import audit_content, figure
@@ -151,7 +151,7 @@ def test_of_two_audits_the_newest_counts_and_a_replaced_file_is_told(
 def test_audits_by_other_code_do_not_count(
     audited: Make, name: str, policy_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lwddpm.release.verdict.audit_code", lambda: "newer")
+    monkeypatch.setattr("lwddpm.release.verdict.method_code", lambda: "newer")
     verdict = judge(load_policy(str(policy_file)), audited(name))
     assert verdict.status == "missing"
     assert "made by other code (c0dec0dec0de" in verdict.findings[0].reason
@@ -229,7 +229,7 @@ def _finish_a_study(version: RegisteredVersion) -> None:
 
 def test_a_version_trained_on_withdrawn_slices_is_blocked(audited: Make, name: str, policy_file: Path) -> None:
     audited(name)
-    MlflowClient().set_model_version_tag(name, "1", WITHDRAWN, "2 slices since 2026-11-01")
+    MlflowClient().set_model_version_tag(name, "1", WITHDRAWN, json.dumps({"entries": 2}))
     verdict = judge(load_policy(str(policy_file)), registry.find_version(f"{name}/1"))
     assert verdict.status == "failed"
 

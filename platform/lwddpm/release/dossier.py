@@ -9,12 +9,13 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from lwddpm.audit.result import method_code
 from lwddpm.config.gate import GatePolicy
 from lwddpm.files import write_whole
 from lwddpm.release.evidence import Evidence, audit_of, evaluation_of
 from lwddpm.release.policy import named, policy_in_force
 from lwddpm.release.promotion import approver_of
-from lwddpm.release.verdict import Verdict, audit_code, judge
+from lwddpm.release.verdict import Verdict, judge
 from lwddpm.tracking import attachments, registry_log
 from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
 from lwddpm.wording import number
@@ -70,7 +71,7 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
     verdict = None if policy is None else judge(policy, version, approver, now)
     log = registry_log.entries(version.name)
     own = [entry for entry in log if entry.get("version") == version.version]
-    audit, evaluation = audit_of(version, audit_code()), evaluation_of(version)
+    audit, evaluation = audit_of(version, method_code()), evaluation_of(version)
     until = verdict.valid_until if verdict else None
     return {
         "version": version,

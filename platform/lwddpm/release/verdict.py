@@ -1,12 +1,12 @@
 """A policy against what is stored with a version: each rule passed, failed or missing, with limit and value."""
 
-import importlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lwddpm.audit.result import method_code
 from lwddpm.config.gate import WITHOUT_INTERVAL, GatePolicy, GateRule
 from lwddpm.evaluation.copying import COPIES
 from lwddpm.release.evidence import DATASET, Evidence, Measured, audit_of, evaluation_of, finite
@@ -16,7 +16,6 @@ from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
 from lwddpm.wording import counted, number
 
 Status = Literal["passed", "failed", "missing"]
-WITHDRAWN = "lwddpm.withdrawn"  # tag of a version that was trained on slices which were withdrawn since
 APPROVAL = "somebody other than the trainer approves"
 _TOLERANCE = 1e-9
 
@@ -85,7 +84,7 @@ def judge(
     sources = {rule.source for rule in policy.rules}
     evidence = {
         source: evidence
-        for source, evidence in (("evaluation", evaluation_of(version)), ("audit", audit_of(version, audit_code())))
+        for source, evidence in (("evaluation", evaluation_of(version)), ("audit", audit_of(version, method_code())))
         if source in sources
     }
     findings = [_checked(rule, _in_time(evidence[rule.source], policy, now)) for rule in policy.rules]
@@ -98,9 +97,10 @@ def judge(
         findings.append(_readers(attachments.finished_readers(version)))
     if policy.approver:
         findings.append(_approval(approver, attachments.trainer_of(version)))
-    if why := version.tags.get(WITHDRAWN):
+    if version.withdrawn:
+        held = f"its dataset holds slices of {version.withdrawn:,} withdrawn subjects or files"
         rule = "no training slice withdrawn since"
-        findings.append(Finding(rule=rule, status="failed", value=why, reason="train anew without these"))
+        findings.append(Finding(rule=rule, status="failed", value=held, reason="train anew without these"))
     states = {finding.status for finding in findings}
     dates = [found.date for found in evidence.values() if found.date is not None and not found.problem]
     hashes = {f"{source}_sha256": found.sha256 for source, found in evidence.items() if found.sha256}
@@ -115,15 +115,6 @@ def judge(
         valid_until=min(dates) + timedelta(days=policy.expires_days) if dates else None,
         evidence=hashes,
     )
-
-
-def audit_code() -> str | None:
-    """Version and hash of the code of this platform's audit; None where it has none."""
-    try:
-        found: str = importlib.import_module("lwddpm.audit.result").method_code()
-    except ImportError:
-        return None
-    return found
 
 
 def _in_time(found: Evidence, policy: GatePolicy, now: datetime) -> Evidence:

@@ -68,7 +68,7 @@ for whoever decides about its release: what was tested, who approved, and until 
 
 - Trained on slices without patient identifiers unless `data.subject_pattern` was given: neighbouring slices of one
   patient may lie in different splits, which flatters every number.
-- No memorisation audit has been made: assume that it may reproduce training slices.
+- Assume that it may reproduce training slices, unless an audit (`kind: audit`) of this version says otherwise.
 
 Source: lightweight denoising diffusion for brain MRI synthesis, Peng, Chen, Saruta, Terata 2024.
 """

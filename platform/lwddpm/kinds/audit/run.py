@@ -9,6 +9,7 @@ A registered version gets `audit.json` too.
 """
 
 import functools
+import getpass
 import json
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,11 @@ from lwddpm.kinds.audit.sampling import sampling_of
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch, fitting, start_of, version_uri
 from lwddpm.progress import say
+from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.tracking.version_results import attach
 from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
@@ -116,7 +117,8 @@ def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
             run.client.log_artifacts(run.run_id, str(report), "audit")
             run.values(result.metrics(), step=saved.step)
             if named.startswith("models:/"):
-                attach(named, report / FILE)
+                content = read_json(report / FILE) or {}
+                attachments.attach(registry.find_version(named), attachments.AUDIT, content, getpass.getuser())
             summary = _summary(job, run, folder, uri, digest, dataset, result)
             write_json(folder / "result.json", summary)
     return summary

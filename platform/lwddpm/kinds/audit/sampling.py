@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from lwddpm.config import AuditJob, SamplingConfig
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
-from lwddpm.tracking.version_results import evaluation_of
+from lwddpm.tracking import attachments, registry
 from lwddpm.training.checkpoint import SavedModel
 
 
@@ -21,7 +21,10 @@ def sampling_of(job: AuditJob, named: str, model_dir: Path, saved: SavedModel) -
         return job.sampling
     if saved.diffusion is None:
         return SamplingConfig()
-    content = evaluation_of(named) if named.startswith("models:/") else _beside(model_dir)
+    if named.startswith("models:/"):
+        content = attachments.of_run(registry.find_version(named), "evaluation/metrics.json")
+    else:
+        content = _beside(model_dir)
     try:
         config = EvaluationResult.model_validate_json(content or b"").config
     except ValidationError:
