@@ -11,6 +11,7 @@ from typing import Any
 import mlflow
 import pytest
 
+from lwddpm.audit.result import method_code
 from lwddpm.config import EvaluationConfig, RegistryConfig, TrackingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord
@@ -96,7 +97,7 @@ def audit_content(version: RegisteredVersion, **changes: Any) -> dict[str, Any]:
     content = {
         "model": version.tags[WEIGHTS],
         "dataset": version.tags["lwddpm.dataset_version"],
-        "code": "c0de" * 8,
+        "code": method_code(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": "clear",
         "records": [{"name": "copied_share", "value": 0.0, "low": 0.0, "high": 0.011, "n": 1000, "null": 0.004}],

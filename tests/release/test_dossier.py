@@ -12,6 +12,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
+from lwddpm.audit.result import method_code
 from lwddpm.cli import app
 from lwddpm.release.dossier import CONSENT, contents, page, write_dossier
 from lwddpm.release.policy import load_policy, set_policy
@@ -80,7 +81,7 @@ def test_it_says_what_was_tested_by_whom_and_until_when(audited: Make, name: str
         "approved by Dr. Ben",
         "to champion on",
         "all clear",
-        "c0de" * 8,
+        method_code(),
     ):
         assert expected in text, (expected, text)
     assert "against the policy" not in text
