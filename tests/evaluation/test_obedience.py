@@ -61,7 +61,7 @@ def test_obedience_is_the_share_that_comes_out_as_asked(
     assert result.confusion is not None
     assert result.confusion.generated[0] == pytest.approx((0.6, 0.2, 0, 0.2))
     assert np.array(result.confusion.real) == pytest.approx(np.eye(4))
-    assert confusion_matrices(result.confusion).axes[0].get_title() == "synthetic, asked for"
+    assert confusion_matrices(result.confusion).axes[0].get_title() == "synthetic"
     assert "| class | obedience_lite0" in result.table()
 
 

@@ -3,27 +3,38 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from lwddpm.evaluation.figure_style import TEXT_PT, TITLE_PT, new_figure
+from lwddpm.evaluation.figure_style import SMALL_PT, TEXT_PT, TITLE_PT, new_figure
 from lwddpm.evaluation.result import Confusion
+
+_CELL_IN, _LABELS_IN = 0.5, 1.3  # of a class, and of all that stands above and below
+_TALLEST_IN = 7.0
+_WRITTEN = 10  # classes at most whose shares are written out
 
 
 def confusion_matrices(confusion: Confusion) -> Figure:
     """Rows are what was asked for (or is real), columns what a classifier of real slices says; shares of a row."""
-    figure = new_figure(0.5 + 0.32 * len(confusion.classes))
-    for axes, matrix, title in zip(
+    count = len(confusion.classes)
+    figure = new_figure(min(_LABELS_IN + _CELL_IN * count, _TALLEST_IN))
+    names = [name.replace("_", " ") for name in confusion.classes]
+    small = SMALL_PT if count <= _WRITTEN else SMALL_PT / 2
+    for axes, matrix, title, rows in zip(
         figure.subplots(1, 2, sharey=True),
         (confusion.generated, confusion.real),
-        ("synthetic, asked for", "real, not seen"),
+        ("synthetic", "real, not seen by the judge"),
+        ("asked for", "really"),
         strict=True,
     ):
         shares = np.array(matrix)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for (row, column), share in np.ndenumerate(shares):
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), share in np.ndenumerate(shares) if count <= _WRITTEN else ():
             color = "white" if share > 0.5 else "black"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=TEXT_PT, color=color)
+            axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=SMALL_PT, color=color)
         axes.set_title(title, fontsize=TITLE_PT)
-        names = [name.replace("_", " ") for name in confusion.classes]
-        axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=TEXT_PT)
-        axes.set_yticks(range(len(names)), names, fontsize=TEXT_PT)
+        axes.set_xticks(
+            range(count), [name.replace(" ", "\n") for name in names], fontsize=small, rotation=0 if count <= 6 else 90
+        )
+        axes.set_yticks(range(count), names, fontsize=small)
+        axes.tick_params(length=0)
         axes.set_xlabel("comes out as", fontsize=TEXT_PT)
+        axes.set_ylabel(rows, fontsize=TEXT_PT)
     return figure
