@@ -56,6 +56,7 @@ def test_models_have_n_beside_their_metrics(printed: Printed) -> None:
         "created": "today",
         "run_id": "r",
         "tags": {},
+        "withdrawn": 0,
     }
     item |= {"metrics": {"eval/fd_lite0": 12.5, "eval/fd_lite0_floor": 3.25}, "n": {"eval/fd_lite0": 2}}
     views.versions([item])
