@@ -139,10 +139,15 @@ def version_page(request: Request, stores: Store, name: ModelName, number: Numbe
     others = [other for other in all_versions(stores) if other.name == name and other.version != number]
     return render(
         request, "version.html", version=version, run=_run_of(stores, version),
-        result=evaluation(stores, version.run_id) if version.metrics else None, gate=_gate(version),
+        result=_evaluation(stores, version), gate=_gate(version),
         history=registry.promotions(name)[::-1], others=others, studies=judged(stores, name, number),
         user=getpass.getuser(), champion=registry.CHAMPION, override=wording.overridden(version.tags),
     )  # fmt: skip
+
+
+def _evaluation(stores: Stores, version: RegisteredVersion) -> EvaluationResult | None:
+    """What the run of a version has measured; of a version that was given a prior since, that was another model."""
+    return None if registry.CALIBRATED_FROM in version.tags else evaluation(stores, version.run_id)
 
 
 class Gate(NamedTuple):

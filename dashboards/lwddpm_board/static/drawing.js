@@ -16,4 +16,8 @@ export async function draw(wanted, onNews, address = "/api/drawings") {
   }
 }
 
+/** Of a form's values those that were filled in: what is left empty is as the preset has it. */
+export const filled = (form, values) =>
+  Object.fromEntries(Object.entries(values).filter(([name]) => form.elements[name].value !== ""));
+
 export const cancel = (id) => ask(`/api/drawings/${id}/cancel`, {});

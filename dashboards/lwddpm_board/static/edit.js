@@ -1,7 +1,7 @@
 // Painting a region on a slice, and having it drawn anew.
 
 import { ask, element, number, onSend, values } from "./board.js";
-import { cancel, draw, stages } from "./drawing.js";
+import { cancel, draw, filled, stages } from "./drawing.js";
 
 const section = document.querySelector("[data-edit]");
 const [choice, painting, list] = ["source", "paint", "edited"].map((name) => section.querySelector(`[data-${name}]`));
@@ -120,7 +120,7 @@ onSend(painting, async (wanted) => {
   stop.hidden = false;
   progress.hidden = false;
   progress.removeAttribute("value");
-  const asked = { ...values(how), count: wanted.results, nearest: false, source: source.id, mask: mask.join("") };
+  const asked = { ...filled(how, values(how)), count: wanted.results, nearest: false, source: source.id, mask: mask.join("") };
   try {
     const drawing = await draw(asked, (news) => {
       running = news.id;

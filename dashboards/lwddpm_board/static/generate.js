@@ -1,7 +1,7 @@
 // Slices on demand, each beside the training slice that it resembles most.
 
 import { element, number, onSend } from "./board.js";
-import { cancel, draw, stages } from "./drawing.js";
+import { cancel, draw, filled, stages } from "./drawing.js";
 
 const form = document.querySelector("[data-draw]");
 const [progress, state, list] = ["progress", "state", "drawn"].map((name) => document.querySelector(`[data-${name}]`));
@@ -26,7 +26,7 @@ form.elements.guidance.addEventListener("input", guided);
 guided();
 
 onSend(form, async (values) => {
-  const wanted = Object.fromEntries(Object.entries(values).filter(([name]) => form.elements[name].value !== ""));
+  const wanted = filled(form, values);
   list.replaceChildren();
   stop.hidden = false;
   progress.hidden = false;

@@ -49,7 +49,7 @@ _PROMOTION = "lwddpm.promotion."
 WEIGHTS = "lwddpm.weights_sha256"  # tag of a version: of its model.safetensors, by which its images are known
 PRESETS = "lwddpm.presets"  # tag of a version: its presets.json, and what it has got since
 WITHDRAWN = "lwddpm.withdrawn"  # tag of a version: how many withdrawn subjects or files its dataset holds, as JSON
-_CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
+CALIBRATED_FROM = "lwddpm.calibrated_from"  # tag of a version: number of the one that had no prior
 _ALIAS = re.compile(r"[\w-]{1,255}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._ -]+")  # quotes would end the string in MLflow's query
 
@@ -130,7 +130,7 @@ def register_calibrated(uri: str, model_dir: Path) -> RegisteredVersion:
     if presets.presets:
         write_presets(model_dir, presets)
     with mlflow.start_run(run_id=old.run_id or None):
-        number = _new_version(model_dir, old.name, old.tags | {_CALIBRATED_FROM: str(old.version)})
+        number = _new_version(model_dir, old.name, old.tags | {CALIBRATED_FROM: str(old.version)})
     remark = f"Version {old.version} with a prior to start from (`lwddpm models calibrate`); not evaluated since."
     card = with_presets(old.card, presets)
     client.update_model_version(old.name, number, description=f"{card}\n\n{remark}\n")
