@@ -22,7 +22,7 @@ def test_the_upload_is_a_small_checkout_that_runs_the_same_job() -> None:
         assert {path.parts[0] for path in files} == {"platform", "jobs", "search_spaces", "pyproject.toml", "job.yaml"}
         ours = subprocess.run(["git", "ls-files", "platform"], cwd=ROOT, capture_output=True, text=True, check=True)
         assert set(map(Path, ours.stdout.split())) <= set(files)
-        assert sum((folder / path).stat().st_size for path in files) < 3 * 2**19
+        assert sum((folder / path).stat().st_size for path in files) < 2**21
         code = "from lwddpm.jobfile import load_job; print(load_job('job.yaml').digest(), load_job('demo').name)"
         environment = os.environ | {"PYTHONPATH": "platform"}
         command = [sys.executable, "-c", code]

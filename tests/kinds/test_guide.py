@@ -114,7 +114,7 @@ def test_a_model_without_one_is_refused_guidance_everywhere(
     [
         (
             ("evaluation.guidance=1.5",),
-            "evaluation.guidance: takes a model with a guide, or one that was",
+            "evaluation.guidance: takes a model with a guide, and training.guide_epoch is null",
         ),
         (("evaluation.guidance=0.5",), "evaluation.guidance: .*greater than or equal to 1"),
         (("evaluation.guidance_interval=[2, 0.5]",), "guidance_interval: the first noise level must be below"),

@@ -41,7 +41,6 @@ def registered(model_dir: Path, store: str, tiny_job: Callable[..., TrainJob]) -
 def test_a_killed_one_goes_on_and_its_presets_are_drawn_with(
     registered: str, overrides: list[str], store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lwddpm.evaluation.tradeoff.Tradeoff.copies", lambda self, way: False)  # an untrained network
     job = load_job("tradeoff", [*overrides, f"model_uri={registered}"])
     drawn: list[Any] = []
     real = generate.generate_images
