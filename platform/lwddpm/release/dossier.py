@@ -169,7 +169,7 @@ def _of_card(version: RegisteredVersion, row: str) -> str:
 def _figures(evaluation: Evidence) -> list[dict[str, Any]]:
     """Rows of the evaluation: a figure is read beside its real-versus-real floor."""
     rows = []
-    for name, figure in list((evaluation.figures or {}).items())[:_MOST_ROWS]:
+    for name, figure in list(evaluation.figures.items())[:_MOST_ROWS]:
         interval = None if figure.low is None or figure.high is None else (figure.low, figure.high)
         rows.append({"name": name, "value": figure.value, "interval": interval, "n": figure.n, "floor": figure.floor})
     return rows
@@ -178,7 +178,7 @@ def _figures(evaluation: Evidence) -> list[dict[str, Any]]:
 def _tests(audit: Evidence) -> list[dict[str, Any]]:
     """Rows of the audit; `beside` is what else its records have: null, control, power, p."""
     rows = []
-    for record in (audit.about or {}).get("records", [])[:_MOST_ROWS]:
+    for record in audit.about.get("records", [])[:_MOST_ROWS]:
         ends = (record.get("low"), record.get("high"))
         rows.append(
             {
@@ -194,7 +194,7 @@ def _tests(audit: Evidence) -> list[dict[str, Any]]:
 
 def _controls(audit: Evidence) -> list[str]:
     """What an audit says of its own controls and power, in lines."""
-    about = audit.about or {}
+    about = audit.about
     return [_told({key: about[key]}) for key in _BESIDE if about.get(key)]
 
 

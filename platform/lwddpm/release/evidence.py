@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,12 +46,12 @@ class Evidence:
 
     source: str
     problem: str = ""
-    figures: Mapping[str, Measured] = None  # type: ignore[assignment]
+    figures: Mapping[str, Measured] = field(default_factory=dict)
     verdict: str | None = None
     date: datetime | None = None
     sha256: str = ""
     code: str = ""
-    about: Mapping[str, Any] = None  # type: ignore[assignment]
+    about: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

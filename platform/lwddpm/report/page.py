@@ -5,21 +5,19 @@ report.md              shows figures/light
 report.html            figures inside, light and dark; no script, no request
 """
 
-import base64
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from lwddpm.evaluation.figure_style import DARK, LIGHT, THEMES, render
 from lwddpm.files import complete_folder, write_whole
 from lwddpm.progress import bar
 from lwddpm.report.data import ReportData
+from lwddpm.report.html_page import TEMPLATES, html_page
 from lwddpm.report.view import view
 
 HTML, MARKDOWN = "report.html", "report.md"
-_TEMPLATES = Path(__file__).with_name("templates")
 
 
 def draw(data: ReportData, folder: Path) -> Path:
@@ -36,7 +34,8 @@ def draw(data: ReportData, folder: Path) -> Path:
                     _write(figures / theme.name / f"{drawing.key}.png", render(drawing.draw, theme))
                 _write(figures / "print" / f"{drawing.key}.pdf", render(drawing.draw, LIGHT, "pdf"))
                 progress.advance_to(number)
-        markdown, html = _markdown(content), _html(content, figures)
+        markdown = _markdown(content)
+        html = html_page("report.html", figures, content | {"themes": [LIGHT.name, DARK.name]})
     write_whole(folder / MARKDOWN, markdown)
     write_whole(folder / HTML, html)
     return folder / HTML
@@ -44,28 +43,10 @@ def draw(data: ReportData, folder: Path) -> Path:
 
 def _markdown(content: dict[str, Any]) -> str:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment.get_template("report.md").render(content)
-
-
-def _html(content: dict[str, Any], figures: Path) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-    def embedded(key: str, theme: str) -> Markup:
-        data = base64.b64encode((figures / theme / f"{key}.png").read_bytes()).decode()
-        return Markup("data:image/png;base64,") + data
-
-    environment.globals["embedded"] = embedded
-    environment.globals["themes"] = [LIGHT.name, DARK.name]
-    return environment.get_template("report.html").render(content)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -4,7 +4,6 @@ figures/light/KEY.png  figures/dark/KEY.png
 tradeoff.json  tradeoff.csv  tradeoff.html
 """
 
-import base64
 import csv
 import io
 from collections import Counter
@@ -13,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
@@ -34,11 +31,11 @@ from lwddpm.evaluation.tradeoff import (
     front,
 )
 from lwddpm.files import complete_folder, write_whole
+from lwddpm.report.html_page import html_page
 from lwddpm.wording import measured as written
 
 HTML, JSON, CSV = "tradeoff.html", "tradeoff.json", "tradeoff.csv"
 CALLS = "network_calls"
-_TEMPLATES = Path(__file__).with_name("templates")
 # what is varied -> its words in the legend and its mark
 _VARIED = {
     "preset": ("the preset", "D"),
@@ -262,22 +259,17 @@ def _gap(point: np.ndarray, middle: np.ndarray, half: np.ndarray) -> float:
 
 
 def _html(measured: Tradeoff, figures: Path) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-    def embedded(key: str, theme: str) -> Markup:
-        data = base64.b64encode((figures / theme / f"{key}.png").read_bytes()).decode()
-        return Markup("data:image/png;base64,") + data
-
-    return environment.get_template("tradeoff.html").render(
-        measured=measured, aims=_aims, rules=AIMS, names=_NAMES, keys=list(FIGURES), embedded=embedded,
-        metrics=METRICS, written=written, nearest=lambda way: float(np.mean(way.nearest)),
-    )  # fmt: skip
+    content = {
+        "measured": measured,
+        "aims": _aims,
+        "rules": AIMS,
+        "names": _NAMES,
+        "keys": list(FIGURES),
+        "metrics": METRICS,
+        "written": written,
+        "nearest": lambda way: float(np.mean(way.nearest)),
+    }
+    return html_page("tradeoff.html", figures, content)
 
 
 def _aims(measured: Tradeoff, way: Way) -> list[Aim]:
