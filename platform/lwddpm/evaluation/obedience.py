@@ -76,6 +76,18 @@ def _verdicts(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
     return (torch.einsum("nd,fkd->fnk", features.double(), weights) + biases[:, None]).argmax(2)
 
 
+def judges_of(inputs: MetricInputs) -> Judges:
+    """Those of a dataset with labels, fitted once and cached."""
+    dataset = inputs.dataset
+    classes = np.concatenate([dataset.labels(split) for split in _SPLITS])
+    return cached(
+        cache_file(dataset, EXTRACTOR, f"judges-{_FOLDS}-{_C}"),
+        lambda: Judges.of(inputs.all_features(EXTRACTOR, _SPLITS), classes, _groups(dataset)),
+        dump=Judges._asdict,
+        load=lambda tensors: Judges(**tensors),
+    )
+
+
 def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[MetricRecord], Confusion | None]:
     """How often drawings are of the class that they were asked for, and how far they are from real ones of it.
 
@@ -92,12 +104,7 @@ def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[M
     if (shown < 0).all() or np.bincount(classes, minlength=len(names)).min() < _FOLDS:
         return [], None
     drawn, told = inputs.features(EXTRACTOR), shown >= 0
-    judges = cached(
-        cache_file(inputs.dataset, EXTRACTOR, f"judges-{_FOLDS}-{_C}"),
-        lambda: Judges.of(inputs.all_features(EXTRACTOR, _SPLITS), classes, _groups(inputs.dataset)),
-        dump=Judges._asdict,
-        load=lambda tensors: Judges(**tensors),
-    )
+    judges = judges_of(inputs)
     verdicts, wanted = judges.judge(drawn[torch.from_numpy(told)]), shown[told]
     hits, found = verdicts == wanted, (judges.predicted == judges.true).numpy()
     recall = {name: found[classes == k].mean() for k, name in enumerate(names)}
