@@ -220,9 +220,8 @@ def _existing(data: DataConfig, fresh: bool) -> Dataset | None:
     if left.fingerprint != manifest.source_fingerprint:
         withdrawn = ", or data.withdrawn leaves out others" if data.withdrawn is not None else ""
         raise DataError(
-            f"data.path: {path}: was prepared from {manifest.source}, and {data.public_source} holds other files now"
-            f"{withdrawn}; "
-            f"{OTHER_DATASET}"
+            f"data.path: {path}: was prepared from {manifest.source}, and {data.public_source} holds other files now "
+            f"(their names, sizes or times differ{withdrawn}); {OTHER_DATASET}"
         )
     if manifest.schema_version == 1 and isinstance(source, ImageFolder) and (deep := source.first_deep(left.names)):
         raise DataError(
