@@ -11,6 +11,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.kinds.teacher import check_teacher, keep_teacher
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.consistency import TEACHER_FOLDER
+from lwddpm.training.stored_guide import has_guide, write_guide
 
 
 def test_the_run_folder_keeps_a_copy(
@@ -22,6 +23,23 @@ def test_the_run_folder_keeps_a_copy(
     assert (kept / "model.safetensors").read_bytes() == (model_dir / "model.safetensors").read_bytes()
     (model_dir / "config.json").unlink()
     keep_teacher(job, tiny_dataset, tmp_path / "run")  # it is there already
+
+
+def test_a_guided_teacher_is_kept_with_its_guide(
+    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, model_dir: Path, tmp_path: Path
+) -> None:
+    job = tiny_job(f"consistency.teacher={model_dir}", "consistency.guidance=2")
+    with pytest.raises(ConfigError, match=r"consistency.guidance: leads the teacher away from its guide.*has none"):
+        keep_teacher(job, tiny_dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    write_guide(model_dir, model_dir)
+    keep_teacher(job, tiny_dataset, tmp_path / "run")
+    assert has_guide(tmp_path / "run" / TEACHER_FOLDER)
+
+
+def test_a_followed_teacher_is_not_told_of_changes(tiny_job: Callable[..., TrainJob], model_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.augment: must be 0 with consistency.guidance.*0\.1"):
+        tiny_job(f"consistency.teacher={model_dir}", "consistency.guidance=2", "training.augment=0.1")
 
 
 def test_without_tuning_nothing_is_kept(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
@@ -16,6 +16,7 @@ from lwddpm.training.consistency import TEACHER_FOLDER, ConsistencyStep
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_guide import GUIDE_FOLDER, write_guide
 from lwddpm.training.stored_prior import read_prior, write_prior
 
 CPU = torch.device("cpu")
@@ -80,6 +81,48 @@ def test_a_network_that_sees_the_same_at_all_levels_has_no_loss(
     torch.testing.assert_close(step._losses(step.model, x_0, timesteps, noise), torch.zeros(4))
 
 
+def test_a_teacher_that_sees_the_slices_themselves_leads_along_their_own_noise(
+    build: Callable[..., ConsistencyStep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x_0, noise = torch.rand(4, 1, 16, 16) * 2 - 1, torch.randn(4, 1, 16, 16)
+    timesteps = torch.tensor([1, 30, 60, 90])
+    losses = []
+    for overrides in ((), ("consistency.guidance=1",)):
+        step = build(*overrides)
+        step.gap = 0.25
+        monkeypatch.setattr(step, "_taught", lambda *arguments: x_0)
+        losses.append(step._losses(step.model, x_0, timesteps, noise))
+    torch.testing.assert_close(*losses)
+    assert (losses[0] > 0).all()
+
+
+def test_at_the_full_gap_a_guided_teacher_is_the_target(build: Callable[..., ConsistencyStep], model_dir: Path) -> None:
+    weights = load_file(model_dir / "model.safetensors")
+    write_guide(model_dir, model_dir)
+    weaker = {name: value * 0.9 for name, value in weights.items()}
+    save_file(weaker, model_dir / GUIDE_FOLDER / "model.safetensors")
+    step = build("consistency.guidance=2", "consistency.huber=0.5")
+    with torch.no_grad():
+        for parameter in step.model.parameters():
+            parameter.mul_(1.1)  # a student that has moved on; its teacher stays
+    torch.manual_seed(0)
+    x_0, noise = torch.rand(3, 1, 16, 16) * 2 - 1, torch.randn(3, 1, 16, 16)
+    timesteps = torch.tensor([0, 40, 90])
+    x_t = step.process.q_sample(x_0, timesteps, noise)
+    views = []
+    for state in (weights, weaker):
+        network = build().model
+        network.load_state_dict(state)
+        views.append(step.process.predict_x_0(x_t, timesteps, network(x_t, timesteps)).clamp(-1, 1))
+    target = (views[1] + 2 * (views[0] - views[1])).clamp(-1, 1)
+    seen = step.process.predict_x_0(x_t, timesteps, step.model(x_t, timesteps))
+    sigmas = step.process.noise[timesteps] / step.process.signal[timesteps]
+    rms = (seen - target).square().mean((1, 2, 3)).sqrt()
+    wanted = 0.5 * ((1 + (rms / 0.5) ** 2).sqrt() - 1) * sigmas.clamp(max=1) / sigmas
+    torch.testing.assert_close(step._losses(step.model, x_0, timesteps, noise), wanted)
+
+
 def test_it_begins_with_the_teacher_and_keeps_its_prior(
     build: Callable[..., ConsistencyStep], tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, model_dir: Path
 ) -> None:
@@ -104,10 +147,15 @@ def test_it_begins_with_the_teacher_and_keeps_its_prior(
     assert any((student[name] != taught[name]).any() for name in taught)
 
 
+@pytest.mark.parametrize("overrides", [(), ("consistency.guidance=1",)])
 def test_a_training_in_two_parts_ends_as_one_in_a_piece(
-    tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, model_dir: Path, tmp_path: Path
+    tiny_job: Callable[..., TrainJob],
+    tiny_dataset: Dataset,
+    model_dir: Path,
+    tmp_path: Path,
+    overrides: tuple[str, ...],
 ) -> None:
-    job = tiny_job(f"consistency.teacher={model_dir}", "training.max_steps=6")
+    job = tiny_job(f"consistency.teacher={model_dir}", "training.max_steps=6", *overrides)
     weights = []
     for name, pauses in (("whole", [None]), ("parts", [3, None])):
         folder = tmp_path / name

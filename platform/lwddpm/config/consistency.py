@@ -1,4 +1,4 @@
-"""Section `consistency`: a model tuned to draw in one or two network calls. And how a job names a model."""
+"""Section `consistency`: a model tuned to draw in one to four network calls. And how a job names a model."""
 
 import re
 from typing import Annotated
@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveFloat, Section
+from lwddpm.config.section import PositiveFloat, Section, is_none
 
 
 def _is_a_model_uri(uri: str) -> str:
@@ -23,13 +23,21 @@ ModelUri = Annotated[
 
 
 class ConsistencyConfig(Section):
-    """Easy consistency tuning (Geng et al. 2024, arXiv:2406.14548) of a trained diffusion model.
+    """A trained diffusion model learns to see the same clean slice from two noise levels of one way.
 
-    The network learns to see the same clean slice from two noise levels of one slice and one noise. The lower level is
-    clean at first, as in ordinary training, and comes closer to the higher one as the training goes on.
+    The way leads from the higher level to the lower one: that of a training slice and one noise (easy consistency
+    tuning: Geng et al. 2024, arXiv:2406.14548), or with `guidance` the one that the teacher goes (consistency
+    distillation: Song et al. 2023, arXiv:2303.01469). The lower level is clean at first and comes closer to the higher
+    one as the training goes on.
     """
 
     teacher: ModelUri
+    guidance: PositiveFloat | None = Field(
+        None,
+        exclude_if=is_none,
+        description="follow the teacher, led away from its guide with this weight (1: not led away); default: follow "
+        "the noise of training slices",
+    )
     halvings: Annotated[float, Field(gt=0, le=16)] = Field(
         6,
         description="how often the distance of the two noise levels, at first the whole of the higher one, is halved",

@@ -290,7 +290,9 @@ class TrainJob(TrainingJob):
 
     kind: Literal["train"]
     consistency: ConsistencyConfig | None = Field(
-        None, exclude_if=is_none, description="tunes a trained diffusion model to draw in one or two calls; default: no"
+        None,
+        exclude_if=is_none,
+        description="tunes a trained diffusion model to draw in one to four calls; default: no",
     )
 
     @model_validator(mode="after")
@@ -308,6 +310,9 @@ class TrainJob(TrainingJob):
             if value not in fitting:
                 rule = f"with consistency tuning, which has a loss of its own, must be {' or '.join(map(str, fitting))}"
                 raise RuleBroken(key, rule, value, "leave it out")
+        if self.consistency.guidance is not None and self.training.augment > 0:
+            rule = "must be 0 with consistency.guidance: a teacher's file does not tell it of changes"
+            raise RuleBroken("training.augment", rule, self.training.augment, "leave it out")
         return self
 
     def training_settings(self) -> dict[str, Any]:

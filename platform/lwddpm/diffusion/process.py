@@ -156,6 +156,10 @@ class DiffusionProcess(nn.Module):
         from_prediction = _per_image(self.signal[timesteps]) * prediction
         return (from_prediction - _per_image(self.of_x_0[timesteps]) * x_t) / _per_image(self.determinants[timesteps])
 
+    def noise_in(self, x_t: Tensor, timesteps: Tensor, x_0: Tensor) -> Tensor:
+        """The noise in x_t around clean slices x_0, [B, 1, H, W]: what `q_sample` made x_t of."""
+        return (x_t - _per_image(self.signal[timesteps]) * x_0) / _per_image(self.noise[timesteps])
+
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio abar_t / (1 - abar_t) at timesteps [B], float32 [B]."""
         return self.snrs[timesteps]

@@ -13,6 +13,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.consistency import TEACHER_FOLDER
+from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide, write_guide
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 _OF_THE_LOSS = {"loss", "min_snr_gamma"}  # which tuning replaces
@@ -33,10 +34,10 @@ def settled(job: TrainJob) -> TrainJob:
 
 
 def keep_teacher(job: TrainJob, dataset: Dataset, folder: Path) -> None:
-    """Put the teacher into a run folder, once.
+    """Put the teacher into a run folder, once, and its guide with it where it is led away from that.
 
     Raises:
-        ConfigError: there is none, or it is not of this network, process and dataset.
+        ConfigError: there is none, or it is not of this network, process and dataset, or it has no guide.
         CheckpointError: it cannot be read.
     """
     if job.consistency is None or (folder / TEACHER_FOLDER).exists():
@@ -44,10 +45,18 @@ def keep_teacher(job: TrainJob, dataset: Dataset, folder: Path) -> None:
     connect(tracking_uri(job.tracking))
     model_dir = registry.fetch_model(job.consistency.teacher, None)
     check_teacher(job, dataset, read_saved_model(model_dir))
+    guided = job.consistency.guidance not in (None, 1)
+    if guided and not has_guide(model_dir):
+        raise ConfigError(
+            f"consistency.guidance: leads the teacher away from its guide, and {job.consistency.teacher} has none, got "
+            f"{job.consistency.guidance:g}; set 1, or train it with training.guide_epoch"
+        )
     with complete_folder(folder / TEACHER_FOLDER) as copy:
         for name in ("config.json", WEIGHTS_FILE, PRIOR_FILE):
             if (model_dir / name).exists():
                 link_or_copy(model_dir / name, copy / name)
+        if guided:
+            write_guide(copy, model_dir / GUIDE_FOLDER)
 
 
 def check_teacher(job: TrainJob, dataset: Dataset, teacher: SavedModel) -> None:
