@@ -16,10 +16,12 @@ from lwddpm.config import SamplingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.kinds.audit.compared import Comparer
-from lwddpm.kinds.saved_model import start_of
 from lwddpm.progress import say
 from lwddpm.training.checkpoint import WEIGHTS_FILE, read_saved_model
 from lwddpm.training.stored_files import sha256_of
+
+# Snapshots have neither prior nor guide.
+_ALONE = {"guidance": 1.0, "guidance_interval": None, "start": "noise", "calibrate": False}
 
 
 def check_snapshots(model_dir: Path) -> None:
@@ -58,8 +60,7 @@ def over_snapshots(
         saved = read_saved_model(folder)
         alone = sampling
         if saved.diffusion is not None:
-            alone = sampling.model_copy(update={"guidance": 1.0, "guidance_interval": None, "start": "noise"})
-            alone = settled(alone.model_copy(update={"start": start_of(alone, folder)}), session)
+            alone = settled(sampling.model_copy(update=_ALONE), session)
         part = comparer.beside(sha256_of(folder / WEIGHTS_FILE), alone.essentials())
 
         def draw(numbers: range, folder: Path = folder, alone: SamplingConfig = alone) -> np.ndarray:
