@@ -79,7 +79,7 @@ def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: lis
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
     assert "training" in result.stderr
-    assert summary["n"] == {"eval/ssim_pairs": 6, "eval/ssim_reconstruction": 6}
+    assert summary["n"] == {"eval/ssim_pairs": 6, "eval/ssim_reconstruction": 6, "eval/copied_share": 6}
     (listed,) = json.loads(lwddpm("models", "list", "--json", folder=tmp_path).stdout)
     assert (listed["name"], listed["aliases"]) == ("lw-ddpm-demo", ["candidate"])
     assert listed["n"] == summary["n"]

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from lwddpm.audit.canaries import KINDS, planted
-from lwddpm.audit.correlation import FLIPS, REACH_PX, CorrelationSearch, blurred, foreground
+from lwddpm.audit.correlation import FLIPS, REACH_PX, CorrelationSearch, blurred, foreground, unclipped
 
 SIZE = 32
 
 
-def _heads(num: int, seed: int) -> np.ndarray:
-    """Smooth random pictures inside an ellipse, black outside: uint8 [N, 32, 32]."""
+def _heads(num: int, seed: int, size: int = SIZE) -> np.ndarray:
+    """Smooth random pictures inside an ellipse, black outside: uint8 [N, size, size]."""
     draw = np.random.default_rng(seed)
-    texture = blurred(torch.from_numpy(draw.normal(size=(num, SIZE, SIZE))).float(), 1.5)
+    texture = blurred(torch.from_numpy(draw.normal(size=(num, size, size))).float(), 1.5)
     texture = texture / texture.std((1, 2), keepdim=True) * 35 + 110
-    y, x = np.mgrid[-1 : 1 : SIZE * 1j, -1 : 1 : SIZE * 1j]
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     inside = torch.from_numpy((x / 0.7) ** 2 + (y / 0.8) ** 2 < 1)
     return (texture * inside).clamp(0, 255).to(torch.uint8).numpy()
 
@@ -49,19 +49,51 @@ def test_the_score_is_the_masked_correlation_at_the_best_shift(train: np.ndarray
     query = np.roll(planted(train[5:6], "noisy", 0), (1, -3), (1, 2))
     match = CorrelationSearch(train)(query)
     smooth = blurred(torch.from_numpy(query).float() / 255, 1.0)[0].numpy()
-    mask = foreground(torch.from_numpy(query).float() / 255)[0].numpy().astype(bool)
+    pixels = torch.from_numpy(query).float() / 255
+    head = foreground(pixels)
+    masks = [part[0].numpy().astype(bool) for part in (head, head * unclipped(pixels))]
     flip, row = FLIPS[int(match.flip[0])], int(match.row[0])
     assert (row, flip, match.angle[0]) == (5, (), 0)
     axes = tuple(axis - 1 for axis in flip)
-    smooth, mask = np.flip(smooth, axes), np.flip(mask, axes)
-    of_train = blurred(torch.from_numpy(train[row : row + 1]).float() / 255, 1.0)[0].numpy()
-    mask = np.pad(mask[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX], REACH_PX)
+    smooth, masks = np.flip(smooth, axes), [np.flip(mask, axes) for mask in masks]
+    of_train = blurred(torch.from_numpy(train[row : row + 1]).float() / 255, 1.0)
+    both = [of_train[0].numpy(), blurred(of_train, 0.625)[0].numpy()]
+    masks = [np.pad(mask[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX], REACH_PX) for mask in masks]
     best = max(
-        np.corrcoef(smooth[mask], np.roll(of_train, (-down, -right), (0, 1))[mask])[0, 1]
+        np.corrcoef(smooth[mask], np.roll(one, (-down, -right), (0, 1))[mask])[0, 1]
+        for mask in masks
+        for one in both
         for down in range(-REACH_PX, REACH_PX + 1)
         for right in range(-REACH_PX, REACH_PX + 1)
     )
     assert match.score[0] == pytest.approx(best, abs=1e-3)
+
+
+def test_a_clipped_copy_is_compared_where_it_was_not_clipped(train: np.ndarray) -> None:
+    brighter = (train[:10].astype(float) * 1.3 + 60).clip(0, 255).astype(np.uint8)
+    assert (brighter == 255)[:, 8:24, 8:24].mean() > 0.05
+    match = CorrelationSearch(train, 4)(brighter)
+    assert match.row.tolist() == list(range(10))
+    assert match.score.min() > 0.999
+    nothing = torch.ones(1, SIZE, SIZE)
+    assert unclipped(nothing).all(), "what is clipped everywhere is compared as it is"
+
+
+def test_a_copy_that_was_blurred_is_compared_with_its_slice_blurred(train: np.ndarray) -> None:
+    softer = blurred(torch.from_numpy(train[:10]).float(), 0.625).round().to(torch.uint8).numpy()
+    match = CorrelationSearch(train, 4)(softer)
+    assert match.row.tolist() == list(range(10))
+    assert match.score.min() > 0.9995
+
+
+def test_a_nearly_symmetric_head_is_not_taken_for_its_mirror_image() -> None:
+    """The coarse search has cells of two pixels here: after a shift by one it prefers the mirror image of one head."""
+    heads = _heads(20, 2, 64).astype(float)
+    symmetric = (0.6 * heads + 0.4 * heads[:, :, ::-1]).round().astype(np.uint8)
+    match = CorrelationSearch(symmetric)(np.roll(symmetric, (1, -1), (1, 2)))
+    assert match.row.tolist() == list(range(20))
+    assert match.flip.tolist() == [0] * 20
+    assert match.score.min() > 0.999
 
 
 def test_chunks_do_not_change_a_score(train: np.ndarray) -> None:

@@ -51,9 +51,9 @@ class Harness:
         self._heard += self.heard()
         return [event for event in self._heard if event[0] == number]
 
-    def reach(self, tune_id: str, step: int, loss: float) -> bool:
+    def reach(self, tune_id: str, step: int, loss: float, **more: float) -> bool:
         """What Ray Tune does with a result; whether it ends the trial."""
-        result = {"step": step, "val/loss": loss, "seconds": 1.0}
+        result = {"step": step, "val/loss": loss, "seconds": 1.0} | more
         last = step == 6
         ends = last or self.scheduler.on_trial_result(None, SimpleNamespace(trial_id=tune_id), result) == "STOP"
         if ends:
@@ -91,6 +91,28 @@ def test_trials_go_from_their_beginning_over_their_rungs_to_their_end(search: Ha
     ]  # fmt: skip
     assert search.states() == ["complete", "pruned", "complete"]
     assert [record.run_id for record in records(search.study)] == ["run-0", "run-1", "run-2"]
+
+
+def test_a_trial_that_copies_is_not_chosen_however_low_its_loss(
+    search_overrides: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    further = ["search.num_trials=3", "search.objectives=[val/loss]", "search.scheduler=none"]
+    limit = 'search.constraints={"audit/copied_share": 0.02}'
+    job = load_job("search_demo", [*search_overrides(SPACE), *further, limit])
+    assert isinstance(job, SearchJob)
+    search = Harness(job, tmp_path)
+    outcomes = {"a": (0.1, 0.6), "b": (0.3, 0.0), "c": (0.2, 0.02)}
+    for number, (tune_id, (loss, copied)) in enumerate(outcomes.items()):
+        search.searcher.suggest(tune_id)
+        search.searcher.run_opened(number, f"run-{number}")
+        search.reach(tune_id, 6, loss, **{"audit/copied_share": copied})
+    assert search.states() == ["complete"] * 3
+    assert [record.number for record in ranking(search.study)] == [2, 1]
+    assert search.heard_of(0)[-1] == (0, "end", "complete")
+    copier = records(search.study)[0]
+    assert (copier.violates, copier.values) == (("audit/copied_share",), (0.1,))
+    assert "audit/copied_share is 0.6, at most 0.02 is wanted" in copier.reason
+    assert search.study.trials[0].user_attrs["lwddpm.metrics"]["audit/copied_share"] == 0.6
 
 
 def test_no_trial_ends_in_the_study_before_its_run_is_known(search: Harness) -> None:

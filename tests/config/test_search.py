@@ -31,6 +31,19 @@ OF_LOSS = ("search.objectives=[val/loss]", "search.prune_on=null")
         ),
         (["search.prune_on=eval/fd_lite0", "data.splits=[1,0,0]"], "needs held-out slices"),
         (
+            [
+                'search.constraints={"audit/copied_share": 0.02}',
+                "search.objectives=[parameters]",
+                "search.prune_on=null",
+                "search.scheduler=none",
+                "data.splits=[1,0,0]",
+                "training.validation_samples=0",
+            ],
+            "search.constraints: audit/copied_share needs held-out slices",
+        ),
+        (["search.constraints={eval/copied_share: 0.02}"], "search.constraints"),
+        (["search.constraints={parameters: .inf}"], "finite"),
+        (
             ["diffusion.num_train_timesteps=150", "search.proxy.num_inference_steps=200"],
             "search.proxy.num_inference_steps: must be at most",
         ),
@@ -67,3 +80,18 @@ def test_what_is_timed_has_the_machine_to_itself() -> None:
     job = load_job("search_demo", ["search.objectives=[eval/fd_lite0,sampling_seconds]"])
     assert isinstance(job, SearchJob)
     assert job.search.timed
+
+
+def test_constraints_are_measured_at_the_full_budget_and_part_of_what_a_study_is() -> None:
+    limit = 'search.constraints={"audit/copied_share": 0.02, "sampling_seconds": 9}'
+    plain = load_job("search_demo", ["search.max_concurrent=null"])
+    held = load_job("search_demo", ["search.max_concurrent=null", limit])
+    assert isinstance(plain, SearchJob)
+    assert isinstance(held, SearchJob)
+    assert held.search.named == (*plain.search.named, "audit/copied_share", "sampling_seconds")
+    assert (held.search.timed, plain.search.timed) == (True, False)
+    assert held.digest() != plain.digest()
+    assert "constraints" not in plain.model_dump(mode="json")["search"], "jobs without any keep their digests"
+    objective = load_job("search_demo", ["search.objectives=[audit/copied_share, parameters]", "search.prune_on=null"])
+    assert isinstance(objective, SearchJob)
+    assert objective.search.pruned_on == "audit/copied_share"

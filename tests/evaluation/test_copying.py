@@ -9,6 +9,7 @@ from lwddpm.data.phantom import simulate
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.copying import COPIES, copying, nearest_distances, nearest_median
 from lwddpm.evaluation.protocol import evaluate
+from lwddpm.evaluation.result import EvaluationResult
 
 NUM, SIZE = 200, 32
 
@@ -63,3 +64,33 @@ def test_an_evaluation_warns_of_copies_that_beat_the_floor(tiny_dataset: Dataset
     assert any(COPIES in warning for warning in warned)
     held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
     assert not any(COPIES in warning for warning in evaluate(held_out, tiny_dataset, config).warnings)
+
+
+def test_every_evaluation_tells_the_copied_share_with_its_floor(tiny_dataset: Dataset) -> None:
+    config = EvaluationConfig(metrics=("ssim_pairs",), num_samples=60)
+    train = np.array(tiny_dataset.images("train"))
+    held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
+    num = len(held_out)
+    half = np.concatenate([train[: num // 2], held_out[: num - num // 2]])
+    looked = copying(half, held_out, train)
+    result = evaluate(half, tiny_dataset, config)
+    assert result.copied is not None
+    assert (result.copied.value, result.copied.floor) == (looked.near / num, looked.expected / num)
+    assert result.copied.value >= num // 2 / num
+    assert result.copied.interval is not None
+    assert result.copied.interval[0] < result.copied.value < result.copied.interval[1]
+    assert [record.name for record in result.records] == ["ssim_pairs"]  # as asked for
+    assert result.metrics()["eval/copied_share"] == result.copied.value
+    assert result.metrics()["eval/copied_share_floor"] == result.copied.floor
+    assert result.num_slices()["eval/copied_share"] == num
+    assert "| copied_share |" in result.table()
+    assert EvaluationResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_an_evaluation_of_an_earlier_version_has_no_copied_share(tiny_dataset: Dataset) -> None:
+    held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
+    result = evaluate(held_out, tiny_dataset, EvaluationConfig(metrics=("ssim_pairs",)))
+    earlier = EvaluationResult.model_validate(result.model_dump(mode="json", exclude={"copied"}))
+    assert earlier.copied is None
+    assert "eval/copied_share" not in earlier.metrics() | earlier.num_slices()
+    assert "copied_share" not in earlier.table()

@@ -166,7 +166,8 @@ def test_missing_weights_are_reported_and_nothing_takes_their_place(dataset):
     older = result.model_dump() | {"unavailable": [{"name": "fid", "reason": "fid: no weights"}]}
     assert EvaluationResult.model_validate(older).unavailable[0].reason == "no weights"
     assert "model" in reasons["ssim_reconstruction"]
-    assert set(result.metrics()) == {"eval/fd_lite0", "eval/fd_lite0_floor"}
+    copied = {"eval/copied_share", "eval/copied_share_floor"}
+    assert set(result.metrics()) == {"eval/fd_lite0", "eval/fd_lite0_floor"} | copied
     assert "| fid | unavailable |" in result.table()
     assert "no connection" in result.table()
 

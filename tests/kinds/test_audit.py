@@ -15,8 +15,9 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.audit import run as audits
+from lwddpm.kinds.audit import snapshots
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.checkpoint import SavedModel, load_model, save_model
 
 NUM = 60  # slices drawn
 
@@ -126,6 +127,49 @@ def test_a_generator_of_training_slices_is_found_out_and_one_of_held_out_slices_
     clean = _run(job("name=clean"))
     assert clean["audit"]["verdict"] != "copies"
     assert _record(clean, "copied_share")["value"] < 0.2
+
+
+@pytest.mark.cluster
+def test_copying_is_told_against_the_epochs_of_the_snapshots(
+    job: Callable[..., AuditJob], dataset: Dataset, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training that draws new slices in the beginning, and learns its own by heart."""
+    with pytest.raises(ConfigError, match=r"audit\.snapshots: model_uri must be the folder .* none beside it"):
+        _run(job("audit.snapshots=true"))
+    network, saved = load_model(model)
+    for epoch in (0.5, 0.25):
+        before = saved.model_copy(update={"epoch": epoch, "step": round(8 * epoch)})
+        for parameter in network.parameters():
+            parameter.data += 0.01
+        save_model(model.parent / "snapshots" / f"epoch_{epoch:g}", network, before)
+    train, held_out = np.array(dataset.images("train")), np.array(dataset.images("validation"))
+    _draws(monkeypatch, train)
+    asked: list[tuple[str, range, str]] = []
+
+    def draw(folder: Path, sampling: SamplingConfig, numbers: range, *others: Any) -> np.ndarray:
+        asked.append((folder.name, numbers, sampling.start))
+        rows = np.array(numbers)
+        copies = {"epoch_0.25": rows < 0, "epoch_0.5": rows % 2 == 0, "model": rows >= 0}[folder.name]
+        return np.where(copies[:, None, None], train[rows % len(train)], held_out[rows % len(held_out)])
+
+    monkeypatch.setattr(snapshots, "draw_indices", draw)
+    result = _run(job("audit.snapshots=true", "audit.membership=false"))
+    found = result["audit"]["snapshots"]
+    assert [(each["epoch"], each["step"], each["n"]) for each in found] == [
+        (0.25, 2, NUM),
+        (0.5, 4, NUM),
+        (1.0, 8, NUM),
+    ]
+    assert found[0]["copied_share"] < 0.2
+    assert 0.5 <= found[1]["copied_share"] < 0.7
+    assert found[2]["copied_share"] == 1
+    assert found[0]["fd_lite0"] > found[1]["fd_lite0"] > found[2]["fd_lite0"]  # which looks like getting better
+    assert {start for _, _, start in asked} == {"noise"}
+    client = connect(result["tracking_uri"])
+    curve = client.get_metric_history(result["run_id"], "audit/snapshot_copied_share")
+    assert [(point.step, point.value) for point in curve] == [(each["step"], each["copied_share"]) for each in found]
+    assert (Path(result["run_dir"]) / "report" / "figures" / "snapshots.png").is_file()
+    assert "snapshots" not in job().model_dump(mode="json")["audit"]
 
 
 @pytest.mark.cluster

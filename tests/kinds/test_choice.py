@@ -13,7 +13,8 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import TrainJob, WorkersConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
-from lwddpm.evaluation.choice import Candidate, Choice
+from lwddpm.evaluation.choice import Choice
+from lwddpm.evaluation.copying import copying
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import load_extractor
 from lwddpm.kinds import choice as choosing
@@ -114,8 +115,20 @@ def test_a_snapshot_that_returns_training_slices_is_not_chosen_although_its_dist
     least = min(choice.candidates, key=lambda candidate: candidate.fd_lite0)
     assert [candidate.copies for candidate in choice.candidates] == [False, True, False]
     assert least.copies
+    floor = choice.copied_floor
+    held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
+    assert floor == copying(held_out, held_out, np.array(tiny_dataset.images("train"))).share
+    assert [candidate.copied_share for candidate in choice.candidates] == [0.0, 1.0, 0.0]
+    assert choice.metrics()[7] == {
+        "choice/fd_lite0": least.fd_lite0,
+        "choice/copied_share": 1.0,
+        "choice/copied_share_floor": floor,
+    }
+    assert [point.copied for point in choice.points] == [0.0, 1.0, 0.0]
+    assert choice.points[1].interval is not None
+    assert choice.points[1].interval[0] > 0.9
     assert folder != copier
-    assert "| returns training slices |" in choice.table()
+    assert "| 1.000 | returns training slices |" in choice.table()
     every = choice.model_copy(
         update={"candidates": tuple(one.model_copy(update={"copies": True}) for one in choice.candidates)}
     )
@@ -157,8 +170,7 @@ def test_a_job_registers_and_tells_its_choice(tiny_job: Build, monkeypatch: pyte
         _, choice = chosen_model(job, dataset, run_dir, session, exported)
         assert choice is not None
         worst_first = tuple(
-            Candidate(epoch=c.epoch, step=c.step, fd_lite0=float(number))
-            for number, c in enumerate(choice.candidates, 1)
+            c.model_copy(update={"fd_lite0": float(number)}) for number, c in enumerate(choice.candidates, 1)
         )
         return run_dir / "snapshots" / "epoch_1", choice.model_copy(update={"candidates": worst_first})
 
@@ -173,3 +185,9 @@ def test_a_job_registers_and_tells_its_choice(tiny_job: Build, monkeypatch: pyte
     assert "| chosen |" in version.description
     history = client.get_metric_history(result["run_id"], "choice/fd_lite0")
     assert [(value.step, value.value) for value in history] == [(result["step"], 1.0), (8, 2.0)]
+    copied = client.get_metric_history(result["run_id"], "choice/copied_share")
+    shares = [candidate["copied_share"] for candidate in result["choice"]["candidates"]]
+    assert [(value.step, value.value) for value in copied] == list(zip([result["step"], 8], shares, strict=True))
+    logged = [file.path for file in client.list_artifacts(result["run_id"], "figures")]
+    assert "figures/quality_and_copying.png" in logged
+    assert (Path(result["run_dir"]) / "report" / "quality_and_copying.png").read_bytes().startswith(b"\x89PNG")

@@ -28,7 +28,8 @@ def test_a_gan_goes_the_way_of_every_model(tiny_gan: Build, tiny_data: str, tmp_
     needs = plan(job)
     result = run_job(job)
     assert result["parameters"] == needs["parameters"]
-    assert result["metrics"].keys() == {"eval/ssim_pairs", "eval/ssim_pairs_floor"}
+    copied = {"eval/copied_share", "eval/copied_share_floor"}  # of every model
+    assert result["metrics"].keys() == {"eval/ssim_pairs", "eval/ssim_pairs_floor"} | copied
     (missing,) = result["unavailable"]
     assert missing["name"] == "ssim_reconstruction"
     assert "a GAN only draws" in missing["reason"]

@@ -1,9 +1,12 @@
 import pytest
 
-from lwddpm.evaluation.copying import COPIES
+from lwddpm.evaluation.copying import COPIED_SHARE, COPIES
+from lwddpm.report import tables
+from lwddpm.report.baseline import against_baseline
 from lwddpm.report.data import Cost
 from lwddpm.report.published import TABLE_1
 from lwddpm.report.results import ablation, parts_of, repeats, rows
+from lwddpm.report.view import view
 
 
 def test_the_papers_numbers():
@@ -44,6 +47,62 @@ def test_a_system_that_returns_training_slices_is_no_best_although_its_distance_
     least = min((key for key in found if key not in copiers), key=lambda key: found[key].distance.estimate.mean)
     assert [key for key, row in found.items() if row.distance.best] == [least]
     assert found[best.key].distance.estimate.mean == best.distance.estimate.mean
+
+
+def _copying(report, share: float, which):
+    """The report with this copied share in some of its measurements, none in the others; floors are 0."""
+    told = tuple(
+        m.model_copy(
+            update={
+                "values": m.values | {COPIED_SHARE: share if which(m) else 0.0},
+                "floors": m.floors | {COPIED_SHARE: 0.0},
+            }
+        )
+        for m in report.measurements
+    )
+    return report.model_copy(update={"measurements": told})
+
+
+@pytest.mark.parametrize(("share", "copier"), [(0.5, True), (0.02, False)])
+def test_slices_that_are_copies_win_no_column(build, share, copier):
+    report = _copying(build().report, share, lambda m: m.group in ("system", "start") and m.system == "lw_ddpm")
+    found = {row.key: row for row in rows(report)}
+    assert [key for key, row in found.items() if row.copies] == (["lw_ddpm", "lw_ddpm/noise"] if copier else [])
+    assert [key for key, row in found.items() if row.distance.best] == ["ddpm" if copier else "lw_ddpm"]
+    assert found["lw_ddpm"].diversity[COPIED_SHARE].estimate.mean == share
+    assert (found["lw_ddpm"].ssim.best, found["lw_ddpm"].distance.tied) == ((not copier,) * 2)
+    beats = {row.key: row.beats for row in against_baseline(report)}
+    assert beats["lw_ddpm"] is not copier
+    assert beats["ddpm"] is True
+
+
+def test_a_copier_is_marked_wherever_its_figures_stand(build):
+    data = build()
+    report = _copying(data.report, 0.5, lambda m: m.group == "system" and m.system == "lw_ddpm")
+    said = view(data.model_copy(update={"report": report}))
+    (first,) = [row for row in said["table_1"].rows if row[0].text.startswith("LW-DDPM (")]
+    assert first[0].text == "LW-DDPM (returns training slices)"
+    assert not any(cell.strong for cell in first)
+    (beside, *_) = said["diversity"]
+    assert beside.head[-1] == "copied share"
+    assert {row[0].text: row[-1].text for row in beside.rows}["LW-DDPM (returns training slices)"] == "0.50 ± 0.00"
+    assert {"precision", "recall"} < set(beside.head)
+    outcome = {row[0].text: row[2].text for row in said["baseline"].rows}["LW-DDPM"]
+    assert outcome == "does not beat it (returns training slices)"
+    assert "Lowest FD (EfficientNet-Lite0): DDPM" in said["summary"][0]
+    assert "returns training slices" not in str(view(data)["table_1"])
+
+
+def test_a_variant_that_copies_wins_no_ablation(build):
+    report = build().report
+    assert [row.label for row in ablation(report, "loss") if row.distance.best] == ["smooth_l1"]
+    copied = _copying(report, 0.5, lambda m: m.group == "loss" and m.label == "smooth_l1")
+    found = {row.label: row for row in ablation(copied, "loss")}
+    assert [label for label, row in found.items() if row.copies] == ["smooth_l1"]
+    assert [label for label, row in found.items() if row.distance.best] == ["l1"]
+    assert not found["smooth_l1"].ssim.best
+    marked = [row[1].text for row in tables.ablation(copied, "loss", "Loss").rows]
+    assert marked == ["smooth L1 (returns training slices)", "L1", "L2"]
 
 
 def test_other_starts_stand_below_their_system_and_the_baseline_at_the_end(build):

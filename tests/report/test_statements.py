@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from lwddpm.evaluation.copying import COPIED_SHARE, COPIES
 from lwddpm.report import published
 from lwddpm.report.published import STATEMENTS, TABLE_1
 from lwddpm.report.statements import judge, measured_on, verdict
@@ -32,6 +33,48 @@ def test_they_turn_round_with_the_measurements(build):
     found = verdicts(build({"gan": 10.0, "ddim": 20.0, "lw_ddpm": 5.0}, num_trainings=3).report)
     assert found["diffusion_beats_gans"] == found["ddim_price"] == found["wgan_best_gan"] == "contradicts"
     assert found["best_fid"] == found["best_ssim"] == found["better_than_ddpm"] == "supports"
+
+
+def _copied(report, group: str, label: str):
+    told = tuple(
+        m.model_copy(
+            update={
+                "values": m.values | {COPIED_SHARE: 0.4 if (m.group, m.label) == (group, label) else 0.0},
+                "floors": m.floors | {COPIED_SHARE: 0.0},
+            }
+        )
+        for m in report.measurements
+    )
+    return report.model_copy(update={"measurements": told})
+
+
+def test_a_statement_is_not_supported_by_copies(build):
+    """LW-DDPM would win everything, as in the test above, were its slices new."""
+    report = build({"gan": 10.0, "ddim": 20.0, "lw_ddpm": 5.0}, num_trainings=3).report
+    honest, copied = verdicts(report), verdicts(_copied(report, "system", "lw_ddpm"))
+    of_quality = {"best_fid", "best_ssim", "better_than_ddpm"}
+    assert {honest[key] for key in of_quality} == {"supports"}
+    assert {copied[key] for key in of_quality} == {"cannot decide (copies)"}
+    unconcerned = [key for key in honest if key not in of_quality | {"diffusion_beats_gans"}]
+    assert [copied[key] for key in unconcerned] == [honest[key] for key in unconcerned]  # costs, other rows, ablations
+
+
+def test_a_variant_that_copies_decides_no_ablation(build):
+    report = build(num_trainings=3).report
+    assert verdicts(report)["smooth_l1"] == "supports"
+    found = verdicts(_copied(report, "loss", "smooth_l1"))
+    assert found["smooth_l1"] == "cannot decide (copies)"
+    assert found["squeeze_excitation"] == "supports"
+
+
+def test_trainings_that_were_warned_of_decide_nothing_in_reports_without_copied_shares(build):
+    report = build({"lw_ddpm": 5.0}, num_trainings=3).report
+    warned = tuple(
+        each.model_copy(update={"warnings": (f"the model {COPIES}: 9 of 10",)}) if each.label == "lw_ddpm" else each
+        for each in report.trainings
+    )
+    assert verdicts(report)["best_fid"] == "supports"
+    assert verdicts(report.model_copy(update={"trainings": warned}))["best_fid"] == "cannot decide (copies)"
 
 
 @pytest.mark.parametrize("seeds", [1, 3, 20])

@@ -35,6 +35,7 @@ def definition() -> Definition:
         reduction_factor=3,
         job="j",
         proxy="p",
+        constraints={},
     )
 
 

@@ -49,6 +49,14 @@ def test_a_study_made_before_formats_had_numbers_is_continued(url: str, definiti
         open_study(url, "before", replace(definition, max_steps=100))
 
 
+def test_a_study_of_a_version_without_constraints_has_none(url: str, definition: Definition) -> None:
+    kept = {name: value for name, value in asdict(definition).items() if name != "constraints"}
+    _made_by_another_version(url, "unconstrained", kept)
+    open_study(url, "unconstrained", definition)
+    with pytest.raises(ConfigError, match=r"search\.constraints was \{\}, is \{'audit/copied_share': 0\.02\}"):
+        open_study(url, "unconstrained", replace(definition, constraints={"audit/copied_share": 0.02}))
+
+
 def test_a_study_is_known_by_the_digest_that_0_1_0_had_for_its_job(url: str, definition: Definition) -> None:
     made = _made_by_another_version(url, "earlier", asdict(definition) | {"job": "0.1.0"})
     with pytest.raises(ConfigError, match=r"data, model, diffusion or training was 0\.1\.0"):

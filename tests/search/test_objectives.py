@@ -84,6 +84,29 @@ def test_a_trial_that_returns_training_slices_fails_although_its_distance_is_lea
     assert "eval/ssim_pairs" in measure(("eval/ssim_pairs",), model_dir, tiny_dataset, proxy, CPU, show=lambda *s: None)
 
 
+def test_the_copied_share_is_an_objective_and_a_constraint(
+    model_dir: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
+    num = len(held_out)
+    proxy = PROXY.model_copy(update={"num_samples": num})
+    names = ("eval/ssim_pairs", "audit/copied_share")
+
+    def measured(copied: int, most_copied: float | None) -> dict[str, float]:
+        slices = np.concatenate([tiny_dataset.images("train")[:copied], held_out[copied:]])
+        drawn = torch.from_numpy(slices)
+        monkeypatch.setattr("lwddpm.search.objectives.generate", lambda *given, **more: drawn)
+        return measure(names, model_dir, tiny_dataset, proxy, CPU, show=lambda *s: None, most_copied=most_copied)
+
+    assert measured(0, None)["audit/copied_share"] < 0.1
+    assert measured(num, 0.5)["audit/copied_share"] == 1
+    for limit in (None, 1.0):  # no constraint, and one that would let it through
+        with pytest.raises(JobError, match="returns training slices"):
+            measured(num, limit)
+    alone = measure(names[1:], model_dir, tiny_dataset, proxy, CPU, show=lambda *s: None, most_copied=0.5)
+    assert alone == {"audit/copied_share": 1.0}
+
+
 def test_each_objective_has_the_number_of_slices_that_it_is_measured_on(tiny_dataset: Dataset) -> None:
     names = "val/loss,eval/ssim_nearest,eval/ssim_reconstruction,sampling_seconds,parameters"
     job = load_job(

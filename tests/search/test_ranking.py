@@ -6,9 +6,10 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from lwddpm.search.definition import Definition, maximised, open_study
+from lwddpm.config.search import maximised
+from lwddpm.search.definition import Definition, open_study
 from lwddpm.search.ranking import describe, pareto_front, ranking, table
-from lwddpm.search.trials import curve, records, report
+from lwddpm.search.trials import constrain, curve, records, report, take_over
 
 SPACE = {
     "training.lr": FloatDistribution(1e-5, 1e-2, log=True),
@@ -49,6 +50,38 @@ def test_only_equal_budgets_are_ranked(url: str, definition: Definition) -> None
     assert described["best"]["number"] == 2
     assert described["counts"] == {"complete": 2, "pruned": 1, "failed": 1, "infeasible": 1, "running": 1}
     assert "diverged" in table(study)
+
+
+def test_a_trial_beyond_a_constraint_is_never_chosen(url: str, definition: Definition) -> None:
+    limits = {"audit/copied_share": 0.02, "eval/recall_lite0": 0.1}
+    study = open_study(url, "limits", replace(definition, constraints=limits))
+    for value, copied, recall in ((10.0, 0.5, 0.9), (20.0, 0.02, 0.05), (30.0, 0.02, 0.1), (40.0, 0.0, 0.9)):
+        trial = study.ask(SPACE)
+        reason = constrain(trial, limits, {"audit/copied_share": copied, "eval/recall_lite0": recall})
+        assert bool(reason) == (trial.number < 2)
+        assert constrain(trial, limits, {"audit/copied_share": copied, "eval/recall_lite0": recall}) == reason
+        study.tell(trial, [value])
+    assert [trial.number for trial in ranking(study)] == [2, 3]
+    assert [trial.number for trial in pareto_front(study)] == [2]
+    assert study.best_trial.number == 2, "Optuna itself knows of the constraints"
+    assert [trial.violates for trial in records(study)] == [("audit/copied_share",), ("eval/recall_lite0",), (), ()]
+    assert [trial.state for trial in records(study)] == ["complete"] * 4
+    assert "audit/copied_share is 0.5, at most 0.02 is wanted" in records(study)[0].reason
+    assert "eval/recall_lite0 is 0.05, at least 0.1 is wanted" in table(study)
+    again = study.ask(SPACE)
+    take_over(again, study.trials[0])
+    assert records(study)[again.number].violates == ("audit/copied_share",)
+
+
+def test_a_copier_is_on_no_front(url: str, definition: Definition) -> None:
+    limits = {"audit/copied_share": 0.0}
+    definition = replace(definition, objectives=("eval/fd_lite0", "parameters"), constraints=limits)
+    study = open_study(url, "front", definition)
+    for values, copied in (([1.0, 1.0], 0.1), ([5.0, 9.0], 0.0), ([9.0, 5.0], 0.0), ([9.0, 9.0], 0.0)):
+        trial = study.ask(SPACE)
+        constrain(trial, limits, {"audit/copied_share": copied})
+        study.tell(trial, values)
+    assert [trial.number for trial in pareto_front(study)] == [1, 2]
 
 
 def test_realism_and_variety_are_maximised_and_make_a_front(url: str, definition: Definition) -> None:

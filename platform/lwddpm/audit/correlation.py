@@ -2,7 +2,9 @@
 
 A slice is compared with every training slice under flips, rotations of up to 6 degrees and shifts of up to 4 pixels.
 Correlation does not see changes of brightness and contrast; both slices are blurred alike before, so that noise and
-blur hardly lower it. A coarse search over all training slices is followed by an exact one among the nearest.
+blur hardly lower it. A coarse search over all training slices is followed by an exact one among the nearest. The best
+of these is compared in further ways: blurred once more, for copies that were blurred, and only where the slice is
+neither black nor white, for copies that were clipped.
 """
 
 import functools
@@ -21,6 +23,10 @@ _COARSE_ANGLES = (-4.0, 0.0, 4.0)
 _HALF_CELLS = 32  # of the coarse search a side: it averages over 2 x 2, at every place
 _BLUR_PX = 1.5  # sigma at 64 x 64, in proportion at other sizes, but not below _LEAST_BLUR_PX
 _LEAST_BLUR_PX = 1.0
+_FURTHER_BLUR_PX = 1.25  # sigma at 64 x 64, in proportion: the training slice is compared with it and without
+_BOTH_FLIPS = 3  # coarsely nearest rows that are looked at in the second best flip, too: heads are nearly symmetric
+_CLIPPED = 0.05  # share of clipped pixels around a place from which on it is not compared
+_LEAST_UNCLIPPED = 0.5  # of the foreground; where less is left, all of it is compared
 _FOREGROUND = 0.15  # of the bright pixels
 _LEAST_DEVIATION = 1e-3  # of what is compared, intensity in [0, 1]: less is no picture
 
@@ -47,6 +53,16 @@ class Match(NamedTuple):
         """Of chunks, one after the other."""
         return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
+    def or_better(self, other: "Match") -> "Match":
+        """Of each slice the one with the higher score."""
+        better = other.score > self.score
+        return Match(
+            *(
+                np.where(better.reshape(-1, *[1] * (own.ndim - 1)), others, own)
+                for own, others in zip(self, other, strict=True)
+            )
+        )
+
 
 class CorrelationSearch:
     """Training slices, ready to be searched.
@@ -67,44 +83,67 @@ class CorrelationSearch:
         self._spectrum, self._squares = torch.fft.rfft2(images), torch.fft.rfft2(images**2)
 
     @torch.inference_mode()
-    def __call__(self, slices: np.ndarray, among: np.ndarray | None = None) -> Match:
+    def __call__(self, slices: np.ndarray, among: np.ndarray | None = None, but_for: np.ndarray | None = None) -> Match:
         """Search for each slice of a chunk; what it takes of memory and time grows with the chunk alone.
 
         Args:
             slices: uint8 [N, S, S].
             among: further rows to look at exactly, int64 [N, K], such as those whose features are near.
+            but_for: a row for each slice, int64 [N], that is not looked at, such as its own.
         """
         images = _floats(slices)
-        masks, images = foreground(images), _smooth(images)
-        scores, flips = self._search(images)
-        rows = scores.topk(self.candidates, dim=1).indices
+        heads = foreground(images)
+        masks, images = (heads, heads * unclipped(images)), _smooth(images)
+        scores = self._search(images)
+        if but_for is not None:
+            scores[:, torch.arange(len(images)), torch.from_numpy(but_for)] = -2.0
+        rows, flips = self._candidates(scores, among)
+        found = self._exact(images, heads, rows, flips, self._spectrum[rows.flatten()], self._squares[rows.flatten()])
+        row, flip = torch.from_numpy(found.row)[:, None], torch.from_numpy(found.flip)[:, None]
+        same = self._image(row.flatten())
+        for mask in masks:
+            for picture in (same, blurred(same, _FURTHER_BLUR_PX * self.size / 64)):
+                again = self._exact(images, mask, row, flip, torch.fft.rfft2(picture), torch.fft.rfft2(picture**2))
+                found = found.or_better(again)
+        return found
+
+    def _candidates(self, scores: Tensor, among: np.ndarray | None) -> tuple[Tensor, Tensor]:
+        """The pairs to look at exactly, given coarse correlations [flips, N, T]: rows and flips, int64 [N, K] each."""
+        rows = scores.amax(0).topk(self.candidates, dim=1).indices
         if among is not None:
             rows = torch.cat([rows, torch.from_numpy(among)], dim=1)
-        return self._exact(images, masks, rows, flips.gather(1, rows))
+        best, second = scores.gather(2, rows.expand(len(FLIPS), -1, -1)).topk(2, dim=0).indices
+        both = slice(min(_BOTH_FLIPS, self.candidates))
+        return torch.cat([rows, rows[:, both]], dim=1), torch.cat([best, second[:, both]], dim=1)
 
-    def _search(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The best coarse correlation with each training slice, and its flip: [N, T] each."""
+    def _search(self, images: Tensor) -> Tensor:
+        """The best coarse correlation with each training slice in each flip, [flips, N, T]."""
         inner = slice(self._reach, _HALF_CELLS - self._reach)
-        best = torch.full((len(images), self._windows.shape[1]), -2.0)
-        flips = torch.zeros_like(best, dtype=torch.int64)
+        best = torch.full((len(FLIPS), len(images), self._windows.shape[1]), -2.0)
         turned = [rotated(images, angle) for angle in _COARSE_ANGLES]
-        for number, axes in enumerate(FLIPS):
+        for score, axes in zip(best, FLIPS, strict=True):
             templates = [_unit_cells(_half_cells(image.flip(axes))[:, inner, inner]) for image in turned]
-            score = torch.full_like(best, -2.0)
             for window in self._windows:
                 for template in templates:
                     torch.maximum(score, template @ window.T, out=score)
-            flips.masked_fill_(score > best, number)
-            torch.maximum(best, score, out=best)
-        return best, flips
+        return best
 
-    def _exact(self, images: Tensor, masks: Tensor, rows: Tensor, flips: Tensor) -> Match:
-        """The best of the pairs of N slices and K rows each: at every angle and shift, flipped as the coarse search
-        says."""
+    def _image(self, rows: Tensor) -> Tensor:
+        """Training slices as they are compared, float [N, S, S]."""
+        return torch.fft.irfft2(self._spectrum[rows], s=(self.size, self.size))
+
+    def _exact(
+        self, images: Tensor, masks: Tensor, rows: Tensor, flips: Tensor, spectrum: Tensor, squares: Tensor
+    ) -> Match:
+        """The best of the pairs of N slices and K rows each, in a flip each, at every angle and shift.
+
+        Args:
+            rows, flips: int64 [N, K].
+            spectrum, squares: of the training slices of all pairs, and of their squares, [N K, S, S / 2 + 1].
+        """
         n, k = rows.shape
         best, place = torch.full((n, k), -2.0), torch.zeros(n, k, dtype=torch.int64)
         angles = torch.zeros(n, k)
-        spectrum, squares = self._spectrum[rows.flatten()], self._squares[rows.flatten()]
         chosen = (flips * n + torch.arange(n)[:, None]).flatten()  # row of [flips x N]
         for angle in ANGLES:
             image, mask = rotated(images, angle), rotated(masks, angle)
@@ -157,6 +196,15 @@ def foreground(images: Tensor) -> Tensor:
     bright = smooth.flatten(1).quantile(0.95, dim=1)[:, None, None]
     mask = (smooth > _FOREGROUND * bright).float()
     return torch.where(mask.mean((1, 2), keepdim=True) < 0.05, torch.ones_like(mask), mask)
+
+
+def unclipped(images: Tensor) -> Tensor:
+    """1 where a slice, float [N, S, S], and its surroundings are neither black nor white; all 1 where that leaves too
+    little of the head."""
+    clipped = ((images <= 0.5 / 255) | (images >= 254.5 / 255)).float()
+    clear, head = (_smooth(clipped) < _CLIPPED).float(), foreground(images)
+    left = (clear * head).sum((1, 2), keepdim=True)
+    return torch.where(left >= _LEAST_UNCLIPPED * head.sum((1, 2), keepdim=True), clear, torch.ones_like(clear))
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from lwddpm.audit import figures
 from lwddpm.audit.figures import Pictured
 from lwddpm.audit.result import FILE, AuditRecord, AuditResult
 from lwddpm.evaluation.figure_style import LIGHT, render
+from lwddpm.evaluation.snapshot_figure import SnapshotPoint, quality_and_copying
 from lwddpm.files import complete_folder, write_whole
 from lwddpm.wording import measured
 
@@ -57,6 +58,15 @@ def draw(
         ),
         ("growth", "What more drawing brings.", lambda: figures.growth(result, LIGHT)),
     ]
+    if result.snapshots:
+        alarms = result.record("false_alarm_share")
+        points = [SnapshotPoint(s.epoch, s.fd_lite0, s.copied_share, (s.low, s.high)) for s in result.snapshots]
+        caption = (
+            "The snapshots of the training, and the model at its end, drawn from noise without guidance. Dotted: false "
+            "alarms. Where the distance falls while copies rise, slices are learnt by heart."
+        )
+        floor, n = None if alarms is None else alarms.value, result.snapshots[0].n
+        drawings.append(("snapshots", caption, lambda: quality_and_copying(points, floor, "fd_lite0", n, LIGHT)))
     if held_out:
         caption = (
             "False alarms: real held-out slices that the rule flags. If a pair shows the same picture, preparation has "

@@ -80,6 +80,28 @@ class FlaggedPair(_Part):
     moved: str
 
 
+class SnapshotShare(_Part):
+    """What a snapshot of the training scores, or the model itself.
+
+    Attributes:
+        copied_share, low, high: share of its slices that is flagged, with the interval of 95 %.
+        n: slices drawn.
+        fd_lite0: of these against the training slices.
+    """
+
+    epoch: float
+    step: int
+    n: int
+    copied_share: float
+    low: float
+    high: float
+    fd_lite0: float
+
+    def metrics(self) -> dict[str, float]:
+        """For MLflow, at the snapshot's step."""
+        return {"audit/snapshot_copied_share": self.copied_share, "audit/snapshot_fd_lite0": self.fd_lite0}
+
+
 class AuditResult(_Part):
     """The whole of `audit.json`.
 
@@ -95,6 +117,7 @@ class AuditResult(_Part):
         growth: slices drawn, flagged among them, training slices that these reproduce.
         held_out_alarms: held-out slices that were flagged, the false alarms: for a person to look at.
         flagged: the first of the flagged pairs.
+        snapshots: of the training, by rising epoch, the model last; empty where nobody asked (`audit.snapshots`).
     """
 
     model: str
@@ -118,6 +141,7 @@ class AuditResult(_Part):
     simulated: bool
     known_subjects: bool
     settings: dict[str, Any]
+    snapshots: tuple[SnapshotShare, ...] = ()
 
     def record(self, name: str) -> AuditRecord | None:
         return next((record for record in self.records if record.name == name), None)

@@ -19,7 +19,17 @@ from lwddpm.errors import ConfigError
 from lwddpm.search.proposals import sampler_for, suggest
 from lwddpm.search.space import SearchSpace, decoded, infeasible, num_trials
 from lwddpm.search.stopping import StoppingRule
-from lwddpm.search.trials import INFEASIBLE, REASON, RUN_ID, earlier_equal, exhausted, report, resumed_trial, take_over
+from lwddpm.search.trials import (
+    INFEASIBLE,
+    REASON,
+    RUN_ID,
+    constrain,
+    earlier_equal,
+    exhausted,
+    report,
+    resumed_trial,
+    take_over,
+)
 
 
 class StudySearcher(Searcher):
@@ -122,7 +132,7 @@ class StudySearcher(Searcher):
         if search.pruned_on not in result:  # it failed, or was interrupted
             return
         step, value = result["step"], float(result[search.pruned_on])
-        measured = {name: result[name] for name in (search.pruned_on, *search.objectives) if name in result}
+        measured = {name: result[name] for name in search.named if name in result}
         report(trial, step, value, measured, result["seconds"], single=len(search.objectives) == 1)
         self._send(trial, "rung", step, value)
 
@@ -150,7 +160,7 @@ class StudySearcher(Searcher):
             trial.set_user_attr(REASON, reason)
             state, values = TrialState.FAIL, None
         elif full:
-            reason, state = "", TrialState.COMPLETE
+            reason, state = constrain(trial, self._settings.job.search.limits, result), TrialState.COMPLETE
             values = [float(result[name]) for name in self._settings.job.search.objectives]
         else:
             reason, state, values = f"ended by {self._settings.job.search.scheduler}", TrialState.PRUNED, None

@@ -16,7 +16,7 @@ from ray import tune
 from lwddpm.cluster.listener import Rows
 from lwddpm.cluster.session import Session
 from lwddpm.cluster.train import run_workers
-from lwddpm.config import SearchJob, TrainJob
+from lwddpm.config import COPIED_OBJECTIVE, SearchJob, TrainJob
 from lwddpm.data.store import open_dataset
 from lwddpm.errors import LwddpmError
 from lwddpm.files import read_json, write_json
@@ -33,7 +33,7 @@ class TrialSettings:
 
     Attributes:
         rungs: optimizer steps at which a trial is measured; the last is its full budget.
-        pruned_on: the objective that is measured at every rung; the others only at the last one.
+        pruned_on: the objective that is measured at every rung; the others, and constraints, only at the last one.
         stop_file: once it exists, trials save a checkpoint and end.
         cpus_per_worker: compute threads of each worker.
         events: queue to the driver of (trial number, name, arguments).
@@ -102,7 +102,8 @@ class Trial(tune.Trainable):
         if outcome.step < rung:
             return None
         last = rung == settings.rungs[-1]
-        names = (settings.pruned_on, *(settings.job.search.objectives if last else ()))
+        search = settings.job.search
+        names = search.named if last else (settings.pruned_on,)
         model_dir = folder / ("model" if outcome.finished else "paused")
         # a trial with a worker group of its own may wait for it on a node without GPUs
         device = torch.device("cuda" if session.use_gpu and torch.cuda.is_available() else "cpu")
@@ -112,9 +113,10 @@ class Trial(tune.Trainable):
             names,
             model_dir,
             dataset,
-            settings.job.search.proxy,
+            search.proxy,
             device,
             show=lambda epoch, images: outbox.images(rung, epoch, images[:GRID_SAMPLES]),
+            most_copied=search.constraints.get(COPIED_OBJECTIVE) if last else None,
         )
         if unreported := {name: value for name, value in measured.items() if name != "val/loss"}:
             outbox.metrics({rung: unreported})

@@ -160,7 +160,7 @@ def _tuner(searcher: StudySearcher, settings: TrialSettings, resources: TrialRes
             scheduler=StudyScheduler(searcher),
             num_samples=-1,
             max_concurrent_trials=resources.concurrent,
-            reuse_actors="peak_memory_mib" not in job.search.objectives,  # a process remembers its peak
+            reuse_actors="peak_memory_mib" not in job.search.named,  # a process remembers its peak
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(

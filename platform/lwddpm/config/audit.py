@@ -8,7 +8,7 @@ from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import SamplingConfig
 from lwddpm.config.job import Job, ModelUri
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed
+from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, is_false
 
 SAMPLES_PER_TRAINING_SLICE = 10
 _Rate = Annotated[float, Field(gt=0, le=0.2)]
@@ -38,6 +38,12 @@ class AuditConfig(Section):
         "no false alarm, and the report names them",
     )
     membership: bool = Field(True, description="try membership inference on the model's denoising loss")
+    snapshots: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="also the snapshots that lie beside the folder of model_uri (training.snapshot_epochs): copying "
+        "against epochs; of each as many slices are drawn as are held out",
+    )
     batch_size: PositiveInt = Field(
         512, description="slices drawn and compared at a time; a kill loses so many at most"
     )

@@ -17,6 +17,7 @@ PHANTOM = "phantom"  # the `data.source` that is simulated instead of read
 OPTIONAL = (
     "include", "exclude", "label_from", "synthetic", "intensity", "pages",
     "format", "plane", "slices", "volumes", "label", "keep_subject_ids", "text", "faces", "withdrawn", "phantom",
+    "near_duplicates",
 )  # fmt: skip
 OF_VOLUMES = ("plane", "slices", "volumes", "label", "keep_subject_ids", "faces")  # an image folder has no use for them
 
@@ -165,6 +166,12 @@ class DataConfig(Section):
         description="what becomes of the faces of volumes: 'warn': they stay, and the job says so; 'crop': what lies "
         "below and in front of the brain becomes black; 'accept': they stay, and nothing is said",
     )
+    near_duplicates: Literal["hash", "correlation"] = Field(
+        "hash",
+        exclude_if=lambda near_duplicates: near_duplicates == "hash",
+        description="how copies that differ a little are found, which stay in one split: 'hash', by perceptual hashes; "
+        "'correlation': also those that were shifted, turned or re-contrasted, by comparing all slices with all",
+    )
     max_rejected_fraction: Fraction = Field(0.05, description="more unreadable files than this fail the job")
     max_pixels: PositiveInt = Field(64_000_000, description="images with more pixels are rejected unread")
     phantom: Literal["slices", "volumes"] = Field(
@@ -261,7 +268,7 @@ class DataConfig(Section):
 
     def content_settings(self) -> dict[str, Any]:
         """The settings that decide what is prepared from a given source, as JSON values."""
-        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL}
+        only_folders = {"fit", "crop_background", "subject_pattern", "max_pixels", *OPTIONAL} - {"near_duplicates"}
         if self.source == PHANTOM and self.phantom == "volumes":
             only_folders -= {"phantom", "fit", "crop_background", "plane", "slices", "intensity", "faces"}
         unused = only_folders if self.source == PHANTOM else {"phantom_count", "phantom"}

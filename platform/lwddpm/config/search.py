@@ -2,20 +2,28 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import FailFast, Field, model_validator
+from pydantic import FailFast, Field, FiniteFloat, model_validator
 
 from lwddpm import families
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_one_pass, check_steps
 from lwddpm.config.job import NameOfMany, TrainingJob
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import PositiveInt, Section, SeveralInt
+from lwddpm.config.section import PositiveInt, Section, SeveralInt, is_empty
 
 DenoisingObjective = Literal["val/loss", "eval/ssim_reconstruction"]
 StaticObjective = Literal["parameters", "sampling_seconds", "peak_memory_mib"]
 NeighbourObjective = Literal["eval/precision_lite0", "eval/recall_lite0", "eval/density_lite0", "eval/coverage_lite0"]
+CopiedObjective = Literal["audit/copied_share"]
 Objective = Literal[
-    DenoisingObjective, NeighbourObjective, "eval/fid", "eval/fd_lite0", "eval/ssim_nearest", StaticObjective
+    DenoisingObjective,
+    NeighbourObjective,
+    "eval/fid",
+    "eval/fd_lite0",
+    "eval/ssim_nearest",
+    StaticObjective,
+    CopiedObjective,
 ]
+COPIED_OBJECTIVE: CopiedObjective = "audit/copied_share"  # a cheap look, `evaluation.copying`; not the audit itself
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
 NEIGHBOUR_OBJECTIVES: tuple[NeighbourObjective, ...] = get_args(NeighbourObjective)  # more of them is better
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
@@ -41,6 +49,12 @@ class SearchConfig(Section):
     )
     objectives: Annotated[tuple[Objective, ...], Field(min_length=1), FailFast()] = Field(
         ("eval/fd_lite0",), description="what a trial is judged by; several make a Pareto front"
+    )
+    constraints: dict[Objective, FiniteFloat] = Field(
+        {},
+        exclude_if=is_empty,
+        description="objectives with a limit, such as audit/copied_share: 0.02; a trial with more at its full budget "
+        "(where more is better: with less) is never chosen",
     )
     scheduler: Literal["asha", "median", "none"] = Field("asha", description="what ends weak trials early")
     prune_on: Objective | None = Field(None, description="what early stopping compares; default: the first objective")
@@ -95,7 +109,17 @@ class SearchConfig(Section):
     @property
     def timed(self) -> bool:
         """Whether trials are timed: only one runs at a time then, so that each is alone."""
-        return "sampling_seconds" in (*self.objectives, self.pruned_on)
+        return "sampling_seconds" in self.named
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The constraints."""
+        return {str(name): limit for name, limit in self.constraints.items()}
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All that is measured of a trial at its full budget, each once."""
+        return tuple(dict.fromkeys((*self.objectives, *self.constraints, self.pruned_on)))
 
     @property
     def pruned_on(self) -> str:
@@ -131,9 +155,9 @@ class SearchJob(TrainingJob):
     def measured_settings(self) -> dict[str, Any]:
         """Settings that change nothing of what a trial learns, but an objective of this search."""
         names: list[str] = []
-        if "val/loss" in self._named:
+        if "val/loss" in self.search.named:
             names += ["validation_samples"]
-        if "peak_memory_mib" in self._named:
+        if "peak_memory_mib" in self.search.named:
             names += ["grad_accumulation_steps", "channels_last", "compile"]
         if self._draws and self.search.proxy.guidance != 1:
             names += ["guide_epoch"]
@@ -147,25 +171,23 @@ class SearchJob(TrainingJob):
 
     @model_validator(mode="after")
     def _objectives_can_be_measured(self) -> "SearchJob":
-        for key, names in (("objectives", self.search.objectives), ("prune_on", (self.search.pruned_on,))):
+        search = self.search
+        by_key = {"objectives": search.objectives, "constraints": search.constraints, "prune_on": (search.pruned_on,)}
+        for key, names in by_key.items():
             for name in names:
                 self._check_objective(f"search.{key}", name)
         if self.adversarial is not None:
             check_one_pass(self.search.proxy.model_dump(), "search.proxy")
         elif self.diffusion is not None and self._draws:
-            reconstructs = "eval/ssim_reconstruction" in self._named
+            reconstructs = "eval/ssim_reconstruction" in self.search.named
             proxy = self.search.proxy if reconstructs else _without_reconstruction(self.search.proxy)
             check_steps(proxy, self.diffusion, "search.proxy")
             check_guide(proxy, self.training.guide_epoch, "search.proxy", self.training.condition_dropout)
         return self
 
     @property
-    def _named(self) -> tuple[str, ...]:
-        return (*self.search.objectives, self.search.pruned_on)
-
-    @property
     def _draws(self) -> bool:
-        return any(name.startswith("eval/") or name == "sampling_seconds" for name in self._named)
+        return any(compares_slices(name) or name == "sampling_seconds" for name in self.search.named)
 
     def _check_objective(self, key: str, name: str) -> None:
         _, validation, test = self.data.splits
@@ -178,9 +200,19 @@ class SearchJob(TrainingJob):
         if name == "val/loss" and validation == 0:
             rule = f"val/loss needs a validation split, and data.splits is {list(self.data.splits)}"
             raise RuleBroken(key, rule, remedy="give it a share, or use eval/fd_lite0")
-        if name.startswith("eval/") and validation + test == 0:
+        if compares_slices(name) and validation + test == 0:
             rule = f"{name} needs held-out slices, and data.splits is {list(self.data.splits)}"
             raise RuleBroken(key, rule, remedy="give validation and test a share")
+
+
+def maximised(objective: str) -> bool:
+    """Whether more is better: of SSIM and of precision, recall, density and coverage."""
+    return objective.startswith("eval/ssim") or objective in NEIGHBOUR_OBJECTIVES
+
+
+def compares_slices(objective: str) -> bool:
+    """Whether slices are drawn, and compared with held-out ones, for an objective."""
+    return objective.startswith("eval/") or objective == COPIED_OBJECTIVE
 
 
 def _without_reconstruction(proxy: EvaluationConfig) -> SamplingConfig:

@@ -1,6 +1,6 @@
 """Which slices must stay in one split, and why: copies of a picture and slices of a subject."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,7 @@ def group_slices(
     subjects: Sequence[str | None],
     volumes: Sequence[str | None],
     staging: Staging,
+    alike: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Grouping:
     """Group copies, slices of one subject and slices of one volume, transitively.
 
@@ -43,6 +44,7 @@ def group_slices(
         usable: the N slices that were decoded.
         labels, subjects, volumes: class, subject and volume of each; None where it is not known or there is none.
         staging: where their pixels lie.
+        alike: finds further near copies among slices uint8 [N, S, S]: pairs int64 [P, 2]; None: hashes alone do.
     """
     blank = np.array([slice_.blank for slice_ in usable], dtype=bool)
     exact = equal_links([None if slice_.blank else slice_.pixels_sha256 for slice_ in usable])
@@ -50,9 +52,11 @@ def group_slices(
     hashes = np.frombuffer(b"".join(usable[i].hashes for i in distinct), np.uint64).reshape(len(distinct), 2, 4)
 
     def read(positions: Sequence[int]) -> np.ndarray:
-        return staging.read([(usable[i].chunk, usable[i].position) for i in distinct[positions]])
+        return staging.read([(usable[i].chunk, usable[i].position) for i in distinct[list(positions)]])
 
     near = np.unique(distinct[verified_pairs(candidate_pairs(hashes), read, staging.image_size)[:, :2]], axis=0)
+    if alike is not None:
+        near = np.unique(np.concatenate([near, distinct[alike(read(range(len(distinct))))]]), axis=0)
     pictures = connected_groups(len(usable), exact, near)
     groups = connected_groups(len(usable), exact, near, equal_links(subjects), equal_links(volumes))
 

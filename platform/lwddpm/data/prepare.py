@@ -50,13 +50,19 @@ CHUNK = 32  # slices per task; changes no result
 ROWS_VERSION = 1  # of what a dataset's version covers; not raised with SCHEMA_VERSION, so equal data keep theirs
 
 
+# uint8 [N, S, S] -> pairs of slices that show the same picture, int64 [P, 2]
+Alike = Callable[[np.ndarray], np.ndarray]
+
+
 class ParallelMap(Protocol):
     """Applies a picklable function to picklable items on some workers, and yields the results in their order."""
 
     def __call__(self, function: Callable[[T], R], items: Sequence[T], *, description: str) -> Iterator[R]: ...
 
 
-def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool = False) -> Dataset:
+def prepare_dataset(
+    data: DataConfig, parallel_map: ParallelMap, *, fresh: bool = False, alike: Alike | None = None
+) -> Dataset:
     """Prepare `data.source` under `data.dataset_path`, or return the same dataset if it lies there already.
 
     The result does not depend on the number of workers. Every slice is kept; duplicates share a group.
@@ -65,12 +71,16 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
         data: source, target and settings.
         parallel_map: runs the decoding; its workers must reach the source and the target.
         fresh: replace whatever dataset lies at the target.
+        alike: the search of `data.near_duplicates: correlation`, which stands further right than this room.
 
     Raises:
         DataError: the source is missing, empty or too damaged, or the target cannot be used.
     """
     if existing := _existing(data, fresh):
         return existing
+    by_correlation = data.near_duplicates == "correlation"
+    if by_correlation and alike is None:
+        raise ValueError("data.near_duplicates = correlation takes a search, got none; use kinds.prepare")
     target = locate(data.dataset_path)
     check_target(target)
     try:
@@ -105,7 +115,7 @@ def prepare_dataset(data: DataConfig, parallel_map: ParallelMap, *, fresh: bool 
             order = sorted(range(len(usable)), key=lambda i: usable[i].name)  # that of the real names tells about them
             usable, labels = [usable[i] for i in order], [labels[i] for i in order]
             subjects, volumes = [subjects[i] for i in order], [volumes[i] for i in order]
-            grouping = group_slices(usable, labels, subjects, volumes, staging)
+            grouping = group_slices(usable, labels, subjects, volumes, staging, alike if by_correlation else None)
             rows = [
                 Row(label, int(group), subject, slice_.name, _scan_columns(slice_))
                 for label, group, subject, slice_ in zip(labels, grouping.groups, subjects, usable, strict=True)

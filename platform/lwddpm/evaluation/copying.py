@@ -16,6 +16,7 @@ from lwddpm.evaluation.intervals import of_share
 NEAR = 0.5  # of the held-out slices' median distance
 _AT_ONCE = 256
 COPIES = "returns training slices"  # by which the warning is known
+COPIED_SHARE = "copied_share"  # what the share is called wherever figures are told
 
 
 class Copying(NamedTuple):
@@ -32,6 +33,16 @@ class Copying(NamedTuple):
     n_expected: int
 
     @property
+    def share(self) -> float:
+        """Of the slices those that are near."""
+        return self.near / self.n
+
+    @property
+    def floor(self) -> float:
+        """Of the held-out slices those that are near."""
+        return self.expected / self.n_expected
+
+    @property
     def copies(self) -> bool:
         """Whether more are near than among held-out slices, beyond what chance gives (95 % intervals apart)."""
         return of_share(self.near, self.n)[0] > of_share(self.expected, self.n_expected)[1]
@@ -45,6 +56,17 @@ class Copying(NamedTuple):
             f"the model {COPIES}: {self.near} of {self.n} slices are nearer to one than half of the usual distance of "
             f"held-out slices, of which {self.expected} of {self.n_expected} are; good figures then mean nothing"
         )
+
+
+def as_told(share: float | None, floor: float | None, n: int) -> Copying | None:
+    """The look that a copied share and its floor come from; None where they were not told.
+
+    Args:
+        n: slices drawn, and held-out ones, that they are shares of.
+    """
+    if share is None or floor is None:
+        return None
+    return Copying(round(share * n), n, round(floor * n), n)
 
 
 def nearest_distances(images: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.errors import DataError
 from lwddpm.evaluation.collapse import collapse_warning, diversity
-from lwddpm.evaluation.copying import copying
+from lwddpm.evaluation.copying import COPIED_SHARE, NEAR, Copying, copying
 from lwddpm.evaluation.features import Extractor, WeightsUnavailable, load_extractor
-from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progress, Reconstruct, count_up
+from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progress, Reconstruct, count_up, record_of
 from lwddpm.evaluation.intensities import out_of_band_warning
+from lwddpm.evaluation.intervals import of_share
 from lwddpm.evaluation.metrics import METRICS
 from lwddpm.evaluation.obedience import obedience
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
@@ -62,7 +63,7 @@ def evaluate(
         network_calls: with which a slice was drawn, for the record; None: not known.
 
     Returns:
-        The metrics, and those that could not be computed with the reason.
+        The metrics and the copied share, and what could not be computed with the reason.
 
     Raises:
         DataError: fewer than two held-out slices.
@@ -86,7 +87,8 @@ def evaluate(
         except WeightsUnavailable as error:
             unavailable.append(Unavailable(name="obedience_lite0", reason=str(error)))
     warnings = [collapse_warning(diversity(inputs.generated, inputs.held_out))]
-    warnings.append(copying(inputs.generated, inputs.held_out, train).warning)
+    looked = copying(inputs.generated, inputs.held_out, train)
+    warnings.append(looked.warning)
     for record in records:
         if record.name == "out_of_band" and record.interval is not None and record.floor is not None:
             warnings.append(out_of_band_warning(record.value, record.interval[0], record.floor, record.parts))
@@ -98,6 +100,22 @@ def evaluate(
         unavailable=tuple(unavailable),
         confusion=confusion,
         warnings=tuple(warning for warning in warnings if warning is not None),
+        copied=_copied(inputs, looked, len(train)),
+    )
+
+
+def _copied(inputs: MetricInputs, looked: Copying, num_train: int) -> MetricRecord:
+    return record_of(
+        COPIED_SHARE,
+        inputs,
+        value=looked.share,
+        interval=of_share(looked.near, looked.n),
+        floor=looked.floor,
+        num_reference=num_train,
+        reference="train",
+        protocol=f"share of generated slices whose pixels are nearer to one of {num_train} training slices than "
+        f"{NEAR:g} of the held-out slices' median distance; floor: of as many held-out slices; copies that were "
+        "shifted, turned or re-contrasted are not found (kind: audit finds them)",
     )
 
 

@@ -106,6 +106,8 @@ class EvaluationResult(Record):
         warnings: what makes the figures misleading, such as a mode collapse.
         confusion: of the classes, where slices were asked for some.
         unguided: where slices are drawn with guidance, the same figures without it, in as many network calls.
+        copied: the share of slices that are near to a training slice (`evaluation.copying`); None where a version
+            that did not tell it has measured.
     """
 
     dataset_version: str
@@ -116,17 +118,23 @@ class EvaluationResult(Record):
     warnings: tuple[str, ...] = ()
     unguided: tuple[MetricRecord, ...] = ()
     confusion: Confusion | None = None
+    copied: MetricRecord | None = None
+
+    @property
+    def figures(self) -> tuple[MetricRecord, ...]:
+        """The metrics that were asked for, and the copied share, which is always told."""
+        return self.records if self.copied is None else (*self.records, self.copied)
 
     def metrics(self) -> dict[str, float]:
         """`eval/NAME` and, where there is one, `eval/NAME_floor`; with guidance also `eval/NAME_unguided`."""
-        values = {f"eval/{record.name}": record.value for record in self.records}
-        floors = {f"eval/{record.name}_floor": record.floor for record in self.records if record.floor is not None}
+        values = {f"eval/{record.name}": record.value for record in self.figures}
+        floors = {f"eval/{record.name}_floor": record.floor for record in self.figures if record.floor is not None}
         return values | floors | {f"eval/{record.name}_unguided": record.value for record in self.unguided}
 
     def num_slices(self) -> dict[str, int]:
         """How many slices each figure of `metrics` stands for; a floor has the n of its figure."""
         unguided = {f"eval/{record.name}_unguided": record.n for record in self.unguided}
-        return {f"eval/{record.name}": record.n for record in self.records} | unguided
+        return {f"eval/{record.name}": record.n for record in self.figures} | unguided
 
     def by_part(self) -> list[Parts]:
         """The figures that are told by class, or by side: those of the same parts beside each other."""
@@ -149,7 +157,7 @@ class EvaluationResult(Record):
             "| metric | value | 95 % interval | real-versus-real floor | n | reference | size | extractor | sampler |",
             "|---|---:|---|---:|---:|---|---|---|---|",
         ]
-        named = [(r.name, r) for r in self.records] + [(f"{r.name}, unguided", r) for r in self.unguided]
+        named = [(r.name, r) for r in self.figures] + [(f"{r.name}, unguided", r) for r in self.unguided]
         for name, r in named:
             floor = "-" if r.floor is None else measured(r.floor)
             reference = r.reference if r.num_reference is None else f"{r.num_reference} {r.reference}"
@@ -166,7 +174,7 @@ class EvaluationResult(Record):
             lines += [f"| {what} | {' | '.join(metrics)} |", f"|---|{'---:|' * len(metrics)}"]
             lines += [f"| {_escaped(part)} | {' | '.join(map(measured, values))} |" for part, values in rows.items()]
             lines += [""]
-        lines += [f"- {r.name}: {r.protocol}" for r in self.records]
+        lines += [f"- {r.name}: {r.protocol}" for r in self.figures]
         lines += [f"- {u.name}: unavailable: {u.reason}" for u in self.unavailable]
         lines += [f"- **{warning}**" for warning in self.warnings]
         return "\n".join(lines) + "\n"

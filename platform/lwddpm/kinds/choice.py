@@ -59,7 +59,7 @@ def chosen_model(
     sampling = settled(_sampling(job), session)
     reference = random_subset(dataset.images("validation"), _NUM_REFERENCE)
     choice = _kept(run_dir / _KEPT)
-    looked = choice is not None and all(candidate.copies is not None for candidate in choice.candidates)
+    looked = choice is not None and all(candidate.copied_share is not None for candidate in choice.candidates)
     if (
         choice is None
         or not looked
@@ -68,13 +68,28 @@ def chosen_model(
         extract = feature_extraction(session, None, exported)
         statistics = ReferenceStatistics.of(extract(MEASURE, np.array(reference)))
         held_out = np.concatenate([dataset.images("validation"), dataset.images("test")])
-        train, candidates = np.array(dataset.images("train")), []
+        train, candidates, floor = np.array(dataset.images("train")), [], 0.0
         for step in sorted(folders):
             images = generate_images(folders[step], sampling, _NUM_SAMPLES, session, exported)
             distance = statistics.distance(extract(MEASURE, images))
-            epoch, copies = read_saved_model(folders[step]).epoch, copying(images, held_out, train).copies
-            candidates.append(Candidate(epoch=epoch, step=step, fd_lite0=distance, copies=copies))
-        choice = Choice(candidates=tuple(candidates), n=_NUM_SAMPLES, num_reference=len(reference), sampling=sampling)
+            epoch, looked_at = read_saved_model(folders[step]).epoch, copying(images, held_out, train)
+            floor = looked_at.floor  # of all alike
+            candidates.append(
+                Candidate(
+                    epoch=epoch,
+                    step=step,
+                    fd_lite0=distance,
+                    copies=looked_at.copies,
+                    copied_share=looked_at.share,
+                )
+            )
+        choice = Choice(
+            candidates=tuple(candidates),
+            n=_NUM_SAMPLES,
+            num_reference=len(reference),
+            sampling=sampling,
+            copied_floor=floor,
+        )
         write_whole(run_dir / _KEPT, choice.model_dump_json(indent=2))
     copiers = sum(bool(candidate.copies) for candidate in choice.candidates)
     if copiers:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lwddpm.audit.near_copies import near_copies
 from lwddpm.cluster.session import Session
 from lwddpm.config import DataConfig
 from lwddpm.data.class_folders import describe_classes
@@ -16,7 +17,7 @@ from lwddpm.progress import say
 
 def prepare(data: DataConfig, session: Session, fresh: bool) -> Dataset:
     """Prepare the dataset on the session's CPUs, or open the one that is there, and say what is in it."""
-    dataset = prepare_dataset(data, session.map, fresh=fresh)
+    dataset = prepare_dataset(data, session.map, fresh=fresh, alike=near_copies)
     if "://" not in dataset.path:  # workers have working folders of their own
         dataset = replace(dataset, path=str(Path(dataset.path).absolute()))
     manifest = dataset.manifest

@@ -19,9 +19,12 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import SLICES_PER_DIRECTION, num_directions
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.evaluation import figures
+from lwddpm.evaluation.choice import MEASURE
 from lwddpm.evaluation.collapse import collapse_warning
+from lwddpm.evaluation.figure_style import LIGHT, render
 from lwddpm.evaluation.protocol import num_evaluated
-from lwddpm.files import read_json, write_json
+from lwddpm.evaluation.snapshot_figure import SNAPSHOTS, quality_and_copying
+from lwddpm.files import read_json, whole_file, write_json
 from lwddpm.kinds.choice import check_choice, chosen_model
 from lwddpm.kinds.earlier_attempts import come_back, say_missing_snapshots
 from lwddpm.kinds.evaluate import Evaluation, evaluate_model
@@ -263,8 +266,13 @@ def _evaluate_and_register(
     if choice is not None:
         summary["choice"] = choice.model_dump(mode="json") | {"chosen": choice.best.model_dump()}
         run.text(choice.table(), "evaluation/choice.md")
-        for candidate in choice.candidates:
-            run.values({"choice/fd_lite0": candidate.fd_lite0}, candidate.step)
+        for step, values in choice.metrics().items():
+            run.values(values, step)
+        draw = functools.partial(quality_and_copying, choice.points, choice.copied_floor, MEASURE, choice.n)
+        run.figure(draw(), SNAPSHOTS)
+        (folder / "report").mkdir(exist_ok=True)
+        with whole_file(folder / "report" / f"{SNAPSHOTS}.png") as partial:
+            partial.write_bytes(render(draw, LIGHT))
     evaluation = None
     if job.evaluation is not None:
         evaluation = evaluate_model(model_dir, dataset, job.evaluation, session, run, exported)

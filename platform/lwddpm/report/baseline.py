@@ -13,13 +13,16 @@ class AgainstBaseline(NamedTuple):
     Attributes:
         name: the row's, as people write it.
         difference: its Fréchet distance minus the baseline's, with Welch's interval where both were repeated.
-        beats: its distance is lower, and not by the noise where that is known: with a single measurement, by its mean.
+        beats: its distance is lower, and not by the noise where that is known: with a single measurement, by its mean;
+            what returns training slices beats nothing.
+        copies: it returns training slices.
     """
 
     key: str
     name: str
     difference: Difference
     beats: bool
+    copies: bool = False
 
 
 def against_baseline(report: ComparisonReport) -> list[AgainstBaseline]:
@@ -33,7 +36,7 @@ def against_baseline(report: ComparisonReport) -> list[AgainstBaseline]:
         if own and row.key != GAUSSIAN:
             minus = difference(own, baseline)
             beats = minus.value < 0 if minus.low is None else minus.differs == -1
-            compared.append(AgainstBaseline(row.key, row.name, minus, beats))
+            compared.append(AgainstBaseline(row.key, row.name, minus, beats and not row.copies, row.copies))
     return compared
 
 
@@ -43,6 +46,7 @@ def as_json(report: ComparisonReport) -> dict[str, Any]:
         row.key: {
             "name": row.name,
             "beats": row.beats,
+            "copies": row.copies,
             f"{report.distance}_minus_gaussian": row.difference.value,
             "interval": None if row.difference.low is None else [row.difference.low, row.difference.high],
         }

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import Theme
 from lwddpm.report import pictures, plots
 from lwddpm.report.data import Measurement, ReportData
@@ -103,11 +104,12 @@ def drawings(data: ReportData) -> list[Drawing]:
         caption = (
             f"n = {num_slices(by_epoch)}, one seed. {_samplers(data)} Dotted: as many real held-out slices."
             f"{_dashed(data)}"
+            + (" Below: the share of slices that are copies of training slices, by a cheap look." * _told(by_epoch))
         )
         add(
             "quality_epochs",
             "Figure C",
-            "Quality against training",
+            "Quality and copying against training" if _told(by_epoch) else "Quality against training",
             caption,
             partial(plots.quality_by_epoch, data),
             "beyond",
@@ -120,6 +122,11 @@ def drawings(data: ReportData) -> list[Drawing]:
         )
         add("sample_size", "Figure D", "Distance against n", caption, partial(plots.sample_size, data), "beyond")
     return figures
+
+
+def _told(measurements: list[Measurement]) -> bool:
+    """Whether the copied share was measured."""
+    return any(COPIED_SHARE in measurement.values for measurement in measurements)
 
 
 def _denoiser(data: ReportData) -> str:

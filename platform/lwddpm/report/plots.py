@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import SMALL_PT, WIDTH_IN, Theme, log_scale_if_wide, new_figure
 from lwddpm.evaluation.noise import wasserstein
 from lwddpm.report import results
@@ -225,10 +226,11 @@ def steps(data: ReportData, theme: Theme) -> Figure:
 
 
 def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
-    """Quality against training epochs."""
+    """Quality against training epochs, and below it, where it was measured, the copied share."""
     measurements = data.report.group("epochs")
-    figure = new_figure(3.0)
-    axes = figure.subplots()
+    copied = [m for m in measurements if COPIED_SHARE in m.values]
+    figure = new_figure(4.4 if copied else 3.0)
+    axes, *below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1]) if copied else [figure.subplots()]
     for name in _systems(data):
         points = sorted((m.x or 0, m.values[data.report.distance]) for m in measurements if m.label == name)
         if points:
@@ -245,7 +247,15 @@ def quality_by_epoch(data: ReportData, theme: Theme) -> Figure:
     _floor_line(axes, measurements, data.report.distance, theme)
     _baseline_level(axes, data, data.report.distance, theme)
     _log_if_wide(axes)
-    axes.set_xlabel("epochs of training")
+    for under in below:
+        for name in _systems(data):
+            points = sorted((m.x or 0, m.values[COPIED_SHARE]) for m in copied if m.label == name)
+            style: dict[str, Any] = {"color": theme.systems[name], "linestyle": DASHES[name], "marker": MARKS[name]}
+            under.plot(*(zip(*points, strict=True) if points else ([], [])), markersize=4, **style)
+        _floor_line(under, copied, COPIED_SHARE, theme)
+        under.set_ylim(bottom=-0.01)
+        under.set_ylabel("copied share")
+    (below[0] if below else axes).set_xlabel("epochs of training")
     axes.set_ylabel(f"{_distance(data)}, n = {results.num_slices(measurements)}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence, Set
 from typing import Literal, NamedTuple
 
-from lwddpm.evaluation.copying import COPIES
+from lwddpm.evaluation.copying import COPIED_SHARE, COPIES, as_told
 from lwddpm.report import published
 from lwddpm.report.data import GAUSSIAN, ComparisonReport, Cost, MeasuredSystem, Measurement, Training, row_key
 from lwddpm.report.intervals import Difference, MeanInterval, difference, mean_interval, ratio, ties
@@ -23,6 +23,7 @@ DIVERSITY: dict[str, Direction | None] = {
     "density_lite0": "high",
     "coverage_lite0": "high",
     "out_of_band": None,
+    COPIED_SHARE: None,
 }
 
 
@@ -50,6 +51,7 @@ class SystemRow(NamedTuple):
         published: None for what the paper does not have.
         diversity: by metric of DIVERSITY, those that were measured.
         differences: between this run's protocol and the paper's, a clause each; empty where none is known.
+        copies: it returns training slices: whatever it scores, it is no best.
     """
 
     key: str
@@ -64,6 +66,7 @@ class SystemRow(NamedTuple):
     peak_memory_mib: Value | None
     seconds_per_64: Value | None
     differences: tuple[str, ...]
+    copies: bool = False
 
 
 def repeats(measurements: list[Measurement], metric: str) -> list[float]:
@@ -89,14 +92,9 @@ def num_slices(measurements: Sequence[Measurement]) -> str:
 
 def rows(report: ComparisonReport) -> list[SystemRow]:
     """Table 1 in the paper's order, then the recipe and the baseline; below each system its other start."""
-    measured_systems: dict[str, MeasuredSystem] = {}
-    for system in SYSTEMS:
-        measured_systems |= {s.name: s for s in report.systems if s.name == system}
-        measured_systems |= {row_key(s.name, s.start): s for s in report.other_starts if s.name == system}
-    if report.gaussian_directions is not None:
-        measured_systems[GAUSSIAN] = _GAUSSIAN
+    measured_systems = _systems(report)
     measured = {key: measured_of(report, key) for key in measured_systems}
-    copiers = _copiers(report, measured_systems)
+    copiers = copying_rows(report)
     distances = _ranked(measured, report.distance, "low", copiers)
     similarities = _ranked(measured, SSIM, "high", copiers)
     diversity = {name: _ranked(measured, name, direction, copiers) for name, direction in DIVERSITY.items()}
@@ -115,9 +113,21 @@ def rows(report: ComparisonReport) -> list[SystemRow]:
             peak_memory_mib=_cost(costs, key, "peak_memory_mib"),
             seconds_per_64=_cost(costs, key, "seconds_per_64"),
             differences=tuple(protocol_differences(report, system)) if key in TABLE_1 else (),
+            copies=key in copiers,
         )
         for key, system in measured_systems.items()
     ]
+
+
+def _systems(report: ComparisonReport) -> dict[str, MeasuredSystem]:
+    """What the rows are about, by key, in their order."""
+    systems: dict[str, MeasuredSystem] = {}
+    for system in SYSTEMS:
+        systems |= {s.name: s for s in report.systems if s.name == system}
+        systems |= {row_key(s.name, s.start): s for s in report.other_starts if s.name == system}
+    if report.gaussian_directions is not None:
+        systems[GAUSSIAN] = _GAUSSIAN
+    return systems
 
 
 _GAUSSIAN = MeasuredSystem(
@@ -147,10 +157,20 @@ def parts_of(report: ComparisonReport, key: str, metric: str) -> dict[str, float
     return {name: sum(of_one.get(name, 0.0) for of_one in parts) / len(parts) for name in names}
 
 
-def _copiers(report: ComparisonReport, systems: dict[str, MeasuredSystem]) -> set[str]:
-    """Rows with a training that returns training slices: whatever they score, they are no best."""
+def copies(measurements: Sequence[Measurement]) -> bool:
+    """Whether the slices of a measurement are copies of training slices, by what it has told of them."""
+    looks = (as_told(m.values.get(COPIED_SHARE), m.floors.get(COPIED_SHARE), m.n) for m in measurements)
+    return any(look is not None and look.copies for look in looks)
+
+
+def copying_rows(report: ComparisonReport) -> set[str]:
+    """Rows with a training, or with slices, that return training slices: whatever they score, they are no best."""
     labels = {each.label for each in report.trainings if any(COPIES in warning for warning in each.warnings)}
-    return {key for key, system in systems.items() if labels & set(system.trainings)}
+    return {
+        key
+        for key, system in _systems(report).items()
+        if labels & set(system.trainings) or copies(measured_of(report, key))
+    }
 
 
 def _ranked(
@@ -242,6 +262,7 @@ class VariantRow(NamedTuple):
 
     Attributes:
         against_first: this variant minus the paper's choice, the first one.
+        copies: as of a `SystemRow`.
     """
 
     system: str
@@ -249,6 +270,7 @@ class VariantRow(NamedTuple):
     distance: Value
     ssim: Value | None
     against_first: Difference | None
+    copies: bool = False
 
 
 def ablation(report: ComparisonReport, name: str) -> list[VariantRow]:
@@ -258,12 +280,15 @@ def ablation(report: ComparisonReport, name: str) -> list[VariantRow]:
         by_system.setdefault(measurement.system, {}).setdefault(measurement.label, []).append(measurement)
     variant_rows = []
     for system, variants in by_system.items():
-        distances, similarities = _ranked(variants, report.distance, "low"), _ranked(variants, SSIM, "high")
+        copiers = {label for label, measured in variants.items() if copies(measured)}
+        distances = _ranked(variants, report.distance, "low", copiers)
+        similarities = _ranked(variants, SSIM, "high", copiers)
         first = next(iter(variants))
         for label, measured in variants.items():
             if label not in distances:
                 continue
             own, base = repeats(measured, report.distance), repeats(variants[first], report.distance)
             against = difference(own, base) if label != first and base else None
-            variant_rows.append(VariantRow(system, label, distances[label], similarities.get(label), against))
+            row = VariantRow(system, label, distances[label], similarities.get(label), against, label in copiers)
+            variant_rows.append(row)
     return variant_rows

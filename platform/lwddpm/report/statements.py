@@ -5,12 +5,14 @@ from typing import Literal, NamedTuple
 from lwddpm.report.data import ComparisonReport, Measurement
 from lwddpm.report.intervals import CONFIDENCE, Difference, difference, holm, p_value
 from lwddpm.report.published import NAMES, STATEMENTS, VARIANTS, Claim, Statement
-from lwddpm.report.results import SSIM, num_trainings, repeats
+from lwddpm.report.results import SSIM, copies, copying_rows, num_trainings, repeats
 from lwddpm.wording import counted
 
-Verdict = Literal["supports", "contradicts", "cannot decide", "cannot decide (one training)", "not measured"]
-# 1 as the paper says, -1 the other way round, 0 within the noise
-Agreement = Literal[1, -1, 0, "one training"]
+Verdict = Literal[
+    "supports", "contradicts", "cannot decide", "cannot decide (one training)", "cannot decide (copies)", "not measured"
+]
+# 1 as the paper says, -1 the other way round, 0 within the noise; "copies": a row returns training slices
+Agreement = Literal[1, -1, 0, "one training", "copies"]
 HIGHER_IS_BETTER = ("ssim",)
 
 
@@ -21,7 +23,7 @@ class Evidence(NamedTuple):
         difference: first minus second, in the unit of the quantity, with the interval of this pair alone; None where a
             row was not measured.
         agrees: decided at 95 % for all pairs of the statement together (Holm). A network that was trained once stands
-            for no method, however often it is sampled.
+            for no method, however often it is sampled; the quality of one that returns training slices is none.
     """
 
     first: str
@@ -52,6 +54,8 @@ def verdict(agreements: list[Agreement | None]) -> Verdict:
         return "contradicts"
     if not agreements or None in agreements:
         return "not measured"
+    if "copies" in agreements:
+        return "cannot decide (copies)"
     if "one training" in agreements:
         return "cannot decide (one training)"
     return "supports" if all(agreement == 1 for agreement in agreements) else "cannot decide"
@@ -59,8 +63,8 @@ def verdict(agreements: list[Agreement | None]) -> Verdict:
 
 def measured_on(report: ComparisonReport, statement: Statement) -> str:
     """What the judgement of a statement stands on, of the rows that it compares the one with the least."""
-    rows = [(claim, row) for claim in statement.claims for row in (claim.better, *claim.worse)]
-    repeated = [len(_values(report, claim, row)) for claim, row in rows]
+    compared = [(claim, row) for claim in statement.claims for row in (claim.better, *claim.worse)]
+    repeated = [len(_values(report, claim, row)) for claim, row in compared]
     quantity = statement.claims[0].quantity
     if not min(repeated):
         return "-"
@@ -68,7 +72,7 @@ def measured_on(report: ComparisonReport, statement: Statement) -> str:
         return "counted"
     if quantity == "seconds":
         return f"{counted(min(repeated), 'timing')} of 64 slices"
-    measured = [_measurements(report, claim, row) for claim, row in rows]
+    measured = [_measurements(report, claim, row) for claim, row in compared]
     n = min(measurement.n for of_row in measured for measurement in of_row)
     samplings, trainings = (
         counted(min(map(len, measured)), "sampling"),
@@ -83,6 +87,7 @@ class _Pair(NamedTuple):
     Attributes:
         exact: nothing is estimated.
         once: a row is about a network that was trained once.
+        copies: a row is about one that returns training slices.
     """
 
     claim: Claim
@@ -91,10 +96,11 @@ class _Pair(NamedTuple):
     second: list[float]
     exact: bool
     once: bool
+    copies: bool
 
     @property
     def tested(self) -> bool:
-        return bool(self.first and self.second) and not self.exact and not self.once
+        return bool(self.first and self.second) and not self.exact and not self.once and not self.copies
 
 
 def _judge(report: ComparisonReport, statement: Statement) -> Judgement:
@@ -106,11 +112,12 @@ def _judge(report: ComparisonReport, statement: Statement) -> Judgement:
 
 
 def _pair(report: ComparisonReport, claim: Claim, other: str) -> _Pair:
-    rows = (claim.better, other)
-    first, second = (_values(report, claim, row) for row in rows)
+    compared = (claim.better, other)
+    first, second = (_values(report, claim, row) for row in compared)
     of_quality = claim.quantity in ("fid", "ssim")  # costs have rounds of their own, and are the same for all weights
-    once = of_quality and min(num_trainings(_measurements(report, claim, row)) for row in rows) < 2
-    return _Pair(claim, other, first, second, claim.quantity == "parameters", once)
+    once = of_quality and min(num_trainings(_measurements(report, claim, row)) for row in compared) < 2
+    copying = of_quality and any(_copies(report, claim, row) for row in compared)
+    return _Pair(claim, other, first, second, claim.quantity == "parameters", once, copying)
 
 
 def _evidence(pair: _Pair, p: float | None) -> Evidence:
@@ -125,7 +132,9 @@ def _evidence(pair: _Pair, p: float | None) -> Evidence:
     else:
         compared = difference(pair.first, pair.second)
     agrees: Agreement = 0
-    if pair.once:
+    if pair.copies:
+        agrees = "copies"
+    elif pair.once:
         agrees = "one training"
     elif p is None or p < 1 - CONFIDENCE:
         higher = compared.value > 0
@@ -149,6 +158,12 @@ def _measurements(report: ComparisonReport, claim: Claim, row: str) -> list[Meas
         for m in report.group(claim.group)
         if m.label == row and claim.system in (None, m.system) and _metric(report, claim) in m.values
     ]
+
+
+def _copies(report: ComparisonReport, claim: Claim, row: str) -> bool:
+    if claim.group == "system":
+        return row in copying_rows(report)
+    return copies(_measurements(report, claim, row))
 
 
 def _metric(report: ComparisonReport, claim: Claim) -> str:

@@ -70,10 +70,12 @@ def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
         )
     lines += _beaten(report)
     total, of_one_training = sum(counts.values()), counts["cannot decide (one training)"]
+    of_copies = counts["cannot decide (copies)"]
     lines.append(
         f"Of the {total} statements that are taken from the paper this run supports {counts['supports']}, contradicts "
-        f"{counts['contradicts']}, cannot decide {counts['cannot decide'] + of_one_training}"
+        f"{counts['contradicts']}, cannot decide {counts['cannot decide'] + of_one_training + of_copies}"
         + (f" ({of_one_training} of them because there was one training)" if of_one_training else "")
+        + (f" ({of_copies} of them because a row returns training slices)" if of_copies else "")
         + f" and did not measure {counts['not measured']}."
     )
     return lines
@@ -176,6 +178,7 @@ def _evidence(evidence: Evidence, report: ComparisonReport) -> str:
         -1: "the other way round",
         0: "within the noise",
         "one training": "of one training each, which says nothing about the methods",
+        "copies": "which says nothing: slices that were learnt by heart score best",
     }[evidence.agrees]
     if evidence.agrees == 0 and evidence.difference.differs:
         outcome += " once corrected for the number of differences"

@@ -6,7 +6,7 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from lwddpm.config import NEIGHBOUR_OBJECTIVES
+from lwddpm.config.search import maximised
 from lwddpm.errors import ConfigError
 from lwddpm.search.ownership import MADE_BY
 from lwddpm.search.storage import open_storage, study_names
@@ -32,11 +32,7 @@ class Definition:
     reduction_factor: int
     job: str
     proxy: str
-
-
-def maximised(objective: str) -> bool:
-    """Whether more is better: of SSIM and of precision, recall, density and coverage."""
-    return objective.startswith("eval/ssim") or objective in NEIGHBOUR_OBJECTIVES
+    constraints: dict[str, float]
 
 
 def open_study(
@@ -87,6 +83,7 @@ def _refuse_changes(study: optuna.Study, definition: Definition, earlier_job: st
     name, before = study.study_name, study.user_attrs.get(DEFINITION)
     if before is None:
         raise ConfigError(f"search.storage: its study {name} was not made by lwddpm; give the search another name")
+    before = {"constraints": {}} | before  # of studies that were made before there were any
     if before.get("format", 1) > FORMAT:
         raise ConfigError(
             f"study {name}: its definition must have format {FORMAT} or lower, got {before['format']}, of a newer "

@@ -12,8 +12,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lwddpm.config.search import maximised
 from lwddpm.evaluation.figure_style import LIGHT, new_figure, style_axes
-from lwddpm.search.definition import DEFINITION, maximised
+from lwddpm.search.definition import DEFINITION
 from lwddpm.search.ranking import importance, pareto_front, ranking
 from lwddpm.search.trials import TrialRecord, curve, records
 

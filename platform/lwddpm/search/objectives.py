@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.config import NEIGHBOUR_OBJECTIVES, DiffusionConfig, EvaluationConfig, SearchJob
+from lwddpm.config import COPIED_OBJECTIVE, NEIGHBOUR_OBJECTIVES, DiffusionConfig, EvaluationConfig, SearchJob
+from lwddpm.config.search import compares_slices
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
 from lwddpm.errors import DataError, JobError
@@ -32,13 +33,13 @@ def check_objectives(job: SearchJob, dataset: Dataset) -> None:
     Raises:
         DataError: no validation slices for `val/loss`, fewer than two held-out ones for `eval/...`.
     """
-    named = (*job.search.objectives, job.search.pruned_on)
+    named = job.search.named
     if "val/loss" in named and dataset.num("validation") == 0:
         raise DataError(
             f"{dataset.path}: search.objectives: val/loss needs validation slices, got 0; "
             "give validation a share in data.splits, or use eval/fd_lite0"
         )
-    if any(name.startswith("eval/") for name in named):
+    if any(map(compares_slices, named)):
         num = min(num_evaluated(dataset, job.search.proxy), dataset.num("train"))
         first = next((name for name in named if name in NEIGHBOUR_OBJECTIVES), None)
         if first is not None and num <= K:
@@ -51,12 +52,12 @@ def check_objectives(job: SearchJob, dataset: Dataset) -> None:
 def num_slices(job: SearchJob, dataset: Dataset) -> dict[str, int]:
     """How many slices each objective is measured on, of those that are measured on slices."""
     counts = {}
-    for name in (*job.search.objectives, job.search.pruned_on):
+    for name in job.search.named:
         if name == "val/loss":
             counts[name] = min(job.training.validation_samples, dataset.num("validation"))
         elif name == "eval/ssim_reconstruction":
             counts[name] = min(NUM_RECONSTRUCTED, num_evaluated(dataset, job.search.proxy))
-        elif name.startswith("eval/"):
+        elif compares_slices(name):
             counts[name] = num_evaluated(dataset, job.search.proxy)
         elif name == "sampling_seconds":
             counts[name] = _TIMED_SAMPLES
@@ -70,6 +71,7 @@ def measure(
     proxy: EvaluationConfig,
     device: torch.device,
     show: Callable[[float, np.ndarray], None],
+    most_copied: float | None = None,
 ) -> dict[str, float]:
     """Those of the named objectives that are measured on the network itself.
 
@@ -80,9 +82,11 @@ def measure(
         proxy: how many samples of which sampler.
         device: where the network runs.
         show: called with the epoch and the samples, uint8 [N, S, S], if any had to be drawn.
+        most_copied: the constraint on `audit/copied_share` that the caller holds the trial to; None: there is none.
 
     Raises:
-        JobError: an `eval/...` objective cannot be computed here, or the model returns training slices.
+        JobError: an `eval/...` objective cannot be computed here, or the model returns training slices and no
+            constraint says so.
     """
     precision = settled_precision(proxy.precision, device)
     model, saved = load_for_drawing(model_dir, precision, device, proxy.batch_size)
@@ -91,7 +95,7 @@ def measure(
     draw = functools.partial(generate, model, saved.diffusion, prior=prior, guide=guide)
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
-    if wanted:
+    if wanted or COPIED_OBJECTIVE in names:
         config = proxy.model_copy(update={"metrics": wanted})
         indices = range(num_evaluated(dataset, config))
         images = draw(config, indices, saved.image_size, device)
@@ -106,10 +110,14 @@ def measure(
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
+        assert result.copied is not None
+        beyond = most_copied is not None and result.copied.value > most_copied
         for warning in result.warnings:
-            if COPIES in warning:  # its distances are the least of all, and it must not win
+            if COPIES in warning and not beyond:  # its distances are the least of all, and it must not win
                 raise JobError(warning)
         measured |= {f"eval/{record.name}": record.value for record in result.records}
+        if COPIED_OBJECTIVE in names:
+            measured[COPIED_OBJECTIVE] = result.copied.value
     if "sampling_seconds" in names:
         warm_up = proxy.model_copy(update={"num_inference_steps": min(2, proxy.num_inference_steps)})
         draw(warm_up, range(_TIMED_SAMPLES), saved.image_size, device)

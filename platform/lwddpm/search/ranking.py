@@ -18,12 +18,13 @@ _EXPLAINED_TRIALS = 4  # fewer say nothing about what matters
 
 
 def ranking(study: optuna.Study) -> list[TrialRecord]:
-    """Trials at the full budget, which alone can be compared, by the first objective, best first; none twice."""
+    """Trials at the full budget, which alone can be compared, by the first objective, best first; none twice, and none
+    beyond a constraint."""
     sign = -1 if study.directions[0] == StudyDirection.MAXIMIZE else 1
     complete = [
         (sign * trial.values[0], trial.number, trial)
         for trial in records(study)
-        if trial.values is not None and trial.repeats is None
+        if trial.values is not None and trial.repeats is None and not trial.violates
     ]
     return [trial for value, _, trial in sorted(complete, key=lambda entry: entry[:2]) if math.isfinite(value)]
 
@@ -33,7 +34,9 @@ def pareto_front(study: optuna.Study) -> list[TrialRecord]:
     if len(study.directions) == 1:
         return ranking(study)[:1]
     best = (record_of(trial) for trial in study.best_trials)
-    return sorted((trial for trial in best if trial.repeats is None), key=lambda trial: trial.number)
+    return sorted(
+        (trial for trial in best if trial.repeats is None and not trial.violates), key=lambda trial: trial.number
+    )
 
 
 def importance(study: optuna.Study) -> dict[str, dict[str, float]]:

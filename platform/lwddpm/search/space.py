@@ -148,7 +148,11 @@ def _refuse_what_has_no_grid(space: SearchSpace, path: str) -> None:
 
 
 def _refuse_incomparable_losses(job: SearchJob, keys: Mapping[str, Any], path: str) -> None:
-    compared = {*job.search.objectives, *({job.search.pruned_on} if job.search.scheduler != "none" else ())}
+    compared = {
+        *job.search.objectives,
+        *job.search.constraints,
+        *({job.search.pruned_on} if job.search.scheduler != "none" else ()),
+    }
     varied = [key for key, values in keys.items() if _changes_the_loss(key, values)]
     if "val/loss" in compared and varied:
         raise ConfigError(

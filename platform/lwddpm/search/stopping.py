@@ -12,7 +12,7 @@ import numpy as np
 import optuna
 
 from lwddpm.config import SearchJob
-from lwddpm.search.definition import maximised
+from lwddpm.config.search import maximised
 from lwddpm.search.trials import ENDED_AT, REPEATS, curve
 
 Curve = Mapping[int, float]

@@ -1,12 +1,15 @@
 """Trials in the study, which is the only record of a search: written rung by rung, read as people ask for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from lwddpm.config.search import maximised
 from lwddpm.search.space import SearchSpace, decoded
+from lwddpm.wording import number
 
 # User attributes of a trial
 STEP, METRICS, SECONDS = "lwddpm.step", "lwddpm.metrics", "lwddpm.seconds"
@@ -28,6 +31,7 @@ class TrialRecord:
         params: job values by dotted key.
         seconds: of training and measuring.
         repeats: number of the earlier trial with the same parameters, whose outcome this one took over untrained.
+        violates: constraints beyond whose limit it is, by which it is never chosen; `reason` says by how much.
     """
 
     number: int
@@ -40,6 +44,7 @@ class TrialRecord:
     run_id: str
     seconds: float
     repeats: int | None = None
+    violates: tuple[str, ...] = ()
 
 
 def resumed_trial(study: optuna.Study, number: int) -> optuna.Trial:
@@ -85,6 +90,32 @@ def report(
     trial.set_user_attr(SECONDS, seconds)
 
 
+def constrain(trial: optuna.Trial, limits: Mapping[str, float], measured: Mapping[str, float]) -> str:
+    """Tell Optuna how far a trial at its full budget is from its limits; samplers lead away from those beyond one.
+
+    Args:
+        limits: as `search.constraints`.
+        measured: values by name, all of the limits among them.
+
+    Returns:
+        Which limits it is beyond, in words; empty where it keeps all. It is kept as the trial's reason.
+    """
+    known = trial.study.get_trials(deepcopy=False)[trial.number].constraints
+    beyond = []
+    for name, limit in limits.items():
+        over = limit - measured[name] if maximised(name) else measured[name] - limit
+        if name not in known:  # a trial whose process died between this and its end reports again
+            trial.set_constraint(name, over)
+        if over > 0:
+            side = "at least" if maximised(name) else "at most"
+            beyond.append(f"{name} is {number(measured[name])}, {side} {number(limit)} is wanted")
+    if not beyond:
+        return ""
+    reason = f"beyond search.constraints: {'; '.join(beyond)}"
+    trial.set_user_attr(REASON, reason)
+    return reason
+
+
 def earlier_equal(trial: optuna.Trial) -> FrozenTrial | None:
     """The first trial of the study with the parameters of this one, if there is one before it."""
     stored = trial.study.get_trials(deepcopy=False)[: trial.number]
@@ -99,6 +130,8 @@ def take_over(trial: optuna.Trial, earlier: FrozenTrial) -> None:
     for name in (RUN_ID, CURVE, STEP, METRICS):
         if name in attrs:
             trial.set_user_attr(name, attrs[name])
+    for name, over in earlier.constraints.items():
+        trial.set_constraint(name, over)
     known = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
     for step, value in earlier.intermediate_values.items():
         if step not in known:
@@ -147,4 +180,5 @@ def record_of(trial: FrozenTrial) -> TrialRecord:
         run_id=attrs.get(RUN_ID, ""),
         seconds=attrs.get(SECONDS, 0.0),
         repeats=attrs.get(REPEATS),
+        violates=tuple(sorted(name for name, over in trial.constraints.items() if over > 0)),
     )

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from lwddpm.cli import app
 from lwddpm.cluster import generate
 from lwddpm.config import RegistryConfig, TradeoffJob, TrainJob
+from lwddpm.data.store import open_dataset
 from lwddpm.errors import DataError
 from lwddpm.evaluation.tradeoff import Tradeoff
 from lwddpm.jobfile import load_job
@@ -89,6 +91,26 @@ def test_a_killed_one_goes_on_and_its_presets_are_drawn_with(
     assert about["preset"] == "balanced"
     assert about["network_calls"] == version.presets["balanced"]["network_calls"]
     assert about["sampling"] | version.presets["balanced"]["sampling"] == about["sampling"]
+
+
+def test_a_way_that_returns_training_slices_becomes_no_preset_although_it_scores_best(
+    registered: str, overrides: list[str], tiny_data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = np.array(open_dataset(tiny_data).images("train"))
+
+    def drawn(model_dir: Path, sampling: Any, count: int, *rest: Any) -> np.ndarray:
+        if sampling.num_inference_steps == 2:
+            return train[np.arange(count) + sampling.seed]
+        return np.random.default_rng(sampling.seed).integers(256, size=(count, *train.shape[1:]), dtype=np.uint8)
+
+    monkeypatch.setattr(kept, "generate_images", drawn)
+    result = run_job(load_job("tradeoff", [*overrides, f"model_uri={registered}"]))
+    ways = {way["label"]: way for way in result["ways"]}
+    assert [label for label, way in ways.items() if way["copies"]] == ["2 steps"]
+    assert min(ways, key=lambda label: ways[label]["fd_lite0"]) in ("2 steps", "real held-out slices")
+    assert ways["2 steps"]["recommended"] == []
+    assert set(result["presets"]) == {"realistic", "balanced", "diverse"}
+    assert all(preset["sampling"]["num_inference_steps"] != 2 for preset in result["presets"].values())
 
 
 def test_another_dataset_is_refused_and_a_dry_run_tells_the_ways(

@@ -8,6 +8,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from lwddpm.audit.scores import Scores
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.generate import feature_extraction
 from lwddpm.cluster.session import Session
+from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.evaluation.cache import cache_file, cached
 from lwddpm.files import whole_file
@@ -42,6 +44,13 @@ class Comparer:
         self._extract = feature_extraction(session, None, exported)
         for each in (folder, shared):
             each.mkdir(parents=True, exist_ok=True)
+
+    def beside(self, *known: Any) -> "Comparer":
+        """One for the slices of another model of the same training, kept apart; `known`: all that these depend on."""
+        folder = self._folder.with_name(f"{self._folder.name}-{hex_digest(known)}")
+        other = Comparer(self._dataset, self._session, self._exported, folder, self._shared)
+        other.__dict__["features"], other.__dict__["train_features"] = self.features, self.train_features
+        return other
 
     @functools.cached_property
     def features(self) -> FeatureSearch:

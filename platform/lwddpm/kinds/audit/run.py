@@ -28,6 +28,7 @@ from lwddpm.audit.result import (
     AuditResult,
     FlaggedPair,
     MixedControl,
+    SnapshotShare,
     explanation,
     judge,
     method_code,
@@ -50,6 +51,7 @@ from lwddpm.files import cache_folder, read_json, write_json
 from lwddpm.kinds.audit.compared import Comparer
 from lwddpm.kinds.audit.membership import denoising_losses
 from lwddpm.kinds.audit.sampling import sampling_of
+from lwddpm.kinds.audit.snapshots import check_snapshots, over_snapshots
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch, fitting, start_of, version_uri
 from lwddpm.progress import say
@@ -88,6 +90,8 @@ def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
                 f"data.image_size: must be the model's {saved.image_size}, got {job.data.image_size}; "
                 f"set data.image_size={saved.image_size}"
             )
+        if job.audit.snapshots:
+            check_snapshots(model_dir)
         sampling = fitting(sampling_of(job, named, model_dir, saved), saved, model_dir, "sampling")
         weights = sha256_of(model_dir / WEIGHTS_FILE)
         digest = hex_digest([job.essentials() | {"model_uri": named}, weights, method_code()])
@@ -116,6 +120,8 @@ def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
             audit.draw(result, report)
             run.client.log_artifacts(run.run_id, str(report), "audit")
             run.values(result.metrics(), step=saved.step)
+            for snapshot in result.snapshots:
+                run.values(snapshot.metrics(), step=snapshot.step)
             if named.startswith("models:/"):
                 content = read_json(report / FILE) or {}
                 attachments.attach(registry.find_version(named), attachments.AUDIT, content, getpass.getuser())
@@ -254,7 +260,15 @@ class _Audit:
             simulated=self.dataset.manifest.simulated,
             known_subjects=any(subject is not None for subject in self.subjects),
             settings=config.model_dump(mode="json"),
+            snapshots=self._snapshots(),
         )
+
+    def _snapshots(self) -> tuple[SnapshotShare, ...]:
+        if not self.config.snapshots:
+            return ()
+        num, at_once = min(self.count, len(self.held_out)), self.config.batch_size
+        of_dataset = self.comparer, self.thresholds, num, at_once, self.session, self.exported
+        return over_snapshots(self.model_dir, self.sampling, *of_dataset)
 
     def _planted(self, kind: str) -> Scores:
         """What planted copies of a kind score; the same training slices for every kind."""

@@ -371,7 +371,7 @@ def _measurement(
         num_reference=next((r.num_reference for r in generated if r.reference == "train" and r.num_reference), 0),
         sampler=config.sampler if denoises else None,
         inference_steps=config.num_inference_steps if denoises else None,
-        values={record.name: record.value for record in result.records},
-        floors={record.name: record.floor for record in result.records if record.floor is not None},
+        values={record.name: record.value for record in result.figures},
+        floors={record.name: record.floor for record in result.figures if record.floor is not None},
         parts={record.name: record.parts for record in result.records if record.parts},
     )

@@ -88,6 +88,7 @@ def _definition(job: SearchJob, space: SearchSpace, budget: Budget, dataset: Dat
         reduction_factor=search.reduction_factor,
         job=f"{hex_digest(compared, 8)}-{dataset.version[:12]}",
         proxy=search.proxy.digest(),
+        constraints=search.limits,
     )
 
 

@@ -56,7 +56,7 @@ def check_search(job: SearchJob, *, download: bool = True) -> None:
     check_storage(storage_url(job.search.storage))
     if job.training.max_steps is not None:
         Budget.of(job, job.training.batch_size * job.batches_per_step)
-    if "eval/fid" in (*job.search.objectives, job.search.pruned_on):
+    if "eval/fid" in job.search.named:
         try:
             read_weights("fid", inception_weights=job.search.proxy.inception_weights, download=download)
         except WeightsNotFetched:
@@ -175,8 +175,9 @@ def _finish(search: SearchRun) -> dict[int, dict[str, Any]]:
     """Train the winner, or the front, from its checkpoint to the end; evaluate and register it; the winner last."""
     name, ranked = search.job.name, ranking(search.study)
     if not ranked:
+        kept = " within search.constraints" if search.job.search.constraints else ""
         raise JobError(
-            f"search {name}: no trial reached the full budget; see lwddpm search show {name} for the reasons"
+            f"search {name}: no trial reached the full budget{kept}; see lwddpm search show {name} for the reasons"
         )
     chosen = {"none": [], "best": ranked[:1], "front": pareto_front(search.study)}[search.job.search.finish]
     ordered = sorted(chosen, key=lambda trial: trial.number == ranked[0].number)
