@@ -115,9 +115,13 @@ def test_what_was_not_measured_is_said_with_its_remedy(tmp_path: Path) -> None:
 def test_without_memorisation_there_is_no_copied_share_and_no_verdict(tmp_path: Path) -> None:
     known = _result().model_dump(include={"model", "model_uri", "dataset", "code", "date", "simulated"})
     result = without_memorisation(
-        ("utility",), sampling=SamplingConfig(), known_subjects=True, settings={}, utility=_utility(), **known
+        ("utility",),
+        sampling=SamplingConfig(),
+        known_subjects=True,
+        settings=AuditConfig().model_dump(mode="json"),
+        **known,
     )
-    page.draw(result, tmp_path / "report", [])
+    page.draw(result.model_copy(update={"utility": _utility()}), tmp_path / "report", [])
     html = (tmp_path / "report" / page.HTML).read_text()
     assert "Verdict: undecided" in html
     assert "Copied share: not measured; copies make any generator look useful" in html

@@ -50,7 +50,7 @@ def measure_utility(audited: Audited) -> UtilityResult:
     function = functools.partial(_learnt, str(folder), config, len(dataset.label_names), audited.session.model_device)
     if missing:
         results = audited.session.worker_map(
-            function, missing, description="learning from mixtures", exported=audited.exported
+            function, [[arm] for arm in missing], description="learning from mixtures", exported=audited.exported
         )
         for arm, fit in zip(missing, results, strict=True):
             _save(folder / f"{arm.name}.npz", fit._asdict())
@@ -120,7 +120,8 @@ def _kept(folder: Path, arm: Arm) -> Fit | None:
         return None
 
 
-def _learnt(folder: str, config: UtilityConfig, num_classes: int, device: str, arm: Arm) -> Fit:
+def _learnt(folder: str, config: UtilityConfig, num_classes: int, device: str, chunk: list[Arm]) -> Fit:
+    (arm,) = chunk
     return learn(arm, config, *_slices(folder), num_classes, device)
 
 
