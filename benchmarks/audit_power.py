@@ -37,7 +37,7 @@ def main() -> None:
     held_out = np.concatenate([dataset.images(split) for split in splits])[stays]
     groups = np.concatenate([dataset.groups(split) for split in splits])[stays]
     with tempfile.TemporaryDirectory() as folder, Session(WorkersConfig(count=1)) as session:
-        comparer = Comparer(dataset, session, None, Path(folder), Path(folder))
+        comparer = Comparer(dataset, session, None, Path(folder))
         held = comparer.kept("held_out", lambda: held_out)
         thresholds = calibrate(held.by_detector(), groups, arguments.rate)
         train = random_subset(dataset.images("train"), arguments.canaries)

@@ -11,6 +11,7 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation import obedience as module
 from lwddpm.evaluation.class_figure import confusion_matrices
+from lwddpm.evaluation.linear import STRENGTH
 from lwddpm.evaluation.obedience import Judges
 from lwddpm.evaluation.protocol import evaluate
 
@@ -89,7 +90,7 @@ def test_judges_are_logistic_regression_on_folds_that_no_group_straddles(num_cla
         assert not set(groups[seen]) & set(groups[unseen])
         mean, spread = features[seen].mean(0), features[seen].numpy().std(0)
         scaled = ((features - mean) / torch.from_numpy(spread)).numpy()
-        expected = LogisticRegression(C=module._C, class_weight="balanced", max_iter=200).fit(
+        expected = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=200).fit(
             scaled[seen], classes[seen]
         )
         agreement = (judges.judge(features)[number] == expected.predict(scaled)).mean()

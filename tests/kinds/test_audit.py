@@ -235,7 +235,12 @@ def test_a_dry_run_says_how_much_is_drawn_and_refuses_too_few_groups(
     from lwddpm.kinds.dry_run import plan
 
     groups = len({group for split in ("validation", "test") for group in dataset.groups(split).tolist()})
-    assert plan(job())["audit"] == {"slices": NUM, "held_out_groups": groups, "needed": 29}
+    assert plan(job())["audit"] == {
+        "slices": NUM,
+        "held_out_groups": groups,
+        "needed": 29,
+        "parts": ["memorisation"],
+    }
     assert plan(job("audit.num_samples=null"))["audit"]["slices"] == 800
     with pytest.raises(DataError, match="299 or more held-out groups"):
         plan(job("audit.false_alarm_rate=0.01"))

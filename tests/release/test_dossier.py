@@ -87,6 +87,16 @@ def test_it_says_what_was_tested_by_whom_and_until_when(audited: Make, name: str
     assert "against the policy" not in text
 
 
+def test_utility_stands_by_itself_with_a_warning_of_copies(audited: Make, name: str) -> None:
+    copied = {"name": "copied_share", "value": 0.0, "low": 0.0, "high": 0.011, "n": 1000}
+    gain = {"name": "utility_gain_logistic", "value": -0.02, "low": -0.05, "high": 0.01, "n": 326, "what": "beside all"}
+    text = _read(page(contents(audited(name, records=[copied, gain]))))
+    memorisation, utility = text.index("copied_share 0 0 to 0.011"), text.index("utility_gain_logistic -0.02")
+    assert memorisation < text.index("Utility: what a classifier learns") < utility
+    assert "copies of training slices make any generator look useful" in text
+    assert "Utility: what a classifier" not in _read(page(contents(audited(f"{name}-plain"))))
+
+
 def test_without_anything_it_says_so(register: Make, name: str) -> None:
     text = _read(page(contents(register(name))))
     for expected in (

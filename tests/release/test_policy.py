@@ -1,11 +1,13 @@
 """A policy says what it asks for, or is refused in a line."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
+from lwddpm.config import Learner
+from lwddpm.config.gate import METRICS
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job, shipped
 from lwddpm.release.policy import load_policy, policy_sha256, validate_policy
@@ -32,6 +34,14 @@ def test_the_shipped_policies_load_and_need_an_audit() -> None:
         assert f"registry.gate: {name}" in text
     assert load_policy("clinical").approver
     assert load_policy("clinical").readers_study
+
+
+def test_a_rule_may_ask_for_utility_and_every_record_of_it_has_a_name() -> None:
+    rule = {"metric": "utility_gain_resnet", "source": "audit", "at_least": 0, "why": "slices are to be learnt from"}
+    assert validate_policy(_with(rule), "house.yaml").rules[0].limit == 0
+    known = {name for name in METRICS["audit"] if name.startswith("utility_")}
+    told = ("real", "synthetic", "on_synthetic", "gain")
+    assert known == {f"utility_{name}_{learner}" for name in told for learner in get_args(Learner)}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ figures/KEY.png; audit.html has them inside and needs nothing else
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,31 +15,36 @@ from matplotlib.figure import Figure
 from lwddpm.audit import figures
 from lwddpm.audit.figures import Pictured
 from lwddpm.audit.result import FILE, AuditRecord, AuditResult
+from lwddpm.audit.utility import figures as utility_figures
+from lwddpm.audit.utility.result import ArmResult, UtilityResult
 from lwddpm.evaluation.figure_style import LIGHT, render
 from lwddpm.evaluation.snapshot_figure import SnapshotPoint, quality_and_copying
 from lwddpm.files import complete_folder, write_whole
 from lwddpm.wording import measured
 
 HTML, MARKDOWN = "audit.html", "audit.md"
+UTILITY = "utility"  # the figure
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
-def draw(
+Drawing = tuple[str, str, Callable[[], Figure]]  # name, caption, and how it is drawn
+
+
+def memorisation(
     result: AuditResult,
-    folder: Path,
     drawn: Sequence[Pictured],
     held_out: Sequence[Pictured],
     scores: np.ndarray,
     held_out_scores: np.ndarray,
     planted_scores: Mapping[str, np.ndarray],
-) -> None:
-    """Write everything into a folder, replacing what an earlier audit left there.
+) -> list[Drawing]:
+    """The figures of this part.
 
     Args:
         drawn, held_out: the first flagged pairs of slices drawn, and of held-out slices.
         scores, held_out_scores, planted_scores: correlations of the slices drawn, held out, and planted by kind.
     """
-    drawings: list[tuple[str, str, Callable[[], Figure]]] = []
+    drawings: list[Drawing] = []
     if drawn:
         caption = (
             f"The {len(drawn)} flagged slices with the highest correlation, of {result.num_flagged:,}; above each pair "
@@ -75,6 +81,15 @@ def draw(
         drawings.append(
             ("held_out", caption, lambda: figures.pairs(held_out, "False alarms", "a real held-out slice", LIGHT))
         )
+    return drawings
+
+
+def draw(result: AuditResult, folder: Path, drawings: Sequence[Drawing]) -> None:
+    """Write everything into a folder, replacing what an earlier audit left there.
+
+    Args:
+        drawings: of the part `memorisation`; that of `utility` follows from the result.
+    """
     with complete_folder(folder) as partial:
         (partial / "figures").mkdir()
         shown = [(key, caption, _png(make, partial / "figures" / f"{key}.png")) for key, caption, make in drawings]
@@ -83,6 +98,7 @@ def draw(
         view["power"] = [_row(record, kind) for kind, record in result.power.items()]
         view["classes"] = [_row(record) for record in result.by_class.values()]
         view["mixtures"] = _mixtures(result)
+        view["utility"] = None if result.utility is None else _utility(result, result.utility, partial / "figures")
         for file, escape in ((HTML, True), (MARKDOWN, False)):
             environment = Environment(
                 loader=FileSystemLoader(_TEMPLATES),
@@ -92,6 +108,45 @@ def draw(
                 lstrip_blocks=True,
             )
             write_whole(partial / file, environment.get_template(file).render(view))
+
+
+def _utility(result: AuditResult, utility: UtilityResult, folder: Path) -> dict[str, Any]:
+    """What the pages say of the part `utility`, with its figure."""
+    caption = (
+        f"The utility curve. Balanced accuracy of {utility.n:,} real test slices against the real slices learnt from; "
+        f"95 % intervals over {utility.num_seeds} seeds and the test slices. Cross: as many real slices alone are as "
+        f"good as synthetic ones alone. {result.copied_words[0].upper()}{result.copied_words[1:]}."
+    )
+    png = _png(lambda: utility_figures.curve(utility, LIGHT), folder / f"{UTILITY}.png")
+    learners = [
+        {
+            "title": utility_figures.NAMES[each.learner],
+            "sentences": utility_figures.sentences(each),
+            "classes": list(utility.classes),
+            "rows": [_arm(arm, list(utility.classes)) for arm in each.arms],
+            "on_synthetic": f"{each.on_synthetic.value:.3f} ({each.on_synthetic.low:.3f} to "
+            f"{each.on_synthetic.high:.3f}, n = {each.n_synthetic:,})",
+            "steps": f"{each.steps:,} optimizer steps from every mixture"
+            if each.steps
+            else "fitted to the optimum of a convex loss, whatever the number of slices",
+        }
+        for each in utility.learners
+    ]
+    return {"caption": caption, "png": png, "learners": learners, "copied": result.copied_words}
+
+
+def _arm(arm: ArmResult, classes: Sequence[str]) -> list[str]:
+    """A row: real and synthetic slices, accuracy, gain, p, worth, sensitivities."""
+    gain, p_value = arm.gain, arm.p_adjusted
+    return [
+        f"{arm.num_real:,}",
+        f"{arm.num_synthetic:,}",
+        f"{arm.accuracy.value:.3f} ({arm.accuracy.low:.3f} to {arm.accuracy.high:.3f})",
+        "-" if gain is None else f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})",
+        "-" if p_value is None else f"{p_value:.2g}",
+        f"{arm.worth_beyond}{arm.worth:,.0f}",
+        *(f"{arm.sensitivity[name]:.2f}" for name in classes),
+    ]
 
 
 def _png(make: Callable[[], Figure], path: Path) -> str:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lwddpm.audit.shares import Share, exceeds
-from lwddpm.config import SamplingConfig
+from lwddpm.audit.utility.result import UtilityResult
+from lwddpm.config import Part, SamplingConfig
 from lwddpm.config.section import hex_digest
 from lwddpm.wording import listed
 
@@ -118,6 +119,9 @@ class AuditResult(_Part):
         held_out_alarms: held-out slices that were flagged, the false alarms: for a person to look at.
         flagged: the first of the flagged pairs.
         snapshots: of the training, by rising epoch, the model last; empty where nobody asked (`audit.snapshots`).
+        parts: of the audit that were made. Without `memorisation` there is no verdict but undecided, and no thresholds,
+            power, controls, classes, growth or pairs.
+        not_measured: part -> why it was not made.
     """
 
     model: str
@@ -142,15 +146,56 @@ class AuditResult(_Part):
     known_subjects: bool
     settings: dict[str, Any]
     snapshots: tuple[SnapshotShare, ...] = ()
+    parts: tuple[Part, ...] = ("memorisation",)
+    not_measured: dict[Part, str] = {}
+    utility: UtilityResult | None = None
 
     def record(self, name: str) -> AuditRecord | None:
         return next((record for record in self.records if record.name == name), None)
+
+    @property
+    def copied_words(self) -> str:
+        """The copied share, which stands beside whatever is said of the use of the slices."""
+        copied = self.record("copied_share")
+        if copied is None or copied.low is None or copied.high is None:
+            return "copied share: not measured; copies make any generator look useful"
+        return (
+            f"copied share {copied.value:.2%} ({copied.low:.2%} to {copied.high:.2%}, n = {copied.n:,}), verdict "
+            f"{self.verdict}; copies make any generator look useful"
+        )
 
     def metrics(self) -> dict[str, float]:
         """For MLflow: `audit/NAME`, its bounds, and the power by kind."""
         values = {f"audit/{record.name}": record.value for record in self.records}
         values |= {f"audit/{record.name}_high": record.high for record in self.records if record.high is not None}
+        if self.utility is not None:
+            values |= self.utility.metrics()
         return values | {f"audit/power_{kind.replace('-', '_')}": record.value for kind, record in self.power.items()}
+
+
+def without_memorisation(parts: tuple[Part, ...], **known: Any) -> AuditResult:
+    """Of an audit that did not look for copies.
+
+    Args:
+        known: the fields that do not come from looking for them.
+    """
+    why = "whether it returns training slices was not measured: memorisation is not in audit.parts"
+    return AuditResult(
+        verdict="undecided",
+        reasons=(why,),
+        explanation=(f"Undecided: {why}. Copies make any generator look useful.",),
+        records=(),
+        thresholds={},
+        power={},
+        controls=(),
+        by_class={},
+        growth=(),
+        held_out_alarms=(),
+        flagged=(),
+        num_flagged=0,
+        parts=parts,
+        **known,
+    )
 
 
 def judge(

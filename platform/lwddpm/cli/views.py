@@ -38,7 +38,14 @@ def plan(result: dict[str, Any]) -> None:
     if audit := result.get("audit"):
         slices = "10 for each training slice" if audit["slices"] is None else f"{audit['slices']:,}"
         groups = "known once the dataset is prepared" if audit["held_out_groups"] is None else audit["held_out_groups"]
-        _facts({"slices drawn": slices, "held-out groups": f"{groups}; {audit['needed']} or more are needed"})
+        parts = audit["parts"] or ["memorisation", "and utility, of a model with classes"]
+        facts = {"parts": " ".join(parts)}
+        if "memorisation" in parts:
+            facts |= {"slices drawn": slices, "held-out groups": f"{groups}; {audit['needed']} or more are needed"}
+        if utility := audit.get("utility"):
+            of_classes = "as many as the largest mixture takes" if utility["slices"] is None else utility["slices"]
+            facts["utility"] = f"slices: {of_classes}; classifiers that learn: {utility['fits']}"
+        _facts(facts)
     if "parameters" not in result:
         return
     known = "" if result["train_slices_known"] else " (expected; exact once the dataset is prepared)"
@@ -161,6 +168,8 @@ def _choice(choice: dict[str, Any]) -> None:
 def _audit(audit: dict[str, Any]) -> None:
     """The verdict with its reasons, the figures, and the power beside them."""
     console.print(f"verdict: {audit['verdict']}", markup=False)
+    for part, why in audit["not_measured"].items():
+        console.print(f"not measured: {part}, which {why}", markup=False)
     for reason in audit["reasons"]:
         console.print(f"  {reason}", markup=False)
     table = Table("figure", Column("value", justify="right"), "95 % interval", Column("n", justify="right"), "p")

@@ -7,7 +7,7 @@ al. 2024 where the paper gives a value.
 
 from typing import get_args
 
-from lwddpm.config.audit import AuditConfig, AuditJob
+from lwddpm.config.audit import AuditConfig, AuditJob, Part
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
@@ -52,6 +52,7 @@ from lwddpm.config.search import (
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
 from lwddpm.config.tradeoff import TradeoffConfig, TradeoffJob
 from lwddpm.config.training import TrainingConfig, WorkerRange, WorkersConfig
+from lwddpm.config.utility import Learner, UtilityConfig
 from lwddpm.families import ONE_PASS, Family
 
 AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob | TradeoffJob | AuditJob
@@ -88,11 +89,13 @@ __all__ = [
     "Family",
     "Fraction",
     "Job",
+    "Learner",
     "Metric",
     "ModelConfig",
     "ModelUri",
     "Objective",
     "Overrides",
+    "Part",
     "PositiveInt",
     "PrepareJob",
     "PresetName",
@@ -114,6 +117,7 @@ __all__ = [
     "TrainJob",
     "TrainingConfig",
     "TrainingJob",
+    "UtilityConfig",
     "WorkerRange",
     "WorkersConfig",
     "check_asked",

@@ -1,4 +1,4 @@
-"""An audit job: whether a model that is there already returns its training slices."""
+"""An audit job: whether a model that is there already returns its training slices, and what they are good for."""
 
 from typing import Annotated, Literal
 
@@ -8,15 +8,23 @@ from lwddpm.config.data import DataConfig
 from lwddpm.config.evaluation import SamplingConfig
 from lwddpm.config.job import Job, ModelUri
 from lwddpm.config.rule import RuleBroken
-from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, is_false
+from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, is_false, is_none
+from lwddpm.config.utility import UtilityConfig
 
 SAMPLES_PER_TRAINING_SLICE = 10
+Part = Literal["memorisation", "utility"]
 _Rate = Annotated[float, Field(gt=0, le=0.2)]
 
 
 class AuditConfig(Section):
     """How much is drawn, at which rate of false alarms slices are flagged, and what the verdict takes."""
 
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)] | None = Field(
+        None,
+        exclude_if=is_none,
+        description="memorisation: does it return training slices; utility: what does a classifier learn from its "
+        "slices, of a model with classes; default: both, of a model without classes memorisation",
+    )
     num_samples: Annotated[int, Field(ge=50, le=LARGEST_INT)] | None = Field(
         None, description="slices drawn; default: 10 for each training slice"
     )
@@ -55,8 +63,13 @@ class AuditConfig(Section):
         return self.num_samples or SAMPLES_PER_TRAINING_SLICE * num_train
 
 
+def _as_it_is(section: UtilityConfig) -> bool:
+    """For `exclude_if`: a section that a job leaves at its defaults is not in the dump, nor in the digest."""
+    return section == UtilityConfig()
+
+
 class AuditJob(Job):
-    """Looks for training slices among those that a model draws."""
+    """Looks for training slices among those that a model draws, and for what a classifier learns from them."""
 
     kind: Literal["audit"]
     model_uri: ModelUri
@@ -65,6 +78,14 @@ class AuditJob(Job):
         None, description="how slices are drawn; default: as in the model's evaluation, where that is known"
     )
     audit: AuditConfig = AuditConfig()
+    utility: UtilityConfig = Field(UtilityConfig(), exclude_if=_as_it_is)
+
+    @model_validator(mode="after")
+    def _utility_has_test_slices(self) -> "AuditJob":
+        if self.data.splits[2] == 0 and "utility" in (self.audit.parts or ()):
+            rule = "utility is measured on the test split, and there is none"
+            raise RuleBroken("data.splits", rule, list(self.data.splits), "give test a share")
+        return self
 
     @model_validator(mode="after")
     def _something_is_held_out(self) -> "AuditJob":

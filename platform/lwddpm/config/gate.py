@@ -19,6 +19,14 @@ AuditMetric = Literal[
     "fd_gap",
     "mia_auc",
     "mia_tpr_at_1_fpr",
+    "utility_real_logistic",
+    "utility_synthetic_logistic",
+    "utility_on_synthetic_logistic",
+    "utility_gain_logistic",
+    "utility_real_resnet",
+    "utility_synthetic_resnet",
+    "utility_on_synthetic_resnet",
+    "utility_gain_resnet",
 ]
 METRICS: dict[str, tuple[str, ...]] = {"evaluation": get_args(Metric), "audit": get_args(AuditMetric)}
 # Metrics that nobody gives an interval: a rule is about the value, and says so.

@@ -18,12 +18,12 @@ from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.inputs import MetricInputs, record_of
 from lwddpm.evaluation.intervals import of_share
+from lwddpm.evaluation.linear import STRENGTH, Linear
 from lwddpm.evaluation.result import Confusion, MetricRecord
 
 EXTRACTOR = "fd_lite0"
 _SPLITS = ("train", "validation")
 _FOLDS = 5
-_C = 0.003  # inverse strength of the penalty on weights of standardised features; chosen on real slices
 _FEWEST = 10  # drawings, and held-out slices, of a class whose Frechet distance is told
 
 
@@ -50,30 +50,20 @@ class Judges(NamedTuple):
             groups: slices of one group are in one fold, int64 [N].
         """
         # here: scikit-learn takes a second to import
-        from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import StratifiedGroupKFold
 
         values, predicted = features.double().numpy(), torch.full((len(classes),), -1)
-        weights, biases = [], []
+        folds = []
         for seen, unseen in StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0).split(values, classes, groups):
-            mean, spread = values[seen].mean(0), values[seen].std(0) + 1e-6
-            fitted = LogisticRegression(C=_C, max_iter=200, tol=1e-3, class_weight="balanced")
-            fitted.fit((values[seen] - mean) / spread, classes[seen])
-            rows, intercepts = fitted.coef_ / spread, fitted.intercept_ - (fitted.coef_ / spread) @ mean
-            if len(rows) == 1:  # of two classes there is one score, that of the second
-                rows, intercepts = np.concatenate([-rows, rows]), np.concatenate([-intercepts, intercepts])
-            weights.append(torch.from_numpy(rows))
-            biases.append(torch.from_numpy(intercepts))
-            predicted[unseen] = _verdicts(features[unseen], weights[-1][None], biases[-1][None])[0]
-        return cls(torch.stack(weights), torch.stack(biases), predicted, torch.from_numpy(classes))
+            folds.append(Linear.of(values[seen], classes[seen], int(classes.max()) + 1))
+            predicted[unseen] = folds[-1](features[unseen])
+        weights, biases = zip(*folds, strict=True)
+        return cls(torch.stack(list(weights)), torch.stack(list(biases)), predicted, torch.from_numpy(classes))
 
     def judge(self, features: Tensor) -> np.ndarray:
         """The class of each slice by each of them, int64 [F, N], of features [N, D]."""
-        return _verdicts(features, self.weights, self.biases).numpy()
-
-
-def _verdicts(features: Tensor, weights: Tensor, biases: Tensor) -> Tensor:
-    return (torch.einsum("nd,fkd->fnk", features.double(), weights) + biases[:, None]).argmax(2)
+        folds = zip(self.weights, self.biases, strict=True)
+        return torch.stack([Linear(weights, biases)(features) for weights, biases in folds]).numpy()
 
 
 def judges_of(inputs: MetricInputs) -> Judges:
@@ -81,7 +71,7 @@ def judges_of(inputs: MetricInputs) -> Judges:
     dataset = inputs.dataset
     classes = np.concatenate([dataset.labels(split) for split in _SPLITS])
     return cached(
-        cache_file(dataset, EXTRACTOR, f"judges-{_FOLDS}-{_C}"),
+        cache_file(dataset, EXTRACTOR, f"judges-{_FOLDS}-{STRENGTH}"),
         lambda: Judges.of(inputs.all_features(EXTRACTOR, _SPLITS), classes, _groups(dataset)),
         dump=Judges._asdict,
         load=lambda tensors: Judges(**tensors),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lwddpm.audit.thresholds import check_groups, fewest_groups
+from lwddpm.audit.utility.arms import arms
 from lwddpm.conditions import Vocabulary
 from lwddpm.config import (
     AnyJob,
@@ -20,6 +21,7 @@ from lwddpm.config import (
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import open_dataset, read_manifest
+from lwddpm.kinds.audit.parts import parts_of
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
@@ -29,6 +31,7 @@ from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space, num_trials
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
 from lwddpm.tracking.store import named_hosts
+from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.stored_presets import read_presets
@@ -47,7 +50,8 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
         for a trade-off `tradeoff`: network calls of each way to draw, by label, and of all; None where the model is
         not in a folder of this machine, for nothing is fetched;
         for an audit also `audit`: `slices` that are drawn (None: 10 for each training slice), `held_out_groups` (None:
-        nothing is prepared yet) and how many are `needed`;
+        nothing is prepared yet) and how many are `needed`; `parts` (None: not known, for the model is not in a folder
+        of this machine) and `utility`: slices (None: not known yet) and how often a classifier learns;
         for a comparison also `trainings`: parameters and steps of each, by label;
         for a search also `search`: `space`, `combinations` (None: any values of a range), `trials`, `rungs` (steps at
         which one is measured), `steps_at_most`.
@@ -113,16 +117,25 @@ def _ways(job: TradeoffJob) -> dict[str, Any] | None:
     }
 
 
-def _audit(job: AuditJob) -> dict[str, int | None]:
+def _audit(job: AuditJob) -> dict[str, Any]:
     manifest, slices, groups = read_manifest(job.data.dataset_path), job.audit.num_samples, None
+    parts: tuple[str, ...] | None = job.audit.parts
+    if (Path(job.model_uri) / "config.json").is_file():
+        parts, _ = parts_of(job, read_saved_model(Path(job.model_uri)), job.model_uri)
     if manifest is not None:
         slices = job.audit.num_drawn(manifest.splits["train"].num)
         of_splits = [manifest.splits[split].groups for split in ("validation", "test")]
         known = [number for number in of_splits if number is not None]
         if len(known) == len(of_splits):  # datasets of older versions do not say
             groups = sum(known)
-            check_groups(groups, job.audit.false_alarm_rate, job.data.dataset_path)
-    return {"slices": slices, "held_out_groups": groups, "needed": fewest_groups(job.audit.false_alarm_rate)}
+            if parts is None or "memorisation" in parts:
+                check_groups(groups, job.audit.false_alarm_rate, job.data.dataset_path)
+    planned = {"slices": slices, "held_out_groups": groups, "needed": fewest_groups(job.audit.false_alarm_rate)}
+    found: dict[str, Any] = planned | {"parts": None if parts is None else list(parts)}
+    if parts is not None and "utility" in parts:
+        num = None if manifest is None else job.utility.num_drawn(manifest.splits["train"].num)
+        found["utility"] = {"slices": num, "fits": len(arms(job.utility))}
+    return found
 
 
 def _folder(job: TrainingJob) -> Path:

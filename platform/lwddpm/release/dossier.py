@@ -24,6 +24,7 @@ NOT_STATED = "not stated"
 CONSENT = "lwddpm.consent"  # tag of a version: data.consent of its training
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ROWS = 24
+UTILITY = "utility_"  # how names of figures of that part of an audit begin
 _BESIDE = ("controls", "power", "thresholds", "reasons")  # of an audit's file
 _KNOWN = {"name", "value", "low", "high", "n"}
 NOT_SHOWN = (
@@ -84,7 +85,8 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
         "data": _data(version),
         "figures": _figures(evaluation),
         "evaluation": evaluation,
-        "tests": _tests(audit),
+        "tests": [row for row in _tests(audit) if not row["name"].startswith(UTILITY)],
+        "utility": [row for row in _tests(audit) if row["name"].startswith(UTILITY)],
         "audit": audit,
         "controls": _controls(audit),
         "mitigations": _mitigations(version),

@@ -1,4 +1,4 @@
-"""How an audit draws: as the model's evaluation did, where that is known and the job does not say otherwise."""
+"""How an audit draws: with the model's preset `evaluated`, or as its evaluation did; single settings come on top."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from lwddpm.config import AuditJob, SamplingConfig
 from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.kinds.presets import presets_of, say_drawn
 from lwddpm.progress import say
 from lwddpm.tracking import attachments, registry
 from lwddpm.training.checkpoint import SavedModel
@@ -16,11 +17,21 @@ def sampling_of(job: AuditJob, named: str, model_dir: Path, saved: SavedModel) -
 
     Args:
         named: the model's folder, or `models:/NAME/VERSION`.
+
+    Raises:
+        ConfigError: no such preset, or a setting that does not go with it.
     """
-    if job.sampling is not None:
-        return job.sampling
-    if saved.diffusion is None:
-        return SamplingConfig()
+    presets = presets_of(named, model_dir)
+    if job.sampling is None and not presets.presets and saved.diffusion is not None:  # of an earlier version
+        return _of_evaluation(named, model_dir)
+    given = job.sampling or SamplingConfig()
+    name, sampling = presets.resolved(given, "sampling")
+    say_drawn(name, given, sampling)
+    return sampling
+
+
+def _of_evaluation(named: str, model_dir: Path) -> SamplingConfig:
+    """Those of the model's evaluation, where that is known."""
     if named.startswith("models:/"):
         content = attachments.of_run(registry.find_version(named), "evaluation/metrics.json")
     else:

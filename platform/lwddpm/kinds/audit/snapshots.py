@@ -1,5 +1,6 @@
 """Copying against epochs, beside quality: the snapshots of a training under the thresholds of its model's audit."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +10,15 @@ from lwddpm.audit.result import SnapshotShare
 from lwddpm.audit.scores import Scores
 from lwddpm.audit.shares import share_of
 from lwddpm.audit.thresholds import Thresholds
-from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.generate import draw_indices, settled
-from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.distances import ReferenceStatistics
+from lwddpm.kinds.audit.audited import Audited
 from lwddpm.kinds.audit.compared import Comparer
+from lwddpm.kinds.audit.drawings import Drawings
 from lwddpm.progress import say
-from lwddpm.training.checkpoint import WEIGHTS_FILE, read_saved_model
+from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_files import sha256_of
 
 # Snapshots have neither prior nor guide.
@@ -37,36 +38,24 @@ def check_snapshots(model_dir: Path) -> None:
         )
 
 
-def over_snapshots(
-    model_dir: Path,
-    sampling: SamplingConfig,
-    comparer: Comparer,
-    thresholds: Thresholds,
-    num: int,
-    batch_size: int,
-    session: Session,
-    exported: ExportedSeries,
-) -> tuple[SnapshotShare, ...]:
+def over_snapshots(audited: Audited, comparer: Comparer, thresholds: Thresholds, num: int) -> tuple[SnapshotShare, ...]:
     """What the snapshots and the model score, by rising epoch; each drawn from noise and without guidance, since
     snapshots have neither prior nor guide.
 
     Args:
-        comparer: of the model's audit.
+        audited: the model at the end of the training.
+        comparer, thresholds: of its audit.
         num: slices drawn of each.
     """
     reference = ReferenceStatistics.of(comparer.train_features)
     found = []
-    for folder in _folders(model_dir):
+    for folder in _folders(audited.model_dir):
         saved = read_saved_model(folder)
-        alone = sampling
+        alone = audited.sampling
         if saved.diffusion is not None:
-            alone = settled(sampling.model_copy(update=_ALONE), session)
-        part = comparer.beside(sha256_of(folder / WEIGHTS_FILE), alone.essentials())
-
-        def draw(numbers: range, folder: Path = folder, alone: SamplingConfig = alone) -> np.ndarray:
-            return draw_indices(folder, alone, numbers, session, exported, f"sampling {folder.name}")
-
-        scores = Scores.joined([each for _, each in part.drawn(draw, num, batch_size)])
+            alone = settled(alone.model_copy(update=_ALONE), audited.session)
+        drawings = Drawings(_snapshot(audited, folder, saved), alone, num)
+        scores = Scores.joined([comparer.drawn(drawings, numbers) for numbers in drawings.chunks])
         share = share_of(int(thresholds.flags(scores.by_detector()).sum()), num)
         distance = reference.distance(torch.from_numpy(scores.embedding))
         say(f"epoch {saved.epoch:g}: {share.value:.1%} of {num:,} slices flagged, fd_lite0 {distance:.1f}")
@@ -82,6 +71,15 @@ def over_snapshots(
             )
         )
     return tuple(found)
+
+
+def _snapshot(audited: Audited, folder: Path, saved: SavedModel) -> Audited:
+    """It in place of the model."""
+
+    def draw(how: SamplingConfig, numbers: range, count: int) -> np.ndarray:
+        return draw_indices(folder, how, numbers, audited.session, audited.exported, f"sampling {folder.name}")
+
+    return replace(audited, model_dir=folder, saved=saved, weights=sha256_of(folder / WEIGHTS_FILE), draw=draw)
 
 
 def _folders(model_dir: Path) -> list[Path]:
