@@ -67,6 +67,7 @@ def test_the_pages_say_what_the_file_holds(tmp_path: Path) -> None:
         planted,
     )
     assert AuditResult.model_validate_json((folder / FILE).read_bytes()) == result
+    assert (np.load(folder / page.PICTURES, allow_pickle=False) == image[None]).all()
     html, markdown = (folder / page.HTML).read_text(), (folder / page.MARKDOWN).read_text()
     for text in (html, markdown):
         assert "undecided" in text

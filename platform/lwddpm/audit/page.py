@@ -1,6 +1,7 @@
 """An audit on disk: `audit.json`, and one HTML file and one of Markdown that are drawn from it.
 
 figures/KEY.png; audit.html has them inside and needs nothing else
+flagged.npy; the slices that were flagged, for a person to judge on the board
 """
 
 import base64
@@ -19,6 +20,8 @@ from lwddpm.files import complete_folder, write_whole
 from lwddpm.wording import measured
 
 HTML, MARKDOWN = "audit.html", "audit.md"
+PICTURES = "flagged.npy"  # of all flagged pairs the slices drawn, in their order, uint8 [N, S, S]
+_PICTURED = 24  # pairs in a figure
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -34,16 +37,19 @@ def draw(
     """Write everything into a folder, replacing what an earlier audit left there.
 
     Args:
-        drawn, held_out: the first flagged pairs of slices drawn, and of held-out slices.
+        drawn: all flagged pairs of `result`; held_out: the first ones of held-out slices.
         scores, held_out_scores, planted_scores: correlations of the slices drawn, held out, and planted by kind.
     """
     drawings: list[tuple[str, str, Callable[[], Figure]]] = []
-    if drawn:
+    pictured = drawn[:_PICTURED]
+    if pictured:
         caption = (
-            f"The {len(drawn)} flagged slices with the highest correlation, of {result.num_flagged:,}; above each pair "
-            "its correlation and the cosine of its features. For a person to look at."
+            f"The {len(pictured)} flagged slices with the highest correlation, of {result.num_flagged:,}; above each "
+            "pair its correlation and the cosine of its features. For a person to look at."
         )
-        drawings.append(("pairs", caption, lambda: figures.pairs(drawn, "Flagged slices", "drawn by the model", LIGHT)))
+        drawings.append(
+            ("pairs", caption, lambda: figures.pairs(pictured, "Flagged slices", "drawn by the model", LIGHT))
+        )
     drawings += [
         (
             "scores",
@@ -69,6 +75,8 @@ def draw(
         (partial / "figures").mkdir()
         shown = [(key, caption, _png(make, partial / "figures" / f"{key}.png")) for key, caption, make in drawings]
         write_whole(partial / FILE, result.model_dump_json(indent=2))
+        if drawn:
+            np.save(partial / PICTURES, np.stack([slice_ for slice_, _, _ in drawn]))
         view = {"result": result, "figures": shown, "rows": [_row(record) for record in result.records]}
         view["power"] = [_row(record, kind) for kind, record in result.power.items()]
         view["classes"] = [_row(record) for record in result.by_class.values()]

@@ -400,7 +400,7 @@ class _Audit:
 
         drawn = [
             (self.comparer.slices(pair.index, self.count, self.config.batch_size), training(pair), pair)
-            for pair in result.flagged[:_PICTURED]
+            for pair in result.flagged
         ]
         held = [(self.held_out[pair.index], training(pair), pair) for pair in result.held_out_alarms[:_PICTURED]]
         kinds = {kind: self._planted(kind).match.score for kind in KINDS}
