@@ -149,6 +149,11 @@ _environment.filters |= {
 _templates = Jinja2Templates(env=_environment, context_processors=[_here])
 
 
+def fragment(template: str, **context: Any) -> str:
+    """A piece of a page."""
+    return _environment.get_template(template).render(context)
+
+
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:
     """A page."""
     return _templates.TemplateResponse(request, template, context, status)
