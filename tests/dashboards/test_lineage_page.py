@@ -27,12 +27,11 @@ from .test_board import CHROMIUM, FLAGS, PATIENCE_MS, REQUIRED, _photograph
 
 
 @pytest.fixture
-def store(empty_store: Path, tmp_path: Path, tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(empty_store: Path, tmp_path: Path, tiny_dataset: Dataset) -> str:
     """A run and a withdrawn version of a dataset, a run and a version of another, and samples of the first."""
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     client: MlflowClient = connect(uri)
-    monkeypatch.chdir(tmp_path)
     experiment = client.create_experiment("e", artifact_location=str(tmp_path / "artifacts"))
     for name, version, path in (("held", tiny_dataset.version, tiny_dataset.path), ("other", "0" * 16, "/nowhere")):
         tags = {"lwddpm.dataset_version": version, "lwddpm.dataset_path": path, "lwddpm.kind": "train"}
@@ -50,7 +49,8 @@ def store(empty_store: Path, tmp_path: Path, tiny_dataset: Dataset, monkeypatch:
 
 
 @pytest.fixture
-def visitor(store: str, tmp_path: Path) -> Iterator[TestClient]:
+def visitor(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    monkeypatch.chdir(tmp_path)  # where sample sets are looked for
     stores = Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
     board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
     with TestClient(board, base_url="http://127.0.0.1") as client:

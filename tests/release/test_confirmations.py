@@ -22,7 +22,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.verify import verify_files
 from lwddpm.marks.edited import pixels_sha256
-from lwddpm.release import confirmations, wording
+from lwddpm.release import confirmations, dossier, wording
 from lwddpm.release.log_check import check_log
 from lwddpm.tracking import attachments, registry_log
 from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
@@ -102,6 +102,8 @@ def test_decisions_are_entries_of_the_log_and_survive_another_audit(flagged: Any
         3: ("confirmed", "ada"), 0: ("rejected", "ada"),
     }  # fmt: skip
     assert confirmations.tally(version) == {"confirmed": 1, "rejected": 1, "open": 1}
+    people = dossier.contents(version)["people"]
+    assert people["flagged pairs"] == "1 confirmed as copies, 1 rejected, 1 not judged"
     told = [wording.told(entry) for entry in registry_log.entries(name) if entry["kind"] == "confirmation"]
     assert told[0] == f"drawn slice 3 is a copy of {result.flagged[0].source}"
     assert check_log(name, None, [])["whole"]
