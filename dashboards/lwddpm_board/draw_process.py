@@ -22,7 +22,7 @@ from lwddpm.cluster.generate import generate_images
 from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, WorkersConfig
 from lwddpm.data.store import open_dataset
-from lwddpm.diffusion.editing import Edit, Inpainting
+from lwddpm.diffusion.editing import Edit, Inpainting, Variation
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.similarity import ssim_nearest
 
@@ -105,7 +105,10 @@ def _edit(file: str | None) -> Edit | None:
     if file is None:
         return None
     with np.load(file, allow_pickle=False) as given:
-        return Inpainting(torch.from_numpy(given["source"]), torch.from_numpy(given["mask"]))
+        source = torch.from_numpy(given["source"])
+        if "mask" in given:
+            return Inpainting(source, torch.from_numpy(given["mask"]))
+        return Variation(source, int(given["noising_steps"]))
 
 
 def main() -> None:

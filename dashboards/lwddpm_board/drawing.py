@@ -16,17 +16,18 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from lwddpm import families
-from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_steps
-from lwddpm.diffusion.editing import Inpainting
+from lwddpm.conditions import Like, Value
+from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_asked
+from lwddpm.config.evaluation import AskedValue, GuidanceFrom
+from lwddpm.diffusion.editing import Inpainting, Variation
 from lwddpm.diffusion.sampling import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.kinds.edits import Planned
 from lwddpm.kinds.presets import presets_of
-from lwddpm.kinds.saved_model import mark_of
+from lwddpm.kinds.saved_model import asked_of, fitting, mark_of
 from lwddpm.marks.mark import Mark
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
-from lwddpm.training.stored_guide import has_guide
 from lwddpm.training.stored_presets import Presets
 from lwddpm.training.stored_prior import read_prior
 from lwddpm_board.dataset import open_known
@@ -35,6 +36,13 @@ from lwddpm_board.stores import Missing, Stores
 MOST = 256
 _BATCH = 8  # small: progress and cancelling come between batches
 _KEPT = 8
+
+
+AWAY_FROM = {  # what guidance leads away from -> in words
+    "guide": "the guide",
+    "unconditional": "being told nothing",
+    "unconditional_guide": "the guide, told nothing",
+}
 
 
 class DrawingRequest(BaseModel):
@@ -48,41 +56,46 @@ class DrawingRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Annotated[float, Field(ge=1, le=100)] | None = None
+    guidance_from: GuidanceFrom | None = None
     guidance_low: Annotated[float, Field(ge=0)] = 0.0
     guidance_high: Annotated[float, Field(ge=0)] = 0.0  # no upper end
+    conditions: Annotated[dict[Annotated[str, Field(max_length=100)], AskedValue], Field(max_length=20)] = {}
+    like: Like | None = None
     nearest: bool = True
 
 
 def _fitting(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets: Presets) -> SamplingConfig:
-    """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps."""
+    """How this model draws what is wanted: a GAN in one pass, which knows neither sampler nor steps.
+
+    Raises:
+        ConfigError: the model cannot do it.
+    """
+    try:
+        return _settled(wanted, saved, model_dir, presets)
+    except (ConfigError, RuleBroken) as error:  # where it lies here is no help to a visitor
+        told = str(error).replace(str(model_dir), "this model").replace("sampling.num_inference_steps", "steps")
+        raise ConfigError(told.replace("sampling.", "")) from None
+
+
+def _settled(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets: Presets) -> SamplingConfig:
+    asked: dict[str, Any] = {"preset": wanted.preset, "seed": wanted.seed, "batch_size": _BATCH, "like": wanted.like}
+    asked |= {"conditions": wanted.conditions or None}
     if saved.diffusion is None:
-        plain = SamplingConfig(preset=wanted.preset, seed=wanted.seed, batch_size=_BATCH)
-        return presets.resolved(plain, "sampling")[1].model_copy(update=ONE_PASS)
+        _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")
+        return check_asked(sampling, saved.conditions, "sampling").model_copy(update=ONE_PASS)
     low, high = wanted.guidance_low, wanted.guidance_high
     if 0 < high <= low:
         raise ConfigError(f"guidance_high: must be above guidance_low = {low:g}, got {high:g}; 0: no upper end")
-    given = SamplingConfig(
-        preset=wanted.preset,
-        sampler=wanted.sampler,
-        num_inference_steps=wanted.steps,
-        seed=wanted.seed,
-        eta=wanted.eta,
-        guidance=wanted.guidance,
-        guidance_interval=None if low == high == 0 else (low, high or sys.float_info.max),
-        batch_size=_BATCH,
-    )
-    _, sampling = presets.resolved(given, "sampling")
-    if sampling.guidance != 1 and not has_guide(model_dir):
-        raise ConfigError(
-            f"guidance: takes a model with a guide, which this one was registered without, got {sampling.guidance:g}; "
-            "set it to 1"
-        )
-    try:
-        check_steps(sampling, saved.diffusion, "sampling")
-    except RuleBroken as broken:
-        key = {"sampling.num_inference_steps": "steps"}.get(broken.key, broken.key)
-        raise ConfigError(str(RuleBroken(key, broken.rule, broken.value, broken.remedy))) from None
-    return sampling
+    asked |= {
+        "sampler": wanted.sampler,
+        "num_inference_steps": wanted.steps,
+        "eta": wanted.eta,
+        "guidance": wanted.guidance,
+        "guidance_from": wanted.guidance_from,
+        "guidance_interval": None if low == high == 0 else (low, high or sys.float_info.max),
+    }
+    _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")
+    return fitting(sampling, saved, model_dir, "sampling")
 
 
 @dataclass
@@ -91,7 +104,8 @@ class Drawing:
 
     Attributes:
         calls: of a network, for each slice.
-        mark: of the first image.
+        mark: of the first image, without what it was asked for.
+        asked: what each image is asked to show, by condition; None of a model without conditions.
         nearest: for each image its nearest training slice; None where they are not at hand.
         note: why there is no nearest slice, or why the drawing failed.
     """
@@ -103,6 +117,7 @@ class Drawing:
     version: RegisteredVersion
     folder: Path
     mark: Mark
+    asked: list[dict[str, Value] | None]
     state: Literal["running", "done", "failed", "cancelled"] = "running"
     stage: str = "starting"
     done: int = 0
@@ -125,6 +140,7 @@ class Drawing:
             "total": self.total,
             "note": self.note,
             "nearest": self.nearest,
+            "asked": self.asked if self.state == "done" and self.asked[0] is not None else None,
             "seconds": round(seconds, 1),
         }
 
@@ -137,7 +153,13 @@ class Drawing:
         words = f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}"
         if self.sampling.guidance != 1:
             words += f", guidance {self.sampling.guidance:g}"
+            if self.sampling.guidance_from != "auto":
+                words += f" from {AWAY_FROM[self.sampling.guidance_from]}"
         return f"{words}, {self.calls} network call{'' if self.calls == 1 else 's'} a slice, seed {self.sampling.seed}"
+
+    def mark_of(self, index: int) -> Mark:
+        """The mark of an image."""
+        return self.mark.model_copy(update={"index": index, "conditions": self.asked[index]})
 
     def images(self) -> np.ndarray:
         """uint8 [count, S, S].
@@ -183,15 +205,19 @@ class Drawings:
             name = secrets.token_hex(8)
             folder = self._stores.workspace / "drawings" / name
             folder.mkdir(parents=True)
-            drawing = Drawing(name, wanted, sampling, calls, version, folder, mark, note=note, total=wanted.count)
+            drawing = Drawing(
+                name, wanted, sampling, calls, version, folder, mark,
+                asked_of(sampling, saved, range(wanted.count)), note=note, total=wanted.count,
+            )  # fmt: skip
             self._all[name] = drawing
             while len(self._all) > _KEPT:
                 _, oldest = self._all.popitem(last=False)
                 shutil.rmtree(oldest.folder, ignore_errors=True)
-        given = None
+        given = folder / "given.npz" if isinstance(edit, Inpainting | Variation) else None
         if isinstance(edit, Inpainting):
-            given = folder / "given.npz"
-            np.savez(given, source=edit.source.numpy(), mask=edit.mask.numpy())
+            np.savez(folder / "given.npz", source=edit.source.numpy(), mask=edit.mask.numpy())
+        elif isinstance(edit, Variation):
+            np.savez(folder / "given.npz", source=edit.source.numpy(), noising_steps=edit.noising_steps)
         order = {
             "model_dir": str(model_dir),
             "sampling": sampling.model_dump(),

@@ -15,7 +15,7 @@ from lwddpm.config import EditConfig
 from lwddpm.data.edit_source import Given, bring_to_size
 from lwddpm.data.manifest import SPLITS
 from lwddpm.errors import ConfigError, DataError
-from lwddpm.kinds.edits import check_family, inpainting
+from lwddpm.kinds.edits import Planned, check_family, inpainting, varied
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm_board.dataset import open_known
 from lwddpm_board.drawing import DrawingRequest, Drawings
@@ -43,10 +43,16 @@ class SourceRequest(BaseModel):
 
 
 class EditRequest(DrawingRequest):
-    """An inpainting; `mask` has a character for each pixel, row by row: 1 where to draw anew."""
+    """An inpainting or, with a `strength`, variations.
+
+    Attributes:
+        mask: a character for each pixel, row by row: 1 where to draw anew.
+        strength: from 0, the slice itself, to 1, an ordinary drawing; None: an inpainting.
+    """
 
     source: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-    mask: Annotated[str, Field(pattern="^[01]*$", max_length=1024 * 1024)]
+    mask: Annotated[str, Field(pattern="^[01]*$", max_length=1024 * 1024)] = ""
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 class Sources:
@@ -84,18 +90,27 @@ def source_picture(request: Request, name: SourceId) -> Response:
 
 @router.post("/api/edits")
 def start(request: Request, stores: Store, wanted: EditRequest) -> JSONResponse:
-    """Begin to draw the painted region anew; progress and pictures are those of a drawing."""
+    """Begin to draw the painted region anew, or variations; progress and pictures are those of a drawing."""
     source = _sources(request).get(wanted.source)
+    version = find(stores, wanted.model)
+    folder = model_folder(stores, version)
+    saved = read_saved_model(folder)
+    check_family("inpaint" if wanted.strength is None else "variations", saved)
+    planned = (
+        _painted(source, wanted) if wanted.strength is None else varied(Given(source, None), wanted.strength, saved)
+    )
+    drawings: Drawings = request.app.state.drawings
+    return JSONResponse(drawings.start(version, folder, wanted, planned).as_dict())
+
+
+def _painted(source: np.ndarray, wanted: EditRequest) -> Planned:
     mask = np.frombuffer(wanted.mask.encode(), np.uint8) == ord("1")
     if mask.size != source.size or not mask.any() or mask.all():
         found = f"{mask.sum()} of {mask.size} pixels"
         raise ConfigError(
             f"mask: paint some of the {source.size} pixels and leave some, got {found}; paint on the slice"
         )
-    planned = inpainting(Given(source, mask.reshape(source.shape)))
-    version = find(stores, wanted.model)
-    drawings: Drawings = request.app.state.drawings
-    return JSONResponse(drawings.start(version, model_folder(stores, version), wanted, planned).as_dict())
+    return inpainting(Given(source, mask.reshape(source.shape)))
 
 
 def _row(stores: Stores, wanted: SourceRequest, size: int) -> Given:

@@ -32,6 +32,8 @@ METRIC_GROUPS = {  # heading -> metrics that answer one question
     "Brightness and contrast": ("out_of_band",),
     "Structural similarity": ("ssim_nearest", "ssim_pairs", "ssim_reconstruction"),
 }
+OF_CLASSES = ("obedience_lite0", "fd_lite0_in_class")  # of models that are asked for a class, beside all of `Metric`
+_GROUPS = METRIC_GROUPS | {"Do they show what was asked for": OF_CLASSES}
 _OTHERS = "Others"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -40,6 +42,13 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 def number(value: Any) -> str:
     """A number to read, as everywhere in the platform; a dash where there is none."""
     return "–" if value is None or isinstance(value, jinja2.Undefined) else wording.number(value)
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as a percentage; small ones keep two digits that count."""
+    value = 100 * share
+    digits = 0 if value in (0, 100) else 1 if value >= 1 else 2
+    return f"{value:.{digits}f} %"
 
 
 def when(moment: float | str | None) -> Markup:
@@ -77,7 +86,7 @@ def size(num_bytes: int | None) -> str:
 
 def quality(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
     """(metric, value, real-versus-real floor) of what was evaluated, the most telling first."""
-    names = [name for name in get_args(Metric) if f"eval/{name}" in metrics]
+    names = [name for name in (*get_args(Metric), *OF_CLASSES) if f"eval/{name}" in metrics]
     return [(name, metrics[f"eval/{name}"], metrics.get(f"eval/{name}_floor")) for name in names]
 
 
@@ -88,13 +97,13 @@ def headline(metrics: Mapping[str, float]) -> list[tuple[str, float, float | Non
 
 
 def grouped(scores: Iterable[T], of: Callable[[T], str] = attrgetter("name")) -> list[tuple[str, list[T]]]:
-    """(heading, scores) of the groups that have any, in the order of METRIC_GROUPS.
+    """(heading, scores) of the groups that have any: those of METRIC_GROUPS, and that of conditional models.
 
     Args:
         of: the name of a score's metric; a name of another version of the platform stands under "Others".
     """
-    heading_of = {name: heading for heading, names in METRIC_GROUPS.items() for name in names}
-    groups: dict[str, list[T]] = {heading: [] for heading in (*METRIC_GROUPS, _OTHERS)}
+    heading_of = {name: heading for heading, names in _GROUPS.items() for name in names}
+    groups: dict[str, list[T]] = {heading: [] for heading in (*_GROUPS, _OTHERS)}
     for score in scores:
         groups[heading_of.get(of(score), _OTHERS)].append(score)
     return [(heading, members) for heading, members in groups.items() if members]
@@ -128,6 +137,7 @@ _environment = jinja2.Environment(
 _environment.filters |= {
     "number": number,
     "when": when,
+    "percent": percent,
     "duration": duration,
     "size": size,
     "quality": quality,
@@ -137,6 +147,11 @@ _environment.filters |= {
     "markdown": markdown,
 }
 _templates = Jinja2Templates(env=_environment, context_processors=[_here])
+
+
+def fragment(template: str, **context: Any) -> str:
+    """A piece of a page."""
+    return _environment.get_template(template).render(context)
 
 
 def render(request: Request, template: str, status: int = 200, **context: Any) -> HTMLResponse:

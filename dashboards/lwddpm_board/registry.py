@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, Field
 
 from lwddpm.errors import ConfigError, LwddpmError
-from lwddpm.evaluation.result import EvaluationResult
+from lwddpm.evaluation.result import EvaluationResult, MetricRecord
 from lwddpm.release import alerts, dossier, promotion, wording
 from lwddpm.release.log_check import check_log
 from lwddpm.release.policy import policy_in_force
@@ -20,7 +20,7 @@ from lwddpm.release.verdict import APPROVAL, Verdict, judge
 from lwddpm.tracking import registry, registry_log
 from lwddpm.tracking.chain import Entry
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm_board.pages import grouped, quality, render
+from lwddpm_board.pages import OF_CLASSES, grouped, quality, render
 from lwddpm_board.reader_study import judged
 from lwddpm_board.runs import REPORT_POLICY, Store, Summary, differences, evaluation
 from lwddpm_board.stores import Missing, NothingYet, Stores
@@ -61,7 +61,7 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
     results = [evaluation(stores, one.run_id) for one in (first, second)]
     return render(
         request, "versions.html", both=(first, second), count=_COMPARED,
-        results=results, scored=_scored((first, second), results),
+        results=results, scored=_scored((first, second), results), by_class=_by_class(results),
         settings=differences(*(stores.client.get_run(one.run_id).data.params for one in (first, second))),
     )  # fmt: skip
 
@@ -90,6 +90,46 @@ def _scored(
     names = dict.fromkeys(name for of_version in scores for name in of_version)
     rows = [(name, [of_version.get(name) for of_version in scores]) for name in names]
     return grouped(rows, of=lambda row: row[0])
+
+
+class ClassRow(NamedTuple):
+    """One class: a figure of each of two versions, and the same of real slices; None where it is not known."""
+
+    name: str
+    values: tuple[float | None, ...]
+    real: float | None
+
+
+def _by_class(results: Iterable[EvaluationResult | None]) -> list[tuple[str, list[ClassRow]]]:
+    """(metric, classes) of all figures that either evaluation tells by class, those of what was asked for first."""
+    results = list(results)
+    told = [
+        {record.name: record.parts for record in (result.records if result else ()) if _of_classes(record)}
+        for result in results
+    ]
+    floors: dict[str, float] = {}
+    for confusion in (result.confusion for result in results if result):
+        if confusion is not None:  # of each class the share of real slices that its judge recognises
+            floors |= {name: confusion.real[row][row] for row, name in enumerate(confusion.classes)}
+    names = sorted(dict.fromkeys(name for of_one in told for name in of_one), key=lambda name: name not in OF_CLASSES)
+    return [
+        (
+            name,
+            [
+                ClassRow(
+                    part,
+                    tuple(of_one.get(name, {}).get(part) for of_one in told),
+                    floors.get(part) if name == "obedience_lite0" else None,
+                )
+                for part in dict.fromkeys(part for of_one in told for part in of_one.get(name, {}))
+            ],
+        )
+        for name in names
+    ]
+
+
+def _of_classes(record: MetricRecord) -> bool:
+    return bool(record.parts) and record.name != "out_of_band"  # whose parts are sides of a band
 
 
 @router.post("/api/registry/promote")
@@ -142,7 +182,18 @@ def version_page(request: Request, stores: Store, name: ModelName, number: Numbe
         result=_evaluation(stores, version), gate=_gate(version),
         history=registry.promotions(name)[::-1], others=others, studies=judged(stores, name, number),
         user=getpass.getuser(), champion=registry.CHAMPION, override=wording.overridden(version.tags),
+        audit=_newest_audit(version),
     )  # fmt: skip
+
+
+def _newest_audit(version: RegisteredVersion) -> dict[str, str] | None:
+    """What the log says of the newest audit of a version."""
+    of_version = [
+        entry["data"]
+        for entry in registry_log.entries(version.name)
+        if entry.get("kind") == "audit" and entry.get("version") == version.version
+    ]
+    return {"verdict": str(of_version[-1].get("verdict", "unknown"))} if of_version else None
 
 
 def _evaluation(stores: Stores, version: RegisteredVersion) -> EvaluationResult | None:

@@ -21,12 +21,14 @@ from lwddpm_board.stores import Missing, Stores
 
 PAGE = 50
 STATUSES = ("RUNNING", "FINISHED", "FAILED", "KILLED")
-KINDS = ("train", "search", "compare", "evaluate")
+KINDS = ("train", "search", "compare", "evaluate", "tradeoff", "audit")
 _TYPES = {
     "png": "image/png", "webp": "image/webp", "jpg": "image/jpeg", "json": "application/json",
     "md": "text/plain; charset=utf-8", "txt": "text/plain; charset=utf-8", "yaml": "text/plain; charset=utf-8",
     "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8",
 }  # fmt: skip
+# folders of artifacts with a page each: of a comparison, an audit, a measured trade of realism against diversity
+_REPORTS = {"report": "report.html", "audit": "audit.html", "tradeoff": "tradeoff.html"}
 _NO_JOBS = (READER_EXPERIMENT, LOG_EXPERIMENT)
 # a report is somebody's HTML: shown with its own styles and pictures, without scripts, in an origin of its own
 REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -132,9 +134,9 @@ def runs_page(
 @router.get("/runs/{run_id}")
 def run_page(request: Request, stores: Store, run_id: RunId) -> Response:
     run = stores.client.get_run(run_id)
-    listed = [*stores.listing(run_id), *stores.listing(run_id, "report")]
+    listed = [file for folder in ("", *_REPORTS) for file in stores.listing(run_id, folder)]
     files = sorted(file.path for file in listed if not file.is_dir)
-    reports = [path for path in files if path.endswith("report.html")]
+    reports = [path for path in files if path.endswith(tuple(_REPORTS.values()))]
     figures = [file.path for file in stores.listing(run_id, "figures") if file.path.endswith(".png")]
     table = stores.text(run_id, "evaluation/metrics.md")
     result = evaluation(stores, run_id)

@@ -68,8 +68,9 @@ def test_the_pages_say_what_the_file_holds(tmp_path: Path) -> None:
         draw.uniform(0, 0.99, 300),
         planted,
     )
-    page.draw(result, folder, drawings)
+    page.draw(result, folder, drawings, image[None])
     assert AuditResult.model_validate_json((folder / FILE).read_bytes()) == result
+    assert (np.load(folder / page.PICTURES, allow_pickle=False) == image[None]).all()
     html, markdown = (folder / page.HTML).read_text(), (folder / page.MARKDOWN).read_text()
     for text in (html, markdown):
         assert "undecided" in text

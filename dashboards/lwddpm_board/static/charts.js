@@ -119,8 +119,8 @@ function show(box, place, x, y, lines) {
 
 const LONGEST_SPAN = 20; // a measure that spans more is drawn on a logarithmic axis
 
-/** Lines by optimizer step. series: [{name, points: [[step, value or null]], look}]; entries: of the legend, where series have none of their own. */
-export function lines(place, series, { height = 240, unit = "optimizer steps", emptyText = "Nothing logged yet.", entries, mayBeLog = false } = {}) {
+/** Lines by optimizer step, or by what `unit` and `step` (one of it) say. series: [{name, points: [[step, value or null]], look}]; entries: of the legend, where series have none of their own. */
+export function lines(place, series, { height = 240, unit = "optimizer steps", step: word = "step", emptyText = "Nothing logged yet.", entries, mayBeLog = false } = {}) {
   const shown = series.map((one) => ({ ...one, points: one.points.filter(([, value]) => value !== null) })).filter((one) => one.points.length);
   place.classList.add("chart");
   if (!shown.length) {
@@ -133,7 +133,7 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", e
   const values = all.map(([, value]) => value);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const log = mayBeLog && low > 0 && high > LONGEST_SPAN * low;
-  const label = shown.map((one) => `${one.name}: ${number(one.points.at(-1)[1])} at step ${number(one.points.at(-1)[0])}`).join("; ");
+  const label = shown.map((one) => `${one.name}: ${number(one.points.at(-1)[1])} at ${word} ${number(one.points.at(-1)[0])}`).join("; ");
   drawn(place, (width) => {
     const root = frame(place, width, height, label);
     const x = scale(Math.min(...steps), Math.max(...steps), MARGIN.left, width - MARGIN.right, false, width < 420 ? 4 : 7);
@@ -158,9 +158,9 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", e
       cursor.setAttribute("visibility", "visible");
       const said = shown.map((one) => {
         const near = one.points.reduce((best, found) => (Math.abs(found[0] - step) < Math.abs(best[0] - step) ? found : best));
-        return `${one.name} ${number(near[1])}${near[0] === step ? "" : ` (step ${number(near[0])})`}`;
+        return `${one.name} ${number(near[1])}${near[0] === step ? "" : ` (${word} ${number(near[0])})`}`;
       });
-      show(box, place, x.place(step), MARGIN.top + 40, [`step ${number(step)}`, ...said]);
+      show(box, place, x.place(step), MARGIN.top + 40, [`${word} ${number(step)}`, ...said]);
     };
     const leave = () => { box.hidden = true; cursor.setAttribute("visibility", "hidden"); };
     root.setAttribute("tabindex", "0");

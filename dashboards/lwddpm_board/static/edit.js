@@ -1,7 +1,9 @@
 // Painting a region on a slice, and having it drawn anew.
 
 import { ask, element, number, onSend, values } from "./board.js";
+import { asked as ofConditions } from "./asked.js";
 import { cancel, draw, filled, stages } from "./drawing.js";
+import { inBase64 } from "./upload.js";
 
 const section = document.querySelector("[data-edit]");
 const [choice, painting, list] = ["source", "paint", "edited"].map((name) => section.querySelector(`[data-${name}]`));
@@ -47,15 +49,6 @@ onSend(choice, async (wanted) => {
   show();
   if (found.brought) state.textContent = `Brought ${found.brought}. Nothing is painted yet.`;
 });
-
-function inBase64(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new Error("this file cannot be read"));
-    reader.readAsDataURL(file);
-  });
-}
 
 function show() {
   context.drawImage(source.image, 0, 0);
@@ -115,12 +108,15 @@ erase.addEventListener("click", () => erase.setAttribute("aria-pressed", String(
 section.querySelector("[data-clear]").addEventListener("click", () => { mask.fill(0); show(); });
 stop.addEventListener("click", () => { if (running) cancel(running); });
 
+let varies = false; // which of the two buttons was pressed
+painting.addEventListener("submit", (event) => { varies = event.submitter?.value === "vary" || document.activeElement === painting.elements.strength; }, true);
+
 onSend(painting, async (wanted) => {
   list.replaceChildren();
   stop.hidden = false;
   progress.hidden = false;
   progress.removeAttribute("value");
-  const asked = { ...filled(how, values(how)), count: wanted.results, nearest: false, source: source.id, mask: mask.join("") };
+  const asked = { ...filled(how, values(how)), ...ofConditions(), count: wanted.results, nearest: false, source: source.id, ...(varies ? { strength: wanted.strength } : { mask: mask.join("") }) };
   try {
     const drawing = await draw(asked, (news) => {
       running = news.id;

@@ -1,7 +1,9 @@
 // Slices on demand, each beside the training slice that it resembles most.
 
-import { element, number, onSend } from "./board.js";
+import { ask, element, number, onSend } from "./board.js";
+import { asked, counted, fields, words } from "./asked.js";
 import { cancel, draw, filled, stages } from "./drawing.js";
+import { gridOf } from "./grid.js";
 
 const form = document.querySelector("[data-draw]");
 const [progress, state, list] = ["progress", "state", "drawn"].map((name) => document.querySelector(`[data-${name}]`));
@@ -9,12 +11,34 @@ const stop = form.querySelector("[data-cancel]");
 let running = null;
 
 stop.addEventListener("click", () => { if (running) cancel(running); });
-const choose = () => {
+const told = form.querySelector("[data-told]");
+const away = form.querySelector("[data-away]");
+let model = { presets: {} }; // what the board says of the model that is chosen
+const preset = () => { told.textContent = model.presets[form.elements.preset.value] ?? ""; };
+const count = () => {
+  const sum = counted();
+  form.elements.count.readOnly = sum !== null;
+  if (sum !== null) form.elements.count.value = sum;
+};
+const choose = async () => {
+  const chosen = form.elements.model.value;
   const known = form.elements.model.selectedOptions[0]?.dataset.presets.split(" ").filter(Boolean) ?? [];
   form.elements.preset.replaceChildren(...[...known, "plain"].map((name) => element("option", {}, name)));
   form.elements.preset.value = known.includes("evaluated") ? "evaluated" : "plain";
+  const [name, number] = [chosen.slice(0, chosen.lastIndexOf("/")), chosen.slice(chosen.lastIndexOf("/") + 1)];
+  const found = await ask(`/api/models/${encodeURIComponent(name)}/${number}`).catch((error) => ({ error: error.message, conditions: [], away_from: {}, presets: {} }));
+  if (form.elements.model.value !== chosen) return; // another one was chosen meanwhile
+  model = found;
+  preset();
+  if (found.error) told.textContent = found.error;
+  const ways = Object.entries(found.away_from);
+  form.elements.guidance_from.replaceChildren(element("option", { value: "" }, "of the preset"), ...ways.map(([value, word]) => element("option", { value }, word)));
+  away.hidden = ways.length < 2;
+  fields(found.conditions, count);
+  gridOf(found);
 };
 form.elements.model.addEventListener("change", choose);
+form.elements.preset.addEventListener("change", preset);
 choose();
 const eta = form.querySelector("[data-eta]");
 const only = () => { eta.hidden = !["", "ddim"].includes(form.elements.sampler.value); };
@@ -26,7 +50,7 @@ form.elements.guidance.addEventListener("input", guided);
 guided();
 
 onSend(form, async (values) => {
-  const wanted = filled(form, values);
+  const wanted = { ...filled(form, values), ...asked() };
   list.replaceChildren();
   stop.hidden = false;
   progress.hidden = false;
@@ -49,12 +73,19 @@ onSend(form, async (values) => {
   }
 });
 
+/** What a slice was asked to show, in words; empty where it was asked for nothing. */
+function shown(of) {
+  const values = Object.values(of ?? {}).filter((value) => value !== null).map((value) => (typeof value === "number" ? number(value) : words(value)));
+  return values.length ? `asked for ${values.join(", ")}` : "";
+}
+
 function pair(drawing, index) {
   const made = element("figure", {}, element("img", { src: `/drawings/${drawing.id}/${index}.png`, alt: `Synthetic slice ${index}` }), element("figcaption", {}, "synthetic"));
+  const wanted = shown(drawing.asked?.[index]);
   const near = drawing.nearest?.[index];
-  if (!near) return element("li", {}, made);
+  if (!near) return element("li", {}, made, wanted ? element("small", {}, wanted) : "");
   const real = element("figure", {},
     element("img", { src: `/datasets/${drawing.dataset}/train/${near.index}.png`, alt: `Nearest training slice, ${near.label}`, class: near.mirrored ? "mirrored" : null, title: near.source }),
     element("figcaption", {}, near.label));
-  return element("li", {}, made, real, element("small", {}, `SSIM ${near.ssim.toFixed(3)}${near.mirrored ? ", mirrored" : ""}`));
+  return element("li", {}, made, real, element("small", {}, wanted ? element("span", { class: "below" }, wanted) : "", `SSIM ${near.ssim.toFixed(3)}${near.mirrored ? ", mirrored" : ""}`));
 }

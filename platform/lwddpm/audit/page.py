@@ -1,6 +1,7 @@
 """An audit on disk: `audit.json`, and one HTML file and one of Markdown that are drawn from it.
 
 figures/KEY.png; audit.html has them inside and needs nothing else
+flagged.npy; the slices that were flagged, for a person to judge on the board
 """
 
 import base64
@@ -24,6 +25,7 @@ from lwddpm.wording import measured
 
 HTML, MARKDOWN = "audit.html", "audit.md"
 UTILITY = "utility"  # the figure
+PICTURES = "flagged.npy"  # of all flagged pairs the slices drawn, in their order, uint8 [N, S, S]
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
@@ -84,16 +86,21 @@ def memorisation(
     return drawings
 
 
-def draw(result: AuditResult, folder: Path, drawings: Sequence[Drawing]) -> None:
+def draw(
+    result: AuditResult, folder: Path, drawings: Sequence[Drawing] = (), flagged: np.ndarray | None = None
+) -> None:
     """Write everything into a folder, replacing what an earlier audit left there.
 
     Args:
         drawings: of the part `memorisation`; that of `utility` follows from the result.
+        flagged: slices of `result.flagged`, in their order, uint8 [N, S, S].
     """
     with complete_folder(folder) as partial:
         (partial / "figures").mkdir()
         shown = [(key, caption, _png(make, partial / "figures" / f"{key}.png")) for key, caption, make in drawings]
         write_whole(partial / FILE, result.model_dump_json(indent=2))
+        if flagged is not None and len(flagged):
+            np.save(partial / PICTURES, flagged)
         view = {"result": result, "figures": shown, "rows": [_row(record) for record in result.records]}
         view["power"] = [_row(record, kind) for kind, record in result.power.items()]
         view["classes"] = [_row(record) for record in result.by_class.values()]

@@ -43,7 +43,8 @@ def _found(result: dict[str, Any]) -> None:
     for version in result["versions"]:
         what = "trained on them" if version["trained_on"] else "they are in no training split"
         aliases = f" ({', '.join(version['aliases'])})" if version["aliases"] else ""
-        console.print(f"{version['uri']}{aliases}: {what}", markup=False)
+        mark = ", marked withdrawn" if version["withdrawn"] else ""
+        console.print(f"{version['uri']}{aliases}: {what}{mark}", markup=False)
     for drawn in result["samples"]:
         console.print(f"samples {drawn['path']}: {drawn['count']:,} drawn by {drawn['drawn_by']}", markup=False)
     if not result["datasets"]:

@@ -39,11 +39,13 @@ def models_show(
     def verb() -> dict[str, Any]:
         registry = open_registry(tracking_uri)
         version = registry.find_version(model)
+        from lwddpm.release.confirmations import tally
         from lwddpm.release.promotion import approver_of, verdict_of
 
         verdict = verdict_of(version, approver_of(version))
         gate = None if verdict is None else verdict.model_dump(mode="json")
-        return version.as_dict() | {"promotions": registry.promotions(version.name), "gate": gate}
+        found = {"promotions": registry.promotions(version.name), "gate": gate, "flagged_pairs": tally(version)}
+        return version.as_dict() | found
 
     finish(verb, as_json, release_views.version)
 

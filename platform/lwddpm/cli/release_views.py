@@ -14,6 +14,9 @@ def version(item: dict[str, Any]) -> None:
         console.print(said, markup=False)
     if item["gate"] is not None:
         verdict(item["gate"])
+    if (pairs := item["flagged_pairs"]) is not None:
+        said = ", ".join(f"{count} {what}" for what, count in pairs.items())
+        console.print(f"flagged pairs of its audit: {said} (lwddpm dashboard shows them)", markup=False)
     console.print(f"\n{item['card']}", markup=False)
 
 

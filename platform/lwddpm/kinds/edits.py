@@ -45,18 +45,21 @@ def planned(config: EditConfig, given: Given | None, saved: SavedModel) -> Itera
         yield between(config.between, config.frames)
         return
     assert given is not None
-    source = torch.from_numpy(given.source)
     if given.mask is not None:
         yield inpainting(given)
     for strength in config.strength or ():
-        edited = Edited(how="variation", source_sha256=pixels_sha256(given.source), strength=strength)
-        yield Planned(variation(source, strength, _timesteps(saved)), edited)
+        yield varied(given, strength, saved)
 
 
 def inpainting(given: Given) -> Planned:
     assert given.mask is not None
     edited = Edited(how="inpainting", source_sha256=pixels_sha256(given.source), mask_sha256=pixels_sha256(given.mask))
     return Planned(Inpainting(torch.from_numpy(given.source), torch.from_numpy(given.mask)), edited)
+
+
+def varied(given: Given, strength: float, saved: SavedModel) -> Planned:
+    edited = Edited(how="variation", source_sha256=pixels_sha256(given.source), strength=strength)
+    return Planned(variation(torch.from_numpy(given.source), strength, _timesteps(saved)), edited)
 
 
 def between(seeds: tuple[int, int], frames: int) -> Planned:

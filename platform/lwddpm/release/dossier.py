@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lwddpm.audit.result import method_code
 from lwddpm.config.gate import GatePolicy
 from lwddpm.files import write_whole
+from lwddpm.release.confirmations import tally
 from lwddpm.release.evidence import Evidence, audit_of, evaluation_of
 from lwddpm.release.policy import named, policy_in_force
 from lwddpm.release.promotion import approver_of
@@ -95,12 +96,22 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
             "trained by": attachments.trainer_of(version) or "not known",
             "approved by": approver or "nobody",
             "readers": _readers(version),
+            **_judged(version),
         },
         "overrides": [entry for entry in own if entry.get("kind") == "override"],
         "promotions": [entry for entry in own if entry.get("kind") == "promotion"],
         "hashes": _hashes(version, verdict, audit, log),
         "made": f"{now:%Y-%m-%d %H:%M} UTC",
     }
+
+
+def _judged(version: RegisteredVersion) -> dict[str, str]:
+    """What people have said of the pairs that the audit flagged; empty where it flagged none."""
+    counts = tally(version)
+    if counts is None:
+        return {}
+    said = f"{counts['confirmed']} confirmed as copies, {counts['rejected']} rejected, {counts['open']} not judged"
+    return {"flagged pairs": said}
 
 
 def _state(verdict: Verdict | None, now: datetime) -> str:

@@ -19,6 +19,9 @@ def told(entry: dict[str, Any]) -> str:
             return f"to {data['alias']}, approved by {data['approver']}: {data['reason']}"
         case "approval":
             return f"{data['approver']} approves {data['alias']}"
+        case "confirmation":
+            said = {"confirmed": "is a copy of", "rejected": "is no copy of"}.get(data["decision"], "is open again:")
+            return f"drawn slice {data['index']} {said} {data['source']}"
         case "audit" | "evaluation":
             verdict = f", verdict {data['verdict']}" if "verdict" in data else ""
             return f"{data['file']} {data['sha256'][:8]}{verdict}, of {data.get('date', 'an unknown day')[:10]}"

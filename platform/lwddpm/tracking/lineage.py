@@ -22,11 +22,12 @@ from lwddpm.data.pseudonyms import Pseudonyms
 from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.data.withdrawn import Withdrawals
 from lwddpm.errors import DataError
-from lwddpm.tracking.registry import WITHDRAWN
+from lwddpm.tracking.registry import WITHDRAWN, withdrawn_in
 
 DATASET_VERSION, DATASET_PATH = "lwddpm.dataset_version", "lwddpm.dataset_path"
 ARTIFACTS = ("mlruns", "mlartifacts")  # folders of MLflow, which hold no sample sets
 _RUNS_AT_ONCE = 1000
+_TRAIN_NOTHING = ("audit", "evaluate", "prepare", "sample", "tradeoff")  # kinds of runs
 _VERSION = re.compile("[0-9a-f]{1,64}")
 
 Find = Callable[[Dataset], Iterable[HeldSlice]]
@@ -113,6 +114,15 @@ def trace(find: Find, datasets: Sequence[str] = (), samples: Sequence[str] = (".
     }
 
 
+def made_from(dataset: str, samples: Sequence[str] = (".",)) -> dict[str, Any]:
+    """What was made from a dataset, by its version: `runs`, `versions` and `samples` as `trace` has them."""
+    return {
+        "runs": [_run(run, dataset, True) for run in _runs(dataset)],
+        "versions": list(_versions(dataset, True)),
+        "samples": list(_sample_sets({dataset}, samples)),
+    }
+
+
 def mark_withdrawn(withdrawals: Withdrawals, pseudonyms: Pseudonyms, datasets: Sequence[str] = ()) -> dict[str, Any]:
     """Mark the registered versions that were trained on a dataset with slices of withdrawn subjects or files.
 
@@ -167,14 +177,14 @@ def _known(datasets: Sequence[str]) -> list[Known]:
     return list(by_version.values())
 
 
-def _runs() -> Iterator[Run]:
+def _runs(dataset: str = "") -> Iterator[Run]:
+    """The runs that used a dataset, of this version or of any."""
     client = MlflowClient()
+    query = f"tags.`{DATASET_VERSION}` = '{dataset}'" if dataset else f"tags.`{DATASET_VERSION}` IS NOT NULL"
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     token: str | None = ""
     while experiments and token is not None:
-        page = client.search_runs(
-            experiments, f"tags.`{DATASET_VERSION}` IS NOT NULL", max_results=_RUNS_AT_ONCE, page_token=token or None
-        )
+        page = client.search_runs(experiments, query, max_results=_RUNS_AT_ONCE, page_token=token or None)
         yield from page
         token = page.token or None
 
@@ -183,7 +193,7 @@ def _run(run: Run, dataset: str, trained_on: bool) -> dict[str, Any]:
     kind = run.data.tags.get("lwddpm.kind", "")
     return {
         "run_id": run.info.run_id, "name": run.info.run_name, "kind": kind, "status": run.info.status,
-        "dataset": dataset, "trained_on": trained_on and kind not in ("evaluate", "prepare"),
+        "dataset": dataset, "trained_on": trained_on and kind not in _TRAIN_NOTHING,
     }  # fmt: skip
 
 
@@ -193,7 +203,7 @@ def _versions(dataset: str, trained_on: bool) -> Iterator[dict[str, Any]]:
         full = client.get_model_version(stored.name, str(stored.version))  # a search does not return aliases
         yield {
             "uri": f"models:/{stored.name}/{stored.version}", "aliases": sorted(full.aliases), "run_id": stored.run_id,
-            "dataset": dataset, "trained_on": trained_on,
+            "dataset": dataset, "trained_on": trained_on, "withdrawn": withdrawn_in(full.tags),
         }  # fmt: skip
 
 

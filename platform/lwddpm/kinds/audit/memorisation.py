@@ -167,6 +167,11 @@ class Memorisation:
             for row in rows.tolist()
         )
 
+    def flagged_slices(self, result: AuditResult) -> np.ndarray:
+        """Those of `result.flagged`, uint8 [N, S, S]."""
+        size = self.dataset.manifest.image_size
+        return np.array([self.slices.slice(pair.index) for pair in result.flagged], np.uint8).reshape(-1, size, size)
+
     def drawings(self, result: AuditResult) -> list[page.Drawing]:
         """The figures of this part."""
         row_of = {source: row for row, source in enumerate(self.train_sources)}

@@ -104,9 +104,9 @@ def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
                 return draw_indices(model_dir, how, numbers, session, exported, described)
 
             audited = Audited(job, named, model_dir, saved, weights, sampling, dataset, folder, session, exported, draw)
-            result, drawings = _result(audited, parts, not_measured)
+            result, drawings, flagged = _result(audited, parts, not_measured)
             report = folder / "report"
-            page.draw(result, report, drawings)
+            page.draw(result, report, drawings, flagged)
             run.client.log_artifacts(run.run_id, str(report), "audit")
             run.values(result.metrics(), step=saved.step)
             for snapshot in result.snapshots:
@@ -121,13 +121,14 @@ def run_audit(job: AuditJob, session: Session, fresh: bool) -> dict[str, Any]:
 
 def _result(
     audited: Audited, parts: tuple[Part, ...], not_measured: dict[Part, str]
-) -> tuple[AuditResult, list[page.Drawing]]:
-    """What all parts have found, and the figures of those that are drawn from more than that."""
+) -> tuple[AuditResult, list[page.Drawing], np.ndarray | None]:
+    """What all parts have found, the figures of those that are drawn from more than that, and the flagged slices."""
     drawings: list[page.Drawing] = []
+    flagged = None
     if "memorisation" in parts:
         memorisation = Memorisation(audited)
         result = memorisation.result()
-        drawings = memorisation.drawings(result)
+        drawings, flagged = memorisation.drawings(result), memorisation.flagged_slices(result)
     else:
         result = without_memorisation(
             parts,
@@ -148,7 +149,7 @@ def _result(
         utility = measure_utility(audited)
         records = (*result.records, *utility_records(utility))
         result = result.model_copy(update={"utility": utility, "records": records})
-    return result, drawings
+    return result, drawings, flagged
 
 
 def _summary(

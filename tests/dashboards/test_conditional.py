@@ -1,0 +1,205 @@
+"""Drawing what is asked for on the board: classes, counts, a grid by guidance; and models class by class."""
+
+import io
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from starlette.testclient import TestClient
+
+from lwddpm.config import TrackingConfig, TrainJob
+from lwddpm.data.store import Dataset
+from lwddpm.evaluation.result import Confusion, EvaluationResult, MetricRecord
+from lwddpm.kinds.verify import source_of, verify_files
+from lwddpm.models.build import build_model, count_parameters
+from lwddpm.tracking import registry
+from lwddpm.tracking.store import connect
+from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.vocabulary import vocabulary_of
+from lwddpm_board.access import Access
+from lwddpm_board.app import create_app
+from lwddpm_board.stores import Stores
+
+from .conftest import start_board, stop
+from .test_board import CHROMIUM, FLAGS, PATIENCE_MS, REQUIRED, _photograph
+
+CLASSES = ("glioma_tumor", "meningioma_tumor")
+
+
+@pytest.fixture
+def store(empty_store: Path, tmp_path: Path, tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset) -> str:
+    """A registry with two versions of an untrained network that is told classes, each with an evaluation by class."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client, job = connect(uri), tiny_job("model.conditions=[label]")
+    vocabulary = vocabulary_of(tiny_dataset, ("label",), 0.1)
+    saved = SavedModel(
+        model=job.model, diffusion=job.diffusion, image_size=16, dataset_version=tiny_dataset.version,
+        dataset_simulated=True, training_digest=job.training_digest(), step=8, epoch=1.0,
+        parameters=count_parameters(job.model, vocabulary=vocabulary), conditions=vocabulary,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    folder = save_model(tmp_path / "model", build_model(job.model, vocabulary=vocabulary), saved)
+    experiment = client.create_experiment("asked", artifact_location=str(tmp_path / "artifacts"))
+    tags = {"lwddpm.dataset_version": tiny_dataset.version, "lwddpm.dataset_path": tiny_dataset.path}
+    for obedience in (0.25, 0.75):
+        with mlflow.start_run(experiment_id=experiment, tags=tags) as run:
+            figures = {"eval/obedience_lite0": str(obedience), "eval/obedience_lite0_floor": "0.8"}
+            registry._new_version(folder, "asked", tags | figures)
+            client.log_text(run.info.run_id, _evaluated(tiny_dataset, obedience), "evaluation/metrics.json")
+    return uri
+
+
+def _evaluated(dataset: Dataset, obedience: float) -> str:
+    def record(name: str, value: float, parts: dict[str, float]) -> MetricRecord:
+        return MetricRecord(
+            name=name, value=value, floor=0.8, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
+            weights_sha256=None, sampler="ddim", num_inference_steps=2, protocol="a test", parts=parts,
+        )  # fmt: skip
+
+    one, two = CLASSES
+    return EvaluationResult(
+        dataset_version=dataset.version, simulated=True, config={}, unavailable=(),
+        records=(
+            record("out_of_band", 0.1, {"dark": 0.1, "bright": 0.0}),
+            record("recall_lite0", 0.5, {one: 0.5}),
+            record("obedience_lite0", obedience, {one: obedience, two: obedience / 2}),
+        ),
+        confusion=Confusion(classes=CLASSES, generated=((1, 0), (0, 1)), real=((0.9, 0.1), (0.3, 0.7))),
+    ).model_dump_json()  # fmt: skip
+
+
+@pytest.fixture
+def visitor(store: str, tmp_path: Path) -> Iterator[TestClient]:
+    stores = Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+    board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
+    with TestClient(board, base_url="http://127.0.0.1") as client:
+        yield client
+
+
+def _drawn(visitor: TestClient, address: str = "/api/drawings", **wanted: Any) -> Any:
+    asked = {"model": "models:/asked/1", "steps": 2, "nearest": False} | wanted
+    drawing = visitor.post(address, json=asked).json()
+    until = time.monotonic() + 300
+    while drawing["state"] == "running" and time.monotonic() < until:
+        time.sleep(0.1)
+        drawing = visitor.get(f"/api/drawings/{drawing['id']}").json()
+    assert drawing["state"] == "done", drawing
+    return drawing
+
+
+def test_a_class_is_drawn_and_the_file_says_which(
+    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    told = visitor.get("/api/models/asked/1").json()
+    (label,) = told["conditions"]
+    counts = np.bincount(tiny_dataset.labels("train"), minlength=len(tiny_dataset.label_names)).tolist()
+    assert [(value["name"], value["count"]) for value in label["values"]] == list(
+        zip(tiny_dataset.label_names, counts, strict=True)
+    )
+    assert (label["classes"], list(told["away_from"]), told["gan"]) == (True, ["unconditional"], False)
+    one, two = CLASSES
+    drawing = _drawn(visitor, count=4, guidance=2, conditions={"label": {one: 3, two: 1}})
+    assert Counter(asked["label"] for asked in drawing["asked"]) == {one: 3, two: 1}
+    assert "guidance 2 from being told nothing, 4 network calls a slice" in drawing["how"]
+    alone = next(index for index, asked in enumerate(drawing["asked"]) if asked["label"] == two)
+    (tmp_path / "two.png").write_bytes(visitor.get(f"/drawings/{drawing['id']}/{alone}.png").content)
+    (found,) = verify_files([str(tmp_path / "two.png")], TrackingConfig(uri=store))
+    assert (found["state"], found["mark"]["conditions"]) == ("confirmed", {"label": two}), found
+    balanced = _drawn(visitor, count=len(counts), like="balanced")
+    assert Counter(asked["label"] for asked in balanced["asked"]) == dict.fromkeys(tiny_dataset.label_names, 1)
+    for wrong, said in (
+        ({"conditions": {"label": "gliom_tumor"}}, "did you mean glioma_tumor?"),
+        ({"conditions": {"plane": "axial"}}, "the model's conditions are label"),
+        ({"guidance": 2, "guidance_from": "guide"}, "takes a model with a guide"),
+    ):
+        refused = visitor.post("/api/drawings", json={"model": "models:/asked/1", "steps": 2} | wrong)
+        assert refused.status_code == 422
+        assert said in refused.json()["error"]
+        assert str(tmp_path) not in refused.json()["error"]
+
+
+def test_variations_of_a_slice_are_drawn_and_confirmed(
+    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset
+) -> None:
+    row = {"model": "models:/asked/1", "dataset": tiny_dataset.version, "split": "test", "row": 1}
+    source = visitor.post("/api/edit-sources", json=row).json()["id"]
+    pictures = {}
+    for strength in (0, 0.5):
+        drawing = _drawn(visitor, address="/api/edits", count=1, source=source, strength=strength)
+        pictures[strength] = visitor.get(f"/drawings/{drawing['id']}/0.png").content
+    shown = {strength: np.asarray(Image.open(io.BytesIO(content))) for strength, content in pictures.items()}
+    assert (shown[0] == tiny_dataset.images("test")[1]).all()
+    assert (shown[0.5] != shown[0]).any()
+    (tmp_path / "varied.png").write_bytes(pictures[0.5])
+    given = source_of(f"{tiny_dataset.path}/test/1", None)
+    (found,) = verify_files([str(tmp_path / "varied.png")], TrackingConfig(uri=store), None, given)
+    assert (found["state"], found["mark"]["edit"]["strength"]) == ("confirmed", 0.5), found
+    wanted = {"model": "models:/asked/1", "steps": 2, "source": source}
+    assert "paint on the slice" in visitor.post("/api/edits", json=wanted).json()["error"]
+    assert "strength" in visitor.post("/api/edits", json=wanted | {"strength": 2}).json()["error"]
+
+
+def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor: TestClient) -> None:
+    listed = visitor.get("/registry").text
+    rows = [listed.split(f"version {number}</a>")[1].split("</tr>")[0] for number in (1, 2)]
+    assert ["25.0 %" in row for row in rows] == [True, False]
+    assert ["75.0 %" in row for row in rows] == [False, True]
+    assert all("real slices 80.0 %" in row for row in rows)
+    table = visitor.get("/registry/compare?version=asked/1&version=asked/2").text.split("Class by class")[1]
+    obeyed = table.split('data-of="obedience_lite0"')[1].split("</tbody>")[0]
+    cells = [cell.split("<")[0] for cell in obeyed.replace("<b>", "").split('<td class="num">')[1:]]
+    assert cells == ["0.25", "0.75", "0.9", "0.125", "0.375", "0.7"]
+    assert table.index("obedience_lite0") < table.index("recall_lite0")
+    assert "bright" not in table
+
+
+@pytest.mark.browser
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
+def test_classes_and_the_grid_are_chosen_on_the_page(store: str, tmp_path: Path, tiny_dataset: Dataset) -> None:
+    board = start_board(tmp_path, "--tracking-uri", store, "--storage", f"sqlite:///{tmp_path}/optuna.db")
+    names = tiny_dataset.label_names
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+            page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=board.url)
+            problems: list[str] = []
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.set_default_timeout(PATIENCE_MS)
+            expect.set_options(timeout=PATIENCE_MS)
+            page.goto("/generate?model=asked/1")
+            page.get_by_label("Steps").fill("2")
+            page.locator("[data-condition=label]").select_option("=counts")
+            for name, count in zip(names, (2, 1, 0, 0), strict=True):
+                page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
+            expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
+            page.get_by_role("button", name="Generate", exact=True).click()
+            expect(page.locator(".beside li")).to_have_count(3)
+            said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
+            assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
+            page.get_by_label("Columns").fill("1, 3")
+            page.get_by_label("In a cell").fill("2")
+            page.get_by_role("button", name="Draw the grid").click()
+            expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
+            rows = page.locator(".grid tbody tr")
+            expect(rows).to_have_count(len(names))
+            for row, name in zip(rows.all(), names, strict=True):
+                assert row.locator("th").inner_text() == name.replace("_", " ")
+                shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
+                assert len(shown) == 4
+                assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
+            _photograph(page, "grid")
+            assert not problems
+            browser.close()
+    finally:
+        assert "Traceback" not in stop(board)
