@@ -18,7 +18,8 @@ def grid(data: ReportData, theme: Theme) -> Figure:
     """A row for each system, its columns by class; real slices above."""
     systems = list(dict.fromkeys(name.split("/")[1] for name in data.images if name.startswith("asked/")))
     labels = list(dict.fromkeys(name.split("/", 2)[2] for name in data.images if name.startswith("asked/")))
-    each = max(1, min(4, _MOST_SLICES // len(labels)))
+    fewest = min(len(images) for name, images in data.images.items() if name.startswith("asked/"))
+    each = max(1, min(fewest, _MOST_SLICES // len(labels)))
     real = "simulated" if data.report.simulated else "real"
     sources = [(real, "class/{}"), *((display_name(name), f"asked/{name}/{{}}") for name in systems)]
     size = next(images for name, images in data.images.items() if name.startswith("asked/")).shape[-1]
@@ -35,7 +36,7 @@ def grid(data: ReportData, theme: Theme) -> Figure:
 
 
 def _first(images: np.ndarray | None, count: int, size: int) -> np.ndarray:
-    """So many slices, black ones where there are fewer."""
+    """So many slices; black ones where there is none."""
     there = np.zeros((0, size, size), np.uint8) if images is None else images[:count]
     return np.concatenate([there, np.zeros((count - len(there), size, size), np.uint8)])
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
@@ -81,13 +82,13 @@ def draw(measured: Tradeoff, setting: str, theme: Theme) -> Figure:
                 axes.set_title(NAMES[name], fontsize=SMALL_PT)
             axes.yaxis.set_major_locator(MaxNLocator(4))
         n = measured.n if of_class is None else measured.class_n[of_class]
-        words = "all slices" if of_class is None else of_class.replace("_", "\n")
+        words = "all slices" if of_class is None else fill(of_class.replace("_", " "), 14)
         line[0].set_ylabel(f"{words}\nn = {n}", fontsize=SMALL_PT)
     for axes in panels[-1]:
         _ticks(axes, found)
     figure.supxlabel(SETTINGS[setting].removeprefix("the "), fontsize=SMALL_PT)
     if any(curve.label for curve in found):
-        figure.legend(loc="outside lower center", ncols=len(found), fontsize=SMALL_PT)
+        figure.legend(loc="outside upper center", ncols=len(found), fontsize=SMALL_PT)
     return figure
 
 

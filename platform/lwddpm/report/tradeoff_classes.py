@@ -38,7 +38,7 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
     )
     figure.supylabel(f"{NAMES[up]} ({'lower is better' if up == DISTANCE else 'higher is more real'})", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=SMALL_PT, handletextpad=0.4)
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=SMALL_PT, handletextpad=0.4)
     return figure
 
 
