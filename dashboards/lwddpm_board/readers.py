@@ -1,4 +1,4 @@
-"""Readers: set a blinded study up, take part with two keys, see what came out."""
+"""Readers: set a blinded study up, take part with a key for each answer, see what came out."""
 
 import io
 from typing import Annotated
@@ -8,13 +8,16 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, StringConstraints
 
+from lwddpm.config import SamplingConfig
 from lwddpm.errors import ConfigError
+from lwddpm.kinds.saved_model import labels_of
+from lwddpm.training.checkpoint import read_saved_model
 from lwddpm_board import reader_study
 from lwddpm_board.dataset import open_known
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
 from lwddpm_board.reader_study import FEWEST, MOST
-from lwddpm_board.registry import all_versions, find
+from lwddpm_board.registry import all_versions, find, model_folder
 from lwddpm_board.runs import RunId, Store, evaluation
 from lwddpm_board.stores import Missing
 
@@ -32,6 +35,7 @@ class NewStudy(BaseModel):
     num: Annotated[int, Field(ge=FEWEST, le=MOST, multiple_of=2)] = 40
     seed: Annotated[int, Field(ge=0, lt=2**53)] = 0
     drawing: Annotated[str, Field(pattern="^([0-9a-f]{16})?$")] = ""
+    question: reader_study.Question = "synthetic"
 
 
 class NewReader(BaseModel):
@@ -40,7 +44,7 @@ class NewReader(BaseModel):
 
 class Answer(BaseModel):
     position: Annotated[int, Field(ge=0)]
-    synthetic: bool
+    said: Annotated[int, Field(ge=0, lt=reader_study.MOST_CLASSES)]  # 1: synthetic, 0: real; or the number of a class
     seconds: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -67,6 +71,7 @@ def create(request: Request, stores: Store, wanted: NewStudy) -> JSONResponse:
         if (drawing.version.name, drawing.version.version) != (version.name, version.version):
             raise ConfigError(f"drawing: must be of {wanted.model}")
         synthetic = np.array(drawing.images())
+        sampling: SamplingConfig | None = drawing.sampling
         how = f"{drawing.how}, drawn on the board"
     else:
         try:
@@ -76,11 +81,16 @@ def create(request: Request, stores: Store, wanted: NewStudy) -> JSONResponse:
                 f"{wanted.model} was not evaluated, so none of its slices are kept; draw some on the page Generate"
             ) from None
         result = evaluation(stores, version.run_id)
-        config = result.config if result else None
+        sampling = config = result.config if result else None
         how = f"{config.sampler}, {config.num_inference_steps} steps, seed {config.seed}" if config else "evaluation"
         how += ", kept by the evaluation"
+    asked = None
+    if wanted.question == "class" and sampling is not None:
+        asked = labels_of(sampling, read_saved_model(model_folder(stores, version)), len(synthetic))
     dataset = open_known(stores, version.tags.get("lwddpm.dataset_version", ""))
-    run_id = reader_study.create(stores, version, synthetic, how, dataset, wanted.num, wanted.seed)
+    run_id = reader_study.create(
+        stores, version, synthetic, how, dataset, wanted.num, wanted.seed, question=wanted.question, asked=asked
+    )
     return JSONResponse({"url": f"/readers/{run_id}"})
 
 
@@ -131,5 +141,5 @@ def slice_to_judge(
 def take_answer(stores: Store, study_id: RunId, reader_id: ReaderId, given: Answer) -> JSONResponse:
     study = reader_study.find(stores, study_id)
     reader = reader_study.find_reader(stores, study, reader_id)
-    after = reader_study.answer(stores, study, reader, given.position, given.synthetic, given.seconds)
+    after = reader_study.answer(stores, study, reader, given.position, given.said, given.seconds)
     return JSONResponse({"answered": len(after.answers), "finished": after.finished})

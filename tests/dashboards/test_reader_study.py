@@ -14,7 +14,8 @@ from lwddpm.tracking.store import connect
 from lwddpm_board import reader_study
 from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
-from lwddpm_board.reader_study import Share
+from lwddpm_board.class_reading import ClassOutcome, kappa, mean_kappa
+from lwddpm_board.shares import Share
 from lwddpm_board.stores import Missing, Stores
 
 from .world import SIZE, World
@@ -156,3 +157,80 @@ def test_a_study_whose_setting_up_was_interrupted_is_none(
     visitor = TestClient(create_app(stores, Access(None, frozenset({"127.0.0.1"}))), base_url="http://127.0.0.1")
     pages = ("/readers", "/registry", "/registry/tiny/1", f"/readers/{left.info.run_id}")
     assert [visitor.get(page).status_code for page in pages] == [200, 200, 200, 404]
+
+
+def test_kappa_is_scikit_learns() -> None:
+    from sklearn.metrics import cohen_kappa_score
+
+    random = np.random.default_rng(0)
+    said = random.integers(3, size=(3, 50))
+    said[1, :30] = said[0, :30]
+    pairs = [cohen_kappa_score(said[i], said[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert kappa(said[0], said[1], 3) == pytest.approx(pairs[0])
+    assert mean_kappa(said, 3) == pytest.approx(np.mean(pairs))
+    assert mean_kappa(said[:1], 3) is None
+    assert kappa(np.zeros(5, int), np.zeros(5, int), 3) is None  # who always says the same says nothing
+
+
+def test_real_and_synthetic_slices_are_judged_apart() -> None:
+    truth, synthetic = np.array([0, 1, 2, 0, 1, 2]), np.array([False] * 3 + [True] * 3)
+    said = np.array([[0, 1, 2, 1, 1, 1], [0, 1, 2, 0, 0, 1]])
+    found = ClassOutcome.of(said, truth, synthetic, ("a", "b", "c"))
+    assert (found.real.right.right, found.real.right.of) == (6, 6)
+    assert (found.synthetic.right.right, found.synthetic.right.of) == (2, 6)
+    assert found.real.confusion.tolist() == [[2, 0, 0], [0, 2, 0], [0, 0, 2]]
+    assert found.synthetic.confusion.tolist() == [[1, 1, 0], [1, 1, 0], [0, 2, 0]]
+    assert found.real.kappa == 1
+    assert found.synthetic.kappa is not None
+    assert found.synthetic.kappa < 0.5
+    assert found.metrics()["reader/right_class_synthetic"] == pytest.approx(2 / 6)
+
+
+def test_a_study_of_classes_is_balanced_answered_and_shown(
+    stores: Stores, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The synthetic slices are told by their grey value, and their class by what they were asked for."""
+    from lwddpm.tracking.attachments import finished_readers
+
+    version = registry.find_version("models:/tiny/1")
+    split = max(("test", "validation"), key=dataset.num)
+    names = sorted({dataset.label_names[code] for code in dataset.labels(split)})[:2]
+    asked = [names[index % 2] for index in range(10)]
+    synthetic = np.stack([np.full((SIZE, SIZE), 200 + index, np.uint8) for index in range(10)])
+    before = finished_readers(version)
+
+    def create(**changed: object) -> str:
+        settings = {"num": 8, "seed": 3, "question": "class", "asked": asked} | changed
+        return reader_study.create(stores, version, synthetic, "by hand", dataset, **settings)  # type: ignore[arg-type]
+
+    with pytest.raises(ConfigError, match=r"question: class takes 2 to 9 classes .* got 0; take a model with"):
+        create(asked=None)
+    with pytest.raises(ConfigError, match="must be synthetic ones of"):
+        create(asked=[names[0]] * 9 + names[1:])
+    study = reader_study.find(stores, create())
+    assert study.classes == tuple(names)
+    reader = reader_study.join(stores, study, "Ada")
+    key = reader_study._key(stores, study.run_id)
+    assert sorted((entry["synthetic"], entry["class"]) for entry in key) == sorted(
+        (kind, name) for kind in (False, True) for name in names for _ in range(2)
+    )
+    visitor = TestClient(create_app(stores, Access(None, frozenset({"127.0.0.1"}))), base_url="http://127.0.0.1")
+    reading = visitor.get(f"/readers/{study.run_id}/{reader.run_id}").text
+    assert "Which class?" in reading
+    assert all(name.replace("_", " ") in reading for name in names)
+    with pytest.raises(ConfigError, match="said: must be from 0 to 1, got 2"):
+        reader_study.answer(stores, study, reader, 0, 2, 1.0)
+    for position, item in enumerate(study.order("Ada")):
+        right = names.index(key[item]["class"])
+        said = 0 if key[item]["synthetic"] else right  # takes all synthetic ones for the first class
+        body = {"position": position, "said": said, "seconds": 1.0}
+        address = f"/api/readers/{study.run_id}/{reader.run_id}"
+        assert visitor.post(address, json=body, headers={"origin": "http://127.0.0.1"}).status_code == 200
+    metrics = stores.client.get_run(study.run_id).data.metrics
+    assert (metrics["reader/right_class_real"], metrics["reader/right_class_synthetic"]) == (1.0, 0.5)
+    assert finished_readers(version) == before  # the gate asks whether slices pass for real ones
+    for page in (f"/readers/{study.run_id}", f"/readers/{study.run_id}/{reader.run_id}", "/readers"):
+        assert "class" in visitor.get(page).text
+    shown = visitor.get(f"/readers/{study.run_id}").text
+    assert "100% (" in shown
+    assert "50% (" in shown

@@ -3,7 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from lwddpm.evaluation.distances import ReferenceStatistics, _Subsets
+from lwddpm.evaluation.distances import ReferenceStatistics, _Subsets, frechet_between
 
 
 def correlated(n, d, seed):
@@ -38,6 +38,12 @@ def test_fewer_images_than_features_agrees_with_singular_values():
     means = (a.double().mean(0) - b.double().mean(0)).square().sum()
     expected = means + sum(factor.square().sum() for factor in factors) - 2 * root
     assert distance(a, b) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (50, 12, 200)])
+def test_the_distance_of_few_slices_is_the_same(n, m, d):
+    a, b = correlated(n, d, 0), correlated(m, d, 1)
+    assert frechet_between(a, b) == pytest.approx(distance(a, b), rel=1e-6)
 
 
 def test_known_gaussians():

@@ -13,7 +13,7 @@ from lwddpm.evaluation import obedience as module
 from lwddpm.evaluation.class_figure import confusion_matrices
 from lwddpm.evaluation.linear import STRENGTH
 from lwddpm.evaluation.obedience import Judges
-from lwddpm.evaluation.protocol import evaluate
+from lwddpm.evaluation.protocol import evaluate, evaluate_classes
 
 CONFIG = EvaluationConfig(metrics=("ssim_pairs",), num_samples=12)
 
@@ -58,6 +58,7 @@ def test_obedience_is_the_share_that_comes_out_as_asked(
     assert record.floor == pytest.approx(1)
     assert record.parts[names[0]] == pytest.approx(3 / 5)
     assert record.parts[names[2]] == 1
+    assert record.floor_parts == pytest.approx(dict.fromkeys(names, 1))
     assert result.metrics()["eval/obedience_lite0_floor"] == pytest.approx(1)
     assert result.confusion is not None
     assert result.confusion.generated[0] == pytest.approx((0.6, 0.2, 0, 0.2))
@@ -102,7 +103,7 @@ def test_a_class_drawn_as_another_is_far_from_its_own_slices(tiny_dataset: Datas
     """Slices of the right class are nearer within the class than those of a wrong one, at equal n."""
     monkeypatch.setattr(module, "cached", lambda path, make, **how: make())
     monkeypatch.setattr("lwddpm.evaluation.inputs.cached", lambda path, make, **how: make())
-    monkeypatch.setattr(module, "_FEWEST", 2)
+    monkeypatch.setattr(module, "FEWEST", 2)
     labels, images = tiny_dataset.labels("train"), tiny_dataset.images("train")
     rows = np.concatenate([np.flatnonzero(labels == code)[:3] for code in range(4)])
     names = tiny_dataset.label_names
@@ -116,3 +117,28 @@ def test_a_class_drawn_as_another_is_far_from_its_own_slices(tiny_dataset: Datas
 
     right: list[str | None] = [names[label] for label in labels[rows]]
     assert within(right) < within(right[3:] + right[:3])
+
+
+def test_realism_and_diversity_are_told_within_each_class(tiny_dataset: Dataset, monkeypatch) -> None:
+    """One class is drawn as real slices of it are, one as a single picture, one as another class: by hand."""
+    monkeypatch.setattr("lwddpm.evaluation.inputs.cached", lambda path, make, **how: make())
+    monkeypatch.setattr("lwddpm.evaluation.within_classes.FEWEST", 2)
+    monkeypatch.setattr("lwddpm.evaluation.within_classes.K", 1)
+    monkeypatch.setattr("lwddpm.evaluation.neighbours.K", 1)
+    labels, images, names = tiny_dataset.labels("train"), tiny_dataset.images("train"), tiny_dataset.label_names
+    rows = [np.flatnonzero(labels == code) for code in range(4)]
+    drawn = np.concatenate([images[rows[0][:3]], images[rows[1][[0, 0, 0]]], images[rows[3][:3]], images[rows[3][:3]]])
+    asked = [names[code] for code in (0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3)]
+    codes = {image.tobytes(): int(label) for image, label in zip(images, labels, strict=True)}
+
+    def features(name: str, given: np.ndarray) -> torch.Tensor:
+        """Classes far apart, slices of one class near each other."""
+        far = np.array([100.0 * codes.get(image.tobytes(), 9) for image in given])
+        return torch.tensor(np.column_stack([given.reshape(len(given), -1)[:, ::4] / 255.0, far]), dtype=torch.float32)
+
+    found = evaluate_classes(drawn, tiny_dataset, CONFIG, asked=asked, extract=features)
+    assert list(found) == [name for name in names if name in found]
+    assert found[names[0]].values["precision_lite0"] > 0.5
+    assert found[names[1]].values["recall_lite0"] <= 1 / found[names[1]].n
+    assert found[names[2]].values == {f"{name}_lite0": 0 for name in ("precision", "recall", "density", "coverage")}
+    assert all(of_class.floors.keys() == of_class.values.keys() for of_class in found.values())

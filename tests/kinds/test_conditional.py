@@ -8,41 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from lwddpm.cli.app import app
 from lwddpm.cli.asked import asked
 from lwddpm.config import RegistryConfig, SamplingConfig, TrackingConfig, TrainJob
-from lwddpm.data.store import Dataset
-from lwddpm.errors import ConfigError
+from lwddpm.errors import ConfigError, DataError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
 from lwddpm.kinds.saved_model import asked_of, fitting
 from lwddpm.kinds.verify import verify_files
 from lwddpm.marks import files
-from lwddpm.models.build import build_model
 from lwddpm.tracking import registry
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.training.checkpoint import read_saved_model, save_model
-from lwddpm.training.vocabulary import vocabulary_of
+from lwddpm.training.checkpoint import read_saved_model
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
-
-
-@pytest.fixture
-def conditional_dir(tiny_dataset: Dataset, model_dir: Path, tmp_path: Path) -> Path:
-    """An untrained network that is told the class."""
-    vocabulary = vocabulary_of(tiny_dataset, ("label",), 0.1)
-    saved = read_saved_model(model_dir)
-    config = saved.model.model_copy(update={"conditions": ("label",)})
-    torch.manual_seed(2)
-    network = build_model(config, vocabulary=vocabulary)
-    for parameter in network.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    return save_model(
-        tmp_path / "conditional", network, saved.model_copy(update={"model": config, "conditions": vocabulary})
-    )
 
 
 @pytest.fixture
@@ -198,3 +179,5 @@ def test_a_dry_run_says_what_a_dataset_can_be_asked_for(tiny_job: Callable[..., 
     assert described["parameters"] == plan(tiny_job())["parameters"] + 5 * 8
     unprepared = plan(load_job("prepare", ["data.source=phantom", "data.phantom_count=8", "data.path=nowhere"]))
     assert set(unprepared["conditions"]) == {"label"}
+    with pytest.raises(DataError, match=r"model.conditions: plane: .* the source lacks it; it has: label \("):
+        plan(load_job("demo", ["model.conditions=[plane]", "data.path=nowhere"]))

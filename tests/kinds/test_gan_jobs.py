@@ -1,6 +1,8 @@
 """A GAN through the front door: trained, evaluated, registered, sampled, served."""
 
+import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from lwddpm.cli.app import app
 from lwddpm.config import TrainJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
 from lwddpm.kinds.jobs import run_job
+from lwddpm.kinds.verify import verify_files
 from lwddpm.tracking.registry import find_version
 from lwddpm.tracking.store import connect
 
@@ -84,3 +89,33 @@ def test_a_collapse_is_said_and_tagged(
     said = capfd.readouterr().err
     assert "warning: step 8: mode collapse" in said
     assert "**mode collapse" in str(find_version(MODEL).card)
+
+
+@pytest.mark.parametrize("family", ["gan", "wgan", "lsgan"])
+def test_a_gan_that_is_told_the_class_draws_what_it_is_asked_for(tiny_gan: Build, tmp_path: Path, family: str) -> None:
+    job = tiny_gan(f"model.family={family}", "model.conditions=[label]", "training.max_steps=2")
+    needs = plan(job)
+    assert needs["conditions"] == {"label": "glioma_tumor, meningioma_tumor, no_tumor, pituitary_tumor"}
+    result = run_job(job)
+    assert result["parameters"] == needs["parameters"]
+    assert 0 <= result["metrics"]["eval/obedience_lite0"] <= 1
+    assert result["metrics"]["eval/obedience_lite0_floor"] > 0.5
+    figures = connect(str(job.tracking.uri)).list_artifacts(result["run_id"], "figures")
+    assert "figures/obedience.png" in {figure.path for figure in figures}
+
+    sample = ["sample", MODEL, "--tracking-uri", str(job.tracking.uri), "--out", str(tmp_path / "drawn")]
+    drawn = CliRunner().invoke(app, [*sample, "--class", "glioma_tumor:2", "--class", "no_tumor:1"])
+    assert drawn.exit_code == 0, drawn.output
+    with (tmp_path / "drawn" / "conditions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert Counter(row["label"] for row in rows) == {"glioma_tumor": 2, "no_tumor": 1}
+    found = verify_files([str(tmp_path / "drawn")], job.tracking)
+    assert {image["state"] for image in found} == {"confirmed"}, found
+    unknown = CliRunner().invoke(app, [*sample, "--class", "other"])
+    assert unknown.exit_code == 2
+    assert "must be one of glioma_tumor" in unknown.output
+
+    # the same latents, told another class, are another slice
+    served = mlflow.pyfunc.load_model(MODEL)
+    one, other = (served.predict(pd.DataFrame([{"count": 2, "seed": 0, "label": row["label"]}])) for row in rows[1:])
+    assert (one != other).any()

@@ -1,4 +1,4 @@
-// Judging slices one by one: two keys, no word about right or wrong before the end.
+// Judging slices one by one: a key for each answer, no word about right or wrong before the end.
 
 import { ask } from "./board.js";
 
@@ -24,13 +24,13 @@ function show() {
   since = performance.now();
 }
 
-async function judge(synthetic) {
+async function judge(button) {
   if (sending) return;
   sending = true;
   alert.hidden = true;
   for (const button of buttons) button.disabled = true;
   try {
-    const news = await ask(`/api${base}`, { position, synthetic, seconds: (performance.now() - since) / 1000 });
+    const news = await ask(`/api${base}`, { position, said: Number(button.dataset.answer), seconds: (performance.now() - since) / 1000 });
     if (news.finished) { location.reload(); return; }
     answered = news.answered;
     position += 1;
@@ -48,13 +48,13 @@ function goBack() {
   if (position > 0 && !sending) { position -= 1; show(); }
 }
 
-for (const button of buttons) button.addEventListener("click", () => judge(button.dataset.answer === "synthetic"));
+for (const button of buttons) button.addEventListener("click", () => judge(button));
 back.addEventListener("click", goBack);
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
   const key = event.key.toLowerCase();
-  if (key === "r") judge(false);
-  else if (key === "s") judge(true);
+  const chosen = buttons.find((button) => button.dataset.key === key);
+  if (chosen) judge(chosen);
   else if (key === "b") goBack();
 });
 show();

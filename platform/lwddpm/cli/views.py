@@ -90,7 +90,8 @@ def _planned_ways(planned: dict[str, Any] | None) -> None:
 
 
 def _measured_ways(ways: list[dict[str, Any]], n: int) -> None:
-    names = ("fd_lite0", "precision_lite0", "recall_lite0", "density_lite0", "coverage_lite0", "nearest")
+    names = ["fd_lite0", "precision_lite0", "recall_lite0", "density_lite0", "coverage_lite0", "nearest"]
+    names += [name for name in ("obedience_lite0",) if any(name in way for way in ways)]
     heads = [Column(name.removesuffix("_lite0"), justify="right") for name in names]
     table = Table("way to draw", Column("calls", justify="right"), *heads, "")
     for way in ways:

@@ -10,6 +10,12 @@ from lwddpm.config.job import Job, ModelUri, NameOfMany
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import Fraction, PositiveFloat, PositiveInt, Section, Seed, SeveralInt
 
+
+def is_all_sources(value: tuple[str, ...]) -> bool:
+    """For `exclude_if`: a job that names no sources keeps its digest."""
+    return value == ("unconditional", "guide", "unconditional_guide")
+
+
 _OF_ALL = ("seed", "batch_size", "precision", "preset")  # the same for all settings
 
 
@@ -23,6 +29,11 @@ class TradeoffConfig(Section):
         None, description="of the model, from which the others differ; default: evaluated, else 20 DPM-Solver++ steps"
     )
     guidance: tuple[Annotated[float, Field(ge=1, le=100)], ...] = Field((1.0, 1.5, 2.0, 3.0), description="weights w")
+    guidance_from: tuple[Literal["unconditional", "guide", "unconditional_guide"], ...] = Field(
+        ("unconditional", "guide", "unconditional_guide"),
+        exclude_if=is_all_sources,
+        description="of a conditional model: what each weight leads away from, see sampling.guidance_from",
+    )
     guidance_intervals: tuple[SigmaInterval, ...] = Field(
         ((0.2, 2.0),), description="noise levels between which to guide, see sampling.guidance_interval"
     )

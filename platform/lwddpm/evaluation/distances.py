@@ -115,6 +115,23 @@ class ReferenceStatistics:
         return cls(metric, num, num_features)
 
 
+def frechet_between(reference: Tensor, features: Tensor) -> float:
+    """`ReferenceStatistics.of(reference).distance(features)` of few slices, many times as fast.
+
+    The trace of (S_1 S_2)^(1/2) is the sum of the singular values of Y_1 Y_2^T / ((N - 1) (M - 1))^(1/2), Y being the
+    centred features: a matrix as small as the sets are.
+
+    Args:
+        reference, features: float [N, D] and [M, D], N and M from 2.
+    """
+    first, second = reference.double(), features.double()
+    means = first.mean(0), second.mean(0)
+    centred = [(rows - mean) / (len(rows) - 1) ** 0.5 for rows, mean in zip((first, second), means, strict=True)]
+    shared = torch.linalg.svdvals(centred[0] @ centred[1].T).sum()
+    own = sum(rows.square().sum() for rows in centred)
+    return float((means[0] - means[1]).square().sum() + own - 2 * shared)
+
+
 class _Spectrum(NamedTuple):
     """Mean [D], and the unbiased covariance's eigenvalues [D], eigenvectors [D, D] in columns and trace; float64."""
 

@@ -5,7 +5,7 @@ of duplicates and no subject straddles. Drawings are judged by all five, real sl
 that share is the floor, what slices of real patients would reach. Beside it, the Frechet distance within each class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.cache import cache_file, cached
-from lwddpm.evaluation.distances import ReferenceStatistics
+from lwddpm.evaluation.distances import frechet_between
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.inputs import MetricInputs, record_of
 from lwddpm.evaluation.intervals import of_share
@@ -24,7 +24,7 @@ from lwddpm.evaluation.result import Confusion, MetricRecord
 EXTRACTOR = "fd_lite0"
 _SPLITS = ("train", "validation")
 _FOLDS = 5
-_FEWEST = 10  # drawings, and held-out slices, of a class whose Frechet distance is told
+FEWEST = 10  # drawings, and held-out slices, of a class whose Frechet distance is told
 
 
 class Judges(NamedTuple):
@@ -89,7 +89,7 @@ def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[M
         real slices are too few for the folds.
     """
     names = inputs.dataset.label_names
-    shown = np.array([names.index(label) if label in names else -1 for label in asked[: inputs.num]])
+    shown = class_codes(inputs.dataset, asked[: inputs.num])
     classes = np.concatenate([inputs.dataset.labels(split) for split in _SPLITS])
     if (shown < 0).all() or np.bincount(classes, minlength=len(names)).min() < _FOLDS:
         return [], None
@@ -108,6 +108,7 @@ def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[M
             interval=of_share(round(share * len(wanted)), len(wanted)),
             floor=float(np.mean([recall[names[k]] for k in wanted])),
             parts=parts,
+            floor_parts={name: float(recall[name]) for name in parts},
             n=len(wanted),
             num_reference=len(classes),
             protocol=f"share of {len(wanted)} generated slices that come out as the class they were asked for, by "
@@ -115,7 +116,7 @@ def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[M
             f"{_FOLDS} folds by group; floor: real slices of the same classes, by the fold that has not seen them",
         )
     ]
-    records += _in_class(inputs, drawn, shown)
+    records += _in_class(inputs, shown)
     return records, Confusion(
         classes=names,
         generated=_shares(np.tile(wanted, len(verdicts)), verdicts.ravel(), len(names)),
@@ -123,22 +124,52 @@ def obedience(inputs: MetricInputs, asked: Sequence[str | None]) -> tuple[list[M
     )
 
 
-def _in_class(inputs: MetricInputs, drawn: Tensor, shown: np.ndarray) -> list[MetricRecord]:
-    """The Frechet distances within the classes, of as many drawings as held-out slices each, and their mean."""
-    dataset = inputs.dataset
+def class_codes(dataset: Dataset, asked: Sequence[str | None]) -> np.ndarray:
+    """The number of each label that slices were asked for, int64 [N]; -1 where it is none of the dataset's."""
+    names = dataset.label_names
+    return np.array([names.index(label) if label in names else -1 for label in asked], int)
+
+
+class OfClass(NamedTuple):
+    """Features of the slices of one class: those of training, and as many drawings as held-out slices, [N, D] each.
+
+    Attributes:
+        rows: which drawings they are, int64.
+    """
+
+    train: Tensor
+    drawn: Tensor
+    held_out: Tensor
+    rows: np.ndarray
+
+
+def by_class(inputs: MetricInputs, shown: np.ndarray, fewest: int) -> Iterator[tuple[str, OfClass]]:
+    """The classes that have enough slices, drawn and held out, to be measured by themselves.
+
+    Args:
+        shown: the class that each generated slice was asked for, as `class_codes` gives it.
+        fewest: of each kind.
+    """
+    dataset, drawn = inputs.dataset, inputs.features(EXTRACTOR)
     train, of_train = inputs.all_features(EXTRACTOR, ("train",)), dataset.labels("train")
     held_out = inputs.all_features(EXTRACTOR, ("validation", "test"))
     of_held_out = np.concatenate([dataset.labels("validation"), dataset.labels("test")])
-    values, floors, counts = {}, {}, []
     for code, name in enumerate(dataset.label_names):
         rows = [np.flatnonzero(classes == code) for classes in (of_train, shown, of_held_out)]
         n = min(len(rows[1]), len(rows[2]))
-        if n < _FEWEST or len(rows[0]) < 2:
-            continue
-        reference, spread = ReferenceStatistics.of(train[rows[0]]), np.random.default_rng(0)
-        values[name] = reference.distance(drawn[rows[1][:n]])
-        floors[name] = reference.distance(held_out[np.sort(spread.choice(rows[2], n, replace=False))])
-        counts.append(n)
+        if n >= fewest and len(rows[0]) >= 2:
+            chosen = np.sort(np.random.default_rng(0).choice(rows[2], n, replace=False))
+            yield name, OfClass(train[rows[0]], drawn[rows[1][:n]], held_out[chosen], rows[1][:n])
+
+
+def _in_class(inputs: MetricInputs, shown: np.ndarray) -> list[MetricRecord]:
+    """The Frechet distances within the classes, of as many drawings as held-out slices each, and their mean."""
+    values, floors, counts = {}, {}, []
+    for name, slices in by_class(inputs, shown, FEWEST):
+        values[name], floors[name] = (
+            frechet_between(slices.train, features) for features in (slices.drawn, slices.held_out)
+        )
+        counts.append(len(slices.drawn))
     if not values:
         return []
     each = ", ".join(f"{name} {n} (floor {floors[name]:.1f})" for name, n in zip(values, counts, strict=True))
@@ -149,8 +180,9 @@ def _in_class(inputs: MetricInputs, drawn: Tensor, shown: np.ndarray) -> list[Me
             value=float(np.mean(list(values.values()))),
             floor=float(np.mean(list(floors.values()))),
             parts=values,
+            floor_parts=floors,
             n=sum(counts),
-            num_reference=len(train),
+            num_reference=inputs.dataset.num("train"),
             protocol=f"mean over classes of the squared Fréchet distance of {NETWORKS[EXTRACTOR]} features, training "
             f"slices of a class against generated ones that were asked for it: {each}; floor: as many held-out slices",
         )

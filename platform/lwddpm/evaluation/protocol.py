@@ -20,6 +20,7 @@ from lwddpm.evaluation.metrics import METRICS
 from lwddpm.evaluation.obedience import obedience
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
 from lwddpm.evaluation.subset import random_subset
+from lwddpm.evaluation.within_classes import OfOneClass, within_classes
 
 
 def num_evaluated(dataset: Dataset, config: EvaluationConfig) -> int:
@@ -117,6 +118,22 @@ def _copied(inputs: MetricInputs, looked: Copying, num_train: int) -> MetricReco
         f"{NEAR:g} of the held-out slices' median distance; floor: of as many held-out slices; copies that were "
         "shifted, turned or re-contrasted are not found (kind: audit finds them)",
     )
+
+
+def evaluate_classes(
+    generated: np.ndarray,
+    dataset: Dataset,
+    config: EvaluationConfig,
+    *,
+    asked: Sequence[str | None],
+    extract: Extract | None = None,
+) -> dict[str, OfOneClass]:
+    """Realism and diversity of each class by itself; arguments as of `evaluate`.
+
+    Raises:
+        WeightsUnavailable: the extractor's weights are missing.
+    """
+    return within_classes(_inputs(generated, dataset, config, extract, None, _no_progress), asked)
 
 
 def _inputs(

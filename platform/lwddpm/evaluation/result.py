@@ -3,9 +3,10 @@
 import re
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lwddpm.config import EvaluationConfig
+from lwddpm.config.section import is_empty
 from lwddpm.wording import measured
 
 
@@ -23,6 +24,7 @@ class MetricRecord(Record):
         weights_sha256: of the extractor's weights; None for SSIM.
         interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
         parts: the value by class, or by side of a band; empty where there is no such thing.
+        floor_parts: the floor by class; empty where it is not told.
         sampler, num_inference_steps, start, guidance: how the measured slices were made; start is None where it is not
             known, guidance is 1 without.
         network_calls: with which each was drawn, two for a guided step; None where it is not known.
@@ -43,6 +45,7 @@ class MetricRecord(Record):
     protocol: str
     interval: tuple[float, float] | None = None
     parts: dict[str, float] = {}
+    floor_parts: dict[str, float] = Field({}, exclude_if=is_empty)
     start: str | None = None
     guidance: float = 1.0
     network_calls: int | None = None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, computed_field
 
+from lwddpm.config.section import is_empty
 from lwddpm.evaluation.result import Record
 
 DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE = (
@@ -22,6 +23,10 @@ DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE = (
     "coverage_lite0",
 )
 METRICS = (DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE)
+# Of slices that were asked for a class: how often it is what comes out, and the mean distance within the classes.
+OBEDIENCE, IN_CLASS = "obedience_lite0", "fd_lite0_in_class"
+COPIED = "copied_share"  # nearer to a training slice than half of the usual distance (`evaluation.copying`)
+ALSO = (OBEDIENCE, IN_CLASS, COPIED)  # told beside METRICS where they are measured; they recommend nothing
 Aim = Literal["realistic", "balanced", "diverse"]
 AIMS: dict[Aim, str] = {
     "realistic": "highest precision of those with at least half of the best recall",
@@ -42,6 +47,8 @@ class Way(Record):
         weights: `model`, or of which snapshot or average they are.
         network_calls: that draw a slice.
         values: of each metric one value for each sampling seed.
+        by_class: the same by class, of the slices that were asked for it against training slices of it; empty of models
+            that are not told classes. Classes of too few slices are left out.
         nearest: median distance to the nearest training slice, of each sampling.
         copies: whether a sampling's slices are copies of training slices (`evaluation.copying`).
     """
@@ -55,9 +62,21 @@ class Way(Record):
     values: dict[str, tuple[float, ...]]
     nearest: tuple[float, ...]
     copies: bool
+    by_class: dict[str, dict[str, tuple[float, ...]]] = Field({}, exclude_if=is_empty)
 
-    def mean(self, metric: str) -> float:
-        return float(np.mean(self.values[metric]))
+    def mean(self, metric: str, of_class: str | None = None) -> float:
+        """Over samplings; NaN where it was not measured."""
+        values = self._values(metric, of_class)
+        return float(np.mean(values)) if values else math.nan
+
+    def spread(self, metric: str, of_class: str | None = None) -> float:
+        """Standard deviation over samplings; 0 where it was not measured."""
+        values = self._values(metric, of_class)
+        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+    def _values(self, metric: str, of_class: str | None) -> tuple[float, ...]:
+        measured = self.values if of_class is None else self.by_class.get(of_class, {})
+        return measured.get(metric, ())
 
 
 class Recommendation(Record):
@@ -76,6 +95,7 @@ class Tradeoff(Record):
         nearest_floor: their median distance to the nearest training slice.
         n, num_reference: slices of a sampling, and training slices that they are compared with.
         left_out: ways that were not measured, with the reason.
+        class_floors, class_n: by class, what its real held-out slices score, and how many slices of it are compared.
     """
 
     model_uri: str
@@ -89,6 +109,23 @@ class Tradeoff(Record):
     nearest_floor: float
     ways: tuple[Way, ...]
     left_out: dict[str, str] = Field({})
+    class_floors: dict[str, dict[str, float]] = Field({}, exclude_if=is_empty)
+    class_n: dict[str, int] = Field({}, exclude_if=is_empty)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What is told of every way: METRICS, and those of ALSO that were measured."""
+        return METRICS + tuple(name for name in ALSO if any(name in way.values for way in self.ways))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Those that are measured by themselves."""
+        return tuple(self.class_n)
+
+    def floor(self, metric: str, of_class: str | None = None) -> float | None:
+        """What real held-out slices score; None where it is not known."""
+        floors = self.floors if of_class is None else self.class_floors.get(of_class, {})
+        return floors.get(metric)
 
     def may_be_recommended(self, way: Way) -> bool:
         """With the model's own weights, finite figures, and no copies."""

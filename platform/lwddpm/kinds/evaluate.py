@@ -33,14 +33,14 @@ from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import whole_file, write_json
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.presets import say_drawn, with_preset
-from lwddpm.kinds.saved_model import asked_of, calls_of, fetch, fitting, settled_guidance, start_of
+from lwddpm.kinds.saved_model import calls_of, fetch, fitting, labels_of, settled_guidance, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import say
 from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide, read_saved_model
+from lwddpm.training.checkpoint import load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure
@@ -184,7 +184,7 @@ def evaluate_model(
         extract=extract,
         reconstruct=reconstruction(model_dir, config, session, exported),
         network_calls=calls,
-        asked=_labels(config, saved, count),
+        asked=labels_of(config, saved, count),
     )
     if config.guidance != 1:
         say(f"guided, each slice takes {calls} network calls; measured without guidance in as many, too")
@@ -196,7 +196,7 @@ def evaluate_model(
             plain,
             extract=extract,
             network_calls=calls_of(plain, model_dir),
-            asked=_labels(plain, saved, count),
+            asked=labels_of(plain, saved, count),
         )
         result = result.model_copy(update={"unguided": beside.records})
     for unavailable in result.unavailable:
@@ -211,14 +211,6 @@ def evaluate_model(
         run.figure(confusion_matrices(result.confusion), "obedience")
     _log_figures(model_dir, dataset, config, session, run, generated, count)
     return Evaluation(result, samples)
-
-
-def _labels(config: EvaluationConfig, saved: SavedModel, count: int) -> list[str | None] | None:
-    """The label that each slice was asked for; None of a model that is not told labels."""
-    if saved.conditions is None or "label" not in saved.conditions.names:
-        return None
-    asked = [values["label"] for values in asked_of(config, saved, range(count)) if values is not None]
-    return [None if label is None else str(label) for label in asked]
 
 
 def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> EvaluationConfig:

@@ -102,6 +102,14 @@ def asked_of(sampling: SamplingConfig, saved: SavedModel, indices: Sequence[int]
     return [saved.conditions.values(codes) for codes in assigned]
 
 
+def labels_of(sampling: SamplingConfig, saved: SavedModel, count: int) -> list[str | None] | None:
+    """The label that each of the first images of a drawing is asked for; None of a model that is not told labels."""
+    if saved.conditions is None or "label" not in saved.conditions.names:
+        return None
+    asked = [values["label"] for values in asked_of(sampling, saved, range(count)) if values is not None]
+    return [None if label is None else str(label) for label in asked]
+
+
 def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "noise"]:
     """Where drawing from a model starts: `gaussian` or `noise`; what `auto` comes to."""
     if sampling.start != "auto":

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lwddpm.config.section import is_none
 from lwddpm.errors import DataError
-from lwddpm.evaluation.result import Unavailable
+from lwddpm.evaluation.result import Confusion, Unavailable
 from lwddpm.files import whole_file
 
 REPORT, CURVES, IMAGES = "report.json", "curves.parquet", "images.npz"
@@ -83,6 +84,7 @@ class Measurement(_Stored):
         training_seed, sampling_seed: what the slices depend on besides the settings.
         values, floors: by metric; a floor is the same measurement on n real held-out slices.
         parts: by metric, its values by class or by side of a band; metrics without parts are left out.
+        confusion: what slices that were asked for a class come out as; None of systems that are told none.
     """
 
     group: str
@@ -98,6 +100,7 @@ class Measurement(_Stored):
     values: dict[str, float]
     floors: dict[str, float]
     parts: dict[str, dict[str, float]] = {}
+    confusion: Confusion | None = Field(None, exclude_if=is_none)
 
 
 class Cost(_Stored):
@@ -195,8 +198,8 @@ class Curves(dict[tuple[str, str], np.ndarray]):
 class Images(dict[str, np.ndarray]):
     """uint8 slices [N, S, S] or strips [N, F, S, S] by name.
 
-    real, class/LABEL, samples/ROW (as `row_key` says), epochs/SYSTEM/EPOCH, schedule/SYSTEM/NAME, and the strips
-    forward and reverse.
+    real, class/LABEL, samples/ROW (as `row_key` says), asked/SYSTEM/LABEL of systems that are told the class,
+    epochs/SYSTEM/EPOCH, schedule/SYSTEM/NAME, and the strips forward and reverse.
     """
 
 

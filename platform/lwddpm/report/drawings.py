@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import Theme
-from lwddpm.report import pictures, plots
+from lwddpm.report import by_class, pictures, plots
 from lwddpm.report.data import Measurement, ReportData
 from lwddpm.report.results import num_slices
 from lwddpm.report.style import display_name
@@ -121,6 +121,19 @@ def drawings(data: ReportData) -> list[Drawing]:
             "values of equal n may be compared."
         )
         add("sample_size", "Figure D", "Distance against n", caption, partial(plots.sample_size, data), "beyond")
+    if any(name.startswith("asked/") for name in images):
+        caption = (
+            f"The first slices that each system draws of every class with its first seed, none selected, {size}; "
+            f"above, {source} of the class. {_samplers(data)} Synthetic but for the first row."
+        )
+        add("asked", "Figure E", "Samples by class", caption, partial(by_class.grid, data), "beyond")
+    if by_class.confusions(data):
+        caption = (
+            "Rows: the class that was asked for (of real slices: the class they are of). Columns: what a classifier of "
+            "real slices takes them for; shares of a row, means over the measurements of a system. The last matrix is "
+            "of real slices that the classifier has not seen: the most that can be expected."
+        )
+        add("confusion", "Figure F", "What comes out", caption, partial(by_class.matrices, data), "beyond")
     return figures
 
 

@@ -14,6 +14,8 @@ Direction = Literal["low", "high"]
 SSIM = "ssim_nearest"
 DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
 BASELINE = "ddpm"  # of costs
+# Of systems that are told the class of each slice.
+CONDITIONAL: dict[str, Direction | None] = {"obedience_lite0": "high", "fd_lite0_in_class": "low"}
 # What a Fréchet distance does not tell apart; None: there is no better, only nearer to the floor.
 DIVERSITY: dict[str, Direction | None] = {
     "kid": "low",
@@ -24,6 +26,7 @@ DIVERSITY: dict[str, Direction | None] = {
     "coverage_lite0": "high",
     "out_of_band": None,
     COPIED_SHARE: None,
+    **CONDITIONAL,
 }
 
 

@@ -1,5 +1,6 @@
 """The tables of a report, as people read them: rounded, marked, with their notes."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from lwddpm.evaluation.copying import COPIED_SHARE
@@ -170,12 +171,38 @@ _DIVERSITY_NAMES = {
     "out_of_band": "outside the band",
     COPIED_SHARE: "copied share",
 }
+_CONDITIONAL_NAMES = {"obedience_lite0": "obedience", "fd_lite0_in_class": "FD within classes"}
 
 
 def diversity(report: ComparisonReport) -> Table | None:
     """What Fréchet distances do not tell apart; None where none of it was measured."""
-    rows = [row for row in results.rows(report) if row.diversity]
-    metrics = [name for name in _DIVERSITY_NAMES if any(name in row.diversity for row in rows)]
+    notes = (
+        "Precision: share of drawn slices near a real one; recall: share of real slices near a drawn one. Density and "
+        "coverage are the same with other neighbourhoods. High is good; blur buys precision and density, copies of "
+        "few slices too, and neither buys recall and coverage. Outside the band: share of slices whose brightness or "
+        "contrast lies outside that of 98 % of the training slices, good when near that of the held-out ones. Copied "
+        "share: slices that are nearer to a training slice than half of the usual distance of held-out slices, good "
+        "when no higher than theirs; kind: audit looks closer.",
+    )
+    return _of_metrics(report, "diversity", "Diversity, brightness and copies", _DIVERSITY_NAMES, notes)
+
+
+def conditional(report: ComparisonReport) -> Table | None:
+    """Whether systems draw the class that they are asked for; None where they are told none."""
+    notes = (
+        "Obedience: share of drawn slices that come out as the class that they were asked for, by a classifier of real "
+        "slices; FD within classes: mean over classes of the Fréchet distance between a class's training slices and "
+        "its drawings, at the n of the class. The last row is what real slices of the same classes score.",
+    )
+    return _of_metrics(report, "conditional", "The class that was asked for", _CONDITIONAL_NAMES, notes)
+
+
+def _of_metrics(
+    report: ComparisonReport, key: str, title: str, names: Mapping[str, str], notes: tuple[str, ...]
+) -> Table | None:
+    """A column for each of some metrics of `results.DIVERSITY`, a row for each system that has one of them."""
+    rows = [row for row in results.rows(report) if row.diversity.keys() & names.keys()]
+    metrics = [name for name in names if any(name in row.diversity for row in rows)]
     if "kid" in metrics and "kd_lite0" in metrics:
         metrics.remove("kd_lite0")
     if not metrics:
@@ -186,16 +213,8 @@ def diversity(report: ComparisonReport) -> Table | None:
         Cell(_held_out(report)),
         *(Cell("" if (floor := floors[name]) is None else _diversity_number(floor, name), "run") for name in metrics),
     )
-    notes = (
-        "Precision: share of drawn slices near a real one; recall: share of real slices near a drawn one. Density and "
-        "coverage are the same with other neighbourhoods. High is good; blur buys precision and density, copies of "
-        "few slices too, and neither buys recall and coverage. Outside the band: share of slices whose brightness or "
-        "contrast lies outside that of 98 % of the training slices, good when near that of the held-out ones. Copied "
-        "share: slices that are nearer to a training slice than half of the usual distance of held-out slices, good "
-        "when no higher than theirs; kind: audit looks closer.",
-    )
-    head = ("system", *(_DIVERSITY_NAMES[name] for name in metrics))
-    return Table("diversity", "Diversity, brightness and copies", head, (*cells, floor_row), notes)
+    head = ("system", *(names[name] for name in metrics))
+    return Table(key, title, head, (*cells, floor_row), notes)
 
 
 def _diversity_cell(value: results.Value | None, metric: str) -> Cell:
@@ -209,7 +228,7 @@ def _diversity_cell(value: results.Value | None, metric: str) -> Cell:
 
 def _diversity_number(value: float, metric: str) -> str:
     """Shares with two decimals: n slices do not carry more; kernel distances with those that fit their size."""
-    return measured(value, None if metric in ("kid", "kd_lite0") else 2)
+    return measured(value, None if metric in ("kid", "kd_lite0", "fd_lite0_in_class") else 2)
 
 
 def parts(report: ComparisonReport) -> list[Table]:
@@ -221,6 +240,10 @@ def parts(report: ComparisonReport) -> list[Table]:
         tables.append(_parts_table(report, "by-class", f"{listed(names).capitalize()} by class", by_class))
     if _parts(report, "out_of_band"):
         tables.append(_parts_table(report, "band", "On which side of the band", ["out_of_band"]))
+    if _parts(report, "obedience_lite0"):
+        tables.append(_parts_table(report, "obedience", "Obedience by class", ["obedience_lite0"]))
+    if _parts(report, "fd_lite0_in_class"):
+        tables.append(_parts_table(report, "in-class", "FD by class", ["fd_lite0_in_class"]))
     return tables
 
 
@@ -235,8 +258,12 @@ def _parts_table(report: ComparisonReport, key: str, title: str, metrics: list[s
     for row in results.rows(report):
         values = [results.parts_of(report, row.key, metric) for metric in metrics]
         if values[0]:
-            shares = (" / ".join(f"{of_metric.get(name, 0.0):.2f}" for of_metric in values) for name in head)
-            rows.append((Cell(row.name), *(Cell(text, "run") for text in shares)))
+            pairs = (
+                [(metric, of_one.get(name, 0.0)) for metric, of_one in zip(metrics, values, strict=True)]
+                for name in head
+            )
+            texts = (" / ".join(_diversity_number(value, metric) for metric, value in pair) for pair in pairs)
+            rows.append((Cell(row.name), *(Cell(text, "run") for text in texts)))
     notes = ("Means over the repeats; a slice may lie on several sides.",) if key == "band" else ()
     return Table(key, title, ("system", *(name.replace("_", " ") for name in head)), tuple(rows), notes)
 

@@ -1,15 +1,16 @@
-"""A trade-off on disk: its data as JSON and CSV, three figures, and one HTML page that needs nothing else.
+"""A trade-off on disk: its data as JSON and CSV, figures, and one HTML page that needs nothing else.
 
 figures/light/KEY.png  figures/dark/KEY.png
-tradeoff.json  tradeoff.csv  tradeoff.html
+tradeoff.json  tradeoff.csv  tradeoff_by_class.csv (of conditional models)  tradeoff.html
 """
 
 import csv
 import io
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,52 +18,60 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from lwddpm.evaluation.figure_style import SMALL_PT, THEMES, Theme, new_figure, render
-from lwddpm.evaluation.tradeoff import (
-    AIMS,
-    COVERAGE,
-    DENSITY,
-    DISTANCE,
-    METRICS,
-    PRECISION,
-    RECALL,
-    Aim,
-    Tradeoff,
-    Way,
-    front,
-)
+from lwddpm.evaluation.tradeoff import AIMS, DISTANCE, Aim, Tradeoff, Way, front
 from lwddpm.files import complete_folder, write_whole
+from lwddpm.report import tradeoff_along as along
+from lwddpm.report import tradeoff_classes as classes
 from lwddpm.report.html_page import html_page
+from lwddpm.report.tradeoff_style import (
+    CALLS,
+    NAMES,
+    PLANES,
+    VARIED,
+    colour_of,
+    limits,
+    own_of,
+    point_of,
+    spread_of,
+    value_of,
+)
 from lwddpm.wording import measured as written
 
-HTML, JSON, CSV = "tradeoff.html", "tradeoff.json", "tradeoff.csv"
-CALLS = "network_calls"
-# what is varied -> its words in the legend and its mark
-_VARIED = {
-    "preset": ("the preset", "D"),
-    "guidance": ("guidance", "o"),
-    "guidance_interval": ("guidance in an interval", "h"),
-    "num_inference_steps": ("number of steps", "s"),
-    "start": ("start", "^"),
-    "sampler": ("sampler", "v"),
-    "eta": ("eta of DDIM", "P"),
-    "truncation": ("truncation", "o"),
-    "points": ("points given", "X"),
-    "weights": ("other weights", "d"),
-}
-_NAMES = {
-    PRECISION: "precision",
-    RECALL: "recall",
-    DENSITY: "density",
-    COVERAGE: "coverage",
-    DISTANCE: "fd_lite0",
-    CALLS: "network calls a slice",
-}
-# key -> x, y, and whether more of them is better
-FIGURES = {
-    "precision_recall": (RECALL, PRECISION, (True, True)),
-    "density_coverage": (COVERAGE, DENSITY, (True, True)),
-    "fd_calls": (CALLS, DISTANCE, (False, False)),
-}
+HTML, JSON, CSV, CSV_BY_CLASS = "tradeoff.html", "tradeoff.json", "tradeoff.csv", "tradeoff_by_class.csv"
+
+
+class Drawn(NamedTuple):
+    """A figure of the page: its file name, what stands below it, and how it is drawn."""
+
+    key: str
+    caption: str
+    draw: Callable[[Theme], Figure]
+
+
+def drawings(measured: Tradeoff) -> list[Drawn]:
+    """The figures that there are data for: planes of two figures each, the same by class, and along each setting."""
+    hollow = "Hollow marks: other weights, or copies."
+    captions = {
+        "precision_recall": f"Precision against recall: up is more real, right more varied. {hollow}",
+        "density_coverage": f"Density against coverage, which single outliers cannot buy. {hollow}",
+        "fd_calls": f"Fréchet distance against network calls a slice. {hollow}",
+    }
+    figures = [Drawn(key, caption, partial(draw, measured, key)) for key, caption in captions.items()]
+    for setting in along.SETTINGS:
+        if along.curves(measured, setting):
+            caption = (
+                f"Along {along.SETTINGS[setting]}: means over samplings, bars their standard deviation; every column "
+                "has one scale. Dotted: real held-out slices."
+            )
+            figures.append(Drawn(f"along_{setting}", caption, partial(along.draw, measured, setting)))
+    for key in PLANES if measured.classes else ():
+        caption = (
+            f"{captions[key].partition(hollow)[0]}By class: drawings that were asked for a class against training "
+            "slices of that class alone, on one scale; n is that of the class, so a class compares with its own star "
+            "(real held-out slices)."
+        )
+        figures.append(Drawn(f"classes_{key}", caption, partial(classes.draw, measured, key)))
+    return figures
 
 
 def write(measured: Tradeoff, folder: Path) -> Path:
@@ -74,12 +83,14 @@ def write(measured: Tradeoff, folder: Path) -> Path:
     with complete_folder(folder / "figures") as figures:
         for theme in THEMES:
             (figures / theme.name).mkdir()
-            for key in FIGURES:
-                picture = render(partial(draw, measured, key), theme)
-                (figures / theme.name / f"{key}.png").write_bytes(picture)
+            for key, _, drawn in drawings(measured):
+                (figures / theme.name / f"{key}.png").write_bytes(render(drawn, theme))
         html = _html(measured, figures)
     write_whole(folder / JSON, measured.model_dump_json(indent=2))
     write_whole(folder / CSV, table(measured))
+    (folder / CSV_BY_CLASS).unlink(missing_ok=True)
+    if measured.classes:
+        write_whole(folder / CSV_BY_CLASS, table_by_class(measured))
     write_whole(folder / HTML, html)
     return folder / HTML
 
@@ -88,15 +99,16 @@ def table(measured: Tradeoff) -> str:
     """CSV: a row for each way, then one for real held-out slices."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
-    heads = [f"{name}{suffix}" for name in METRICS for suffix in ("", "_sd")]
+    names = measured.metrics
+    heads = [f"{name}{suffix}" for name in names for suffix in ("", "_sd")]
     rows.writerow(["way", "sampling", "weights", CALLS, *heads, "nearest", "copies", "recommended", "n", "samplings"])
     for way in measured.ways:
-        figures = [f"{figure:.6g}" for name in METRICS for figure in (way.mean(name), _spread(way, name))]
+        figures = [f"{figure:.6g}" for name in names for figure in (way.mean(name), way.spread(name))]
         about = [way.label, way.words, way.weights, way.network_calls]
         verdict = [way.copies, " ".join(_aims(measured, way)), measured.n, len(measured.sampling_seeds)]
         rows.writerow([*about, *figures, f"{np.mean(way.nearest):.6g}", *verdict])
     floors = [
-        cell for name in METRICS for cell in (f"{measured.floors[name]:.6g}" if name in measured.floors else "", "")
+        cell for name in names for cell in (f"{measured.floors[name]:.6g}" if name in measured.floors else "", "")
     ]
     rows.writerow(
         ["real held-out slices", "", "", "", *floors, f"{measured.nearest_floor:.6g}", "", "", measured.n, ""]
@@ -104,66 +116,74 @@ def table(measured: Tradeoff) -> str:
     return stream.getvalue()
 
 
+def table_by_class(measured: Tradeoff) -> str:
+    """CSV: for each class a row for each way, then one for its real held-out slices."""
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    names = _told_by_class(measured)
+    rows.writerow(["class", "way", CALLS, *(f"{name}{suffix}" for name in names for suffix in ("", "_sd")), "n"])
+    for of_class, n in measured.class_n.items():
+        for way in measured.ways:
+            pairs = [(way.mean(name, of_class), way.spread(name, of_class)) for name in names]
+            figures = [f"{figure:.6g}" for pair in pairs for figure in pair]
+            rows.writerow([of_class, way.label, way.network_calls, *figures, n])
+        floors = [measured.floor(name, of_class) for name in names]
+        cells = [cell for floor in floors for cell in ("" if floor is None else f"{floor:.6g}", "")]
+        rows.writerow([of_class, "real held-out slices", "", *cells, n])
+    return stream.getvalue()
+
+
+def _told_by_class(measured: Tradeoff) -> list[str]:
+    """The metrics that are measured by class, in the order of all."""
+    there = {name for way in measured.ways for values in way.by_class.values() for name in values}
+    return [name for name in measured.metrics if name in there]
+
+
 def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
-    """One of FIGURES: all ways, the Pareto front, the recommended ones by name, and what real held-out slices score.
+    """One of PLANES: all ways, the Pareto front, the recommended ones by name, and what real held-out slices score.
 
     The axes show the ways that may be recommended; what lies beyond them is told in the legend.
     """
-    across, up, higher = FIGURES[key]
+    across, up, higher = PLANES[key]
     figure = new_figure(3.9)
     axes = figure.subplots()
     own = [way for way in measured.ways if way.weights == "model" and not way.copies]
-    shown = own or list(measured.ways)
+    shown = own_of(measured)
     if across == CALLS:
         _call_ticks(axes, [way.network_calls for way in shown])
     else:
         axes.set_xlim(
-            *_limits([_value(way, across) + side * _spread(way, across) for way in shown for side in (-1, 1)])
+            *limits([value_of(way, across) + side * spread_of(way, across) for way in shown for side in (-1, 1)])
         )
-    axes.set_ylim(*_limits([_value(way, up) + side * _spread(way, up) for way in shown for side in (-1, 1)]))
-    path = [(_value(shown[i], across), _value(shown[i], up)) for i in front([_at(way, key) for way in shown], higher)]
+    axes.set_ylim(*limits([value_of(way, up) + side * spread_of(way, up) for way in shown for side in (-1, 1)]))
+    path = [
+        (value_of(shown[i], across), value_of(shown[i], up))
+        for i in front([point_of(way, key) for way in shown], higher)
+    ]
     line: dict[str, Any] = {"color": theme.ink, "linewidth": 1.0, "linestyle": (0, (4, 2)), "label": "Pareto front"}
     axes.plot([x for x, _ in path], [y for _, y in path], zorder=2, **line)
-    kinds = [kind for kind in _VARIED if any(way.varied == kind for way in measured.ways)]
-    for kind, system in zip(kinds, _COLOURS, strict=False):
+    for kind, (words, mark, _) in VARIED.items():
         ways = [way for way in measured.ways if way.varied == kind]
-        words, mark = _VARIED[kind]
-        beyond = sum(not _inside(axes, _at(way, key)) for way in ways)
+        beyond = sum(not _inside(axes, point_of(way, key)) for way in ways)
         for number, way in enumerate(ways):
             axes.errorbar(
-                *_at(way, key),
-                xerr=_spread(way, across) or None,
-                yerr=_spread(way, up) or None,
+                *point_of(way, key),
+                xerr=spread_of(way, across) or None,
+                yerr=spread_of(way, up) or None,
                 fmt=mark,
-                color=theme.systems[system],
+                color=colour_of(kind, theme),
                 markersize=7 if kind == "preset" else 5.5,
-                markerfacecolor=theme.systems[system] if way in own else theme.paper,
+                markerfacecolor=colour_of(kind, theme) if way in own else theme.paper,
                 elinewidth=0.7,
                 zorder=3,
                 label=None if number else words + (f" ({beyond} beyond the axes)" if beyond else ""),
             )
     _tell_real(axes, measured, across, up, theme)
-    axes.set_xlabel(f"{_NAMES[across]} ({'fewer is cheaper' if across == CALLS else 'higher is more varied'})")
-    axes.set_ylabel(f"{_NAMES[up]} ({'lower is better' if up == DISTANCE else 'higher is more real'})")
+    axes.set_xlabel(f"{NAMES[across]} ({'fewer is cheaper' if across == CALLS else 'higher is more varied'})")
+    axes.set_ylabel(f"{NAMES[up]} ({'lower is better' if up == DISTANCE else 'higher is more real'})")
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.3, handletextpad=0.4)
     _name_recommended(figure, axes, measured, key, theme)
     return figure
-
-
-# A colour for each kind of way, of systems that no figure here shows.
-_COLOURS = ("lw_ddpm", "ddpm", "gan", "ddim", "wgan", "recipe", "lsgan", "gaussian", "ddpm", "gan")
-
-
-def _at(way: Way, key: str) -> tuple[float, float]:
-    across, up, _ = FIGURES[key]
-    return _value(way, across), _value(way, up)
-
-
-def _limits(values: list[float]) -> tuple[float, float]:
-    """Ends of an axis around values, with room for names."""
-    known = [value for value in values if np.isfinite(value)] or [0.0, 1.0]
-    room = 0.15 * (max(known) - min(known)) or 0.1 * abs(known[0]) or 0.1
-    return min(known) - room, max(known) + room
 
 
 def _inside(axes: Axes, at: tuple[float, float]) -> bool:
@@ -176,10 +196,10 @@ def _tell_real(axes: Axes, measured: Tradeoff, across: str, up: str, theme: Them
     floors = [measured.floors[name] for name in (across, up) if name in measured.floors]
     if len(floors) < (across != CALLS) + 1:
         return
-    numbers = f"real held-out slices:\n{_NAMES[up]} {written(floors[-1])}"
+    numbers = f"real held-out slices:\n{NAMES[up]} {written(floors[-1])}"
     style: dict[str, Any] = {"color": theme.real, "linestyle": "none"}
     if across != CALLS:
-        numbers += f", {_NAMES[across]} {written(floors[0])}"
+        numbers += f", {NAMES[across]} {written(floors[0])}"
         style |= {"marker": "*", "markersize": 10}
         at = [floors[0]], [floors[1]]
         axes.plot(*(at if _inside(axes, (floors[0], floors[1])) else ([], [])), label=numbers, **style)
@@ -206,12 +226,12 @@ def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, key: str, 
     """A ring around each recommended way, and its name where neither a mark nor another name is near."""
     figure.draw_without_rendering()  # settles the layout, by which places on the page are known
     place, scale, box = axes.transData.transform, figure.dpi / 72, axes.get_window_extent()
-    marks = [place(_at(way, key)) / scale for way in measured.ways if _inside(axes, _at(way, key))]
+    marks = [place(point_of(way, key)) / scale for way in measured.ways if _inside(axes, point_of(way, key))]
     names: list[np.ndarray] = []
     for way in measured.ways:
         if not (aims := _aims(measured, way)):
             continue
-        at, name = place(_at(way, key)) / scale, " + ".join(aims)
+        at, name = place(point_of(way, key)) / scale, " + ".join(aims)
         half = np.array([2.9 * len(name), 5.0])
         low, high = np.array([box.x0, box.y0]) / scale + half, np.array([box.x1, box.y1]) / scale - half
 
@@ -238,11 +258,11 @@ def _name_recommended(figure: Figure, axes: Axes, measured: Tradeoff, key: str, 
         offset = max(_OFFSETS, key=room)
         names.append(at + offset)
         axes.plot(
-            *_at(way, key), marker="o", markersize=12, markerfacecolor="none", markeredgecolor=theme.ink, zorder=4
+            *point_of(way, key), marker="o", markersize=12, markerfacecolor="none", markeredgecolor=theme.ink, zorder=4
         )
         arrow = {"arrowstyle": "-", "linewidth": 0.6, "color": theme.ink, "shrinkA": 1, "shrinkB": 6}
         axes.annotate(
-            name, _at(way, key), offset, textcoords="offset points", ha="center", va="center", fontsize=SMALL_PT,
+            name, point_of(way, key), offset, textcoords="offset points", ha="center", va="center", fontsize=SMALL_PT,
             weight="bold", color=theme.ink, arrowprops=arrow, zorder=5,
             bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.8, "alpha": 0.85},
         )  # fmt: skip
@@ -263,9 +283,10 @@ def _html(measured: Tradeoff, figures: Path) -> str:
         "measured": measured,
         "aims": _aims,
         "rules": AIMS,
-        "names": _NAMES,
-        "keys": list(FIGURES),
-        "metrics": METRICS,
+        "names": NAMES,
+        "drawings": drawings(measured),
+        "metrics": measured.metrics,
+        "by_class": _told_by_class(measured),
         "written": written,
         "nearest": lambda way: float(np.mean(way.nearest)),
     }
@@ -274,12 +295,3 @@ def _html(measured: Tradeoff, figures: Path) -> str:
 
 def _aims(measured: Tradeoff, way: Way) -> list[Aim]:
     return [aim for aim, chosen in measured.recommended.items() if chosen.label == way.label]
-
-
-def _value(way: Way, name: str) -> float:
-    return float(way.network_calls) if name == CALLS else way.mean(name)
-
-
-def _spread(way: Way, name: str) -> float:
-    """Standard deviation over samplings."""
-    return 0.0 if name == CALLS else float(np.std(way.values[name], ddof=1))

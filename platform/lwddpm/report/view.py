@@ -30,7 +30,9 @@ def view(data: ReportData) -> dict[str, Any]:
         "caveats": _caveats(report),
         "legend": _legend(report),
         "table_1": tables.table_1(report),
-        "diversity": [table for table in (tables.diversity(report), *tables.parts(report)) if table],
+        "diversity": [
+            table for table in (tables.diversity(report), tables.conditional(report), *tables.parts(report)) if table
+        ],
         "baseline": tables.baseline(report),
         "costs": tables.costs(report),
         "differences": [(row.name, row.differences) for row in results.rows(report) if row.published],

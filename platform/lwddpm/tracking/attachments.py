@@ -83,14 +83,15 @@ def job_of(version: RegisteredVersion) -> bytes | None:
 
 
 def finished_readers(version: RegisteredVersion) -> int:
-    """How many readers have finished a study of a version on the board."""
+    """How many readers have finished a study of a version on the board that asked whether slices are real."""
     client = MlflowClient()
     experiment = client.get_experiment_by_name(READER_EXPERIMENT)
     if experiment is None:
         return 0
     query = f"tags.`lwddpm.model_version` = '{version.version}' and attributes.status = 'FINISHED'"
     runs = client.search_runs([experiment.experiment_id], query, max_results=1000)
-    return sum("lwddpm.reader" in run.data.tags and run.data.tags.get("lwddpm.model") == version.name for run in runs)
+    tags = [run.data.tags for run in runs if run.data.tags.get("lwddpm.question") != "class"]
+    return sum("lwddpm.reader" in of_run and of_run.get("lwddpm.model") == version.name for of_run in tags)
 
 
 def _read(uri: str) -> bytes | None:

@@ -96,6 +96,16 @@ def test_slices_in_another_number_format_are_other_slices(
     assert computed[0] == "samples 4"
 
 
+def test_a_conditional_model_is_asked_whether_it_obeys(
+    open_cache: Callable[..., tuple[MeasurementCache, list[str]]], model_dir: Path, conditional_dir: Path
+) -> None:
+    cache, _ = open_cache()
+    told = {record.name: record for record in cache.evaluation(conditional_dir, CONFIG).records}
+    assert told["obedience_lite0"].n == CONFIG.num_samples
+    assert cache.evaluation(conditional_dir, CONFIG).confusion is not None
+    assert "obedience_lite0" not in {record.name for record in cache.evaluation(model_dir, CONFIG).records}
+
+
 def test_the_gaussian_draws_without_a_model(
     open_cache: Callable[..., tuple[MeasurementCache, list[str]]],
 ) -> None:

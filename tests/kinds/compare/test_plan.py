@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lwddpm.config import CompareJob
+from lwddpm.config import CompareJob, TrainJob
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.compare.plan import (
@@ -168,3 +168,18 @@ def test_wrong_input_is_named_before_anything_starts(override: str, expected: li
         check_compare(_job(override, *(more if override == "model.family=gan" else [])))
     for part in expected:
         assert part in str(caught.value)
+
+
+def test_all_systems_of_a_conditional_comparison_are_told_the_class() -> None:
+    guided = ("training.guide_epoch=70", "training.condition_dropout=0.1", "evaluation.guidance_from=unconditional")
+    job = _job("model.conditions=[label]", *guided, "evaluation.guidance=2")
+    check_compare(job)
+    plan = make_plan(job, 800)
+    assert {training.job.model.conditions for training in plan.trainings.values()} == {("label",)}
+    assert {training.job.training.condition_dropout for training in plan.trainings.values()} == {0.1}
+    assert protocol_of(job, "lw_ddpm", 0).guidance_from == "unconditional"
+    gan = protocol_of(job, "gan", 0)
+    assert (gan.guidance, gan.guidance_from) == (1, "auto")
+    assert without_network(job.protocol).guidance_from == "auto"
+    evaluated = as_system(job, "gan", plan.systems["gan"][0])
+    assert TrainJob.model_validate(evaluated.model_dump(mode="json")) == evaluated  # nothing that a GAN refuses

@@ -41,6 +41,36 @@ def test_each_way_differs_from_the_preset_in_what_it_is_called_after(model_dir: 
     assert plan.calls(10, 3) == 30 * sum(calls.values())
 
 
+def test_a_conditional_model_is_led_away_from_each_source_that_it_has(conditional_dir: Path) -> None:
+    none = {"guidance_intervals": (), "steps": (), "samplers": (), "eta": (), "starts": ()}
+    config = TradeoffConfig.model_validate({**none, "guidance": (1.0, 2.0, 3.0)})
+    plan = make_plan(
+        config, conditional_dir, PRESETS, 10
+    )  # the preset says nothing of the source, and no guide is there
+    assert {label: sampling.guidance_from for label, sampling in _planned(plan).items()} == {
+        "preset evaluated": "unconditional",
+        "unguided": "unconditional",
+        "guidance 3": "unconditional",
+    }
+    assert set(plan.left_out) == {
+        f"guidance {weight} away from {source}"
+        for weight in (2, 3)
+        for source in ("the guide", "the guide told no class")
+    }
+    write_guide(conditional_dir, Path(shutil.copytree(conditional_dir, conditional_dir.parent / "weaker")))
+    plan = make_plan(config, conditional_dir, PRESETS, 10)
+    assert {way.varied: way.sampling.guidance_from for way in plan.ways} == {
+        "preset": "guide",
+        "guidance": "guide",
+        "guidance_unconditional": "unconditional",
+        "guidance_unconditional_guide": "unconditional_guide",
+    }
+    assert len(plan.ways) == 3 + 2 + 2
+    assert len({way.label for way in plan.ways}) == 7
+    few = make_plan(config.model_copy(update={"guidance_from": ("guide",)}), conditional_dir, PRESETS, 10)
+    assert {way.varied for way in few.ways} == {"preset", "guidance"}
+
+
 def test_what_a_model_has_no_part_for_is_left_out_and_said(model_dir: Path) -> None:
     config = TradeoffConfig(guidance=(1.0, 2.0), guidance_intervals=(), steps=(5,), eta=(), starts=("gaussian",))
     plan = make_plan(config, model_dir, Presets(), 10)

@@ -28,7 +28,7 @@ from lwddpm.evaluation.subset import random_subset
 from lwddpm.families import SAMPLER
 from lwddpm.files import whole_file, write_whole
 from lwddpm.kinds.evaluate import Evaluation, reconstruction
-from lwddpm.kinds.saved_model import calls_of
+from lwddpm.kinds.saved_model import calls_of, labels_of
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.fitted_prior import FITTED_ON
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
@@ -67,11 +67,18 @@ class MeasurementCache:
             return kept
         images = self.samples(model_dir, config, num_evaluated(self.dataset, config))
         reconstruct = None if model_dir is None else reconstruction(model_dir, config, self.session)
-        calls = None
+        calls = asked = None
         if model_dir is not None:
+            asked = labels_of(config, read_saved_model(model_dir), len(images))
             config, calls = settled(config, self.session), calls_of(config, model_dir)
         result = evaluate(
-            images, self.dataset, config, extract=self.features, reconstruct=reconstruct, network_calls=calls
+            images,
+            self.dataset,
+            config,
+            extract=self.features,
+            reconstruct=reconstruct,
+            network_calls=calls,
+            asked=asked,
         )
         write_whole(path, result.model_dump_json())
         return result

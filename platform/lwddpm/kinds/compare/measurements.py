@@ -32,7 +32,7 @@ from lwddpm.kinds.compare.plan import (
     unguided,
     without_network,
 )
-from lwddpm.kinds.saved_model import start_of
+from lwddpm.kinds.saved_model import labels_of, start_of
 from lwddpm.models.precision import settled_precision
 from lwddpm.progress import bar, say
 from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
@@ -42,7 +42,7 @@ from lwddpm.training.checkpoint import load_for_drawing, load_guide, load_model,
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")
-SHOWN, SHOWN_IN_A_ROW = 16, 8  # slices in a picture
+SHOWN, SHOWN_IN_A_ROW, SHOWN_OF_A_CLASS = 16, 8, 4  # slices in a picture
 HISTOGRAM_SLICES = 64
 STRIP_ROWS, STRIP_FRAMES = 4, 8
 HELD_OUT = "real held-out slices"
@@ -77,6 +77,7 @@ class Measurer:
                     self.warnings.setdefault(training.label, result.warnings)
                     yield _measurement("system", system, system, training.seed, config, result)
             self.images[f"samples/{system}"] = self._samples(trainings[0], system, SHOWN)
+            self._picture_classes(trainings[0], system)
 
     def other_starts(self) -> Iterator[Measurement]:
         """The trained networks of the diffusion systems, sampled from the start that the protocol does not take."""
@@ -285,6 +286,17 @@ class Measurer:
             say(f"measuring {what}")
         return self.cache.evaluation(model_dir, config)
 
+    def _picture_classes(self, training: PlannedTraining, system: System) -> None:
+        """The first slices that a system drew of each class; none of systems that are told no class."""
+        config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
+        count = num_evaluated(self.dataset, config)
+        asked = labels_of(config, read_saved_model(model_of(training)), count)
+        for label in self.dataset.label_names if asked is not None else ():
+            of_class = [index for index, name in enumerate(asked or ()) if name == label]
+            if of_class:
+                images = self._samples(training, system, count)[of_class[:SHOWN_OF_A_CLASS]]
+                self.images[f"asked/{system}/{label}"] = images
+
     def _samples(self, training: PlannedTraining, system: System, count: int) -> np.ndarray:
         config = protocol_of(self.job, system, self.job.compare.sampling_seeds[0])
         return self.cache.samples(model_of(training), config, count)
@@ -374,4 +386,5 @@ def _measurement(
         values={record.name: record.value for record in result.figures},
         floors={record.name: record.floor for record in result.figures if record.floor is not None},
         parts={record.name: record.parts for record in result.records if record.parts},
+        confusion=result.confusion,
     )

@@ -23,7 +23,7 @@ from lwddpm.training.schedule import Schedule
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
 Start = Literal["gaussian", "noise"]
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
-_UNGUIDED: dict[str, Any] = {"guidance": 1.0, "guidance_interval": None}
+_UNGUIDED: dict[str, Any] = {"guidance": 1.0, "guidance_from": "auto", "guidance_interval": None}
 _FAMILY_OF_ATTENTION = {attention: family for family, attention in families.ATTENTION.items()}
 
 
@@ -87,7 +87,7 @@ def check_compare(job: CompareJob) -> None:
 
 def _check_guide(config: EvaluationConfig, training: PlannedTraining, section: str) -> None:
     try:
-        check_guide(config, training.job.training.guide_epoch, section)
+        check_guide(config, training.job.training.guide_epoch, section, training.job.training.condition_dropout)
     except RuleBroken as broken:
         raise ConfigError(str(broken)) from None
 

@@ -15,16 +15,18 @@ from lwddpm.config import (
     SamplingConfig,
     TradeoffConfig,
     check_steps,
+    leads_away_from,
 )
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.tradeoff import METRICS
-from lwddpm.kinds.saved_model import calls_of
+from lwddpm.kinds.saved_model import calls_of, settled_guidance
 from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
 from lwddpm.training.stored_presets import Presets, words_of
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 MODEL = "model"
+SOURCES = {"unconditional": "no class", "guide": "the guide", "unconditional_guide": "the guide told no class"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def make_plan(config: TradeoffConfig, model_dir: Path, presets: Presets, num_sam
         ConfigError: no such preset, a point that the model cannot draw, or a budget that pays none.
     """
     saved, plan = read_saved_model(model_dir), TradeoffPlan()
-    name, base = _base(config, saved, presets)
+    name, base = _base(config, saved, model_dir, presets)
     seen: set[tuple[str, str]] = set()
     budget = config.most_calls // (num_samples * len(config.sampling_seeds))
     for label, varied, sampling, folder in _ways(config, name, base, saved, model_dir):
@@ -105,14 +107,14 @@ def make_plan(config: TradeoffConfig, model_dir: Path, presets: Presets, num_sam
     return plan
 
 
-def _base(config: TradeoffConfig, saved: SavedModel, presets: Presets) -> tuple[str, SamplingConfig]:
+def _base(config: TradeoffConfig, saved: SavedModel, model_dir: Path, presets: Presets) -> tuple[str, SamplingConfig]:
     """What the others differ from, and its label."""
     given = {} if config.preset is None else {"preset": config.preset}
     name, base = presets.resolved(SamplingConfig.model_validate(given), "tradeoff")
     if saved.diffusion is None:
         return f"preset {name}", base.model_copy(update=ONE_PASS)
     if name != NO_PRESET or config.preset:
-        return f"preset {name}", base
+        return f"preset {name}", settled_guidance(base, saved, model_dir)
     base = SamplingConfig(sampler="dpmsolver++", num_inference_steps=min(20, saved.diffusion.num_train_timesteps))
     return words_of(base), base
 
@@ -124,7 +126,7 @@ def _ways(
 
     def changed(**changes: Any) -> SamplingConfig:
         settings = base.model_dump(exclude={"timestep_spacing"} if "sampler" in changes else None) | changes
-        return SamplingConfig.model_validate(settings)
+        return settled_guidance(SamplingConfig.model_validate(settings), saved, model_dir)
 
     yield name, "preset", base, model_dir
     if saved.diffusion is None:
@@ -137,6 +139,12 @@ def _ways(
             how = {"guidance_interval": None} if weight == 1 else {}
             label = "unguided" if weight == 1 else f"guidance {weight:g}"
             yield label, "guidance", changed(guidance=weight, **how), model_dir
+        for source in config.guidance_from if saved.conditions is not None else ():
+            if source == leads_away_from(base, has_guide=has_guide(model_dir)):
+                continue  # those above
+            for weight in (weight for weight in config.guidance if weight != 1):
+                label = f"guidance {weight:g} away from {SOURCES[source]}"
+                yield label, f"guidance_{source}", changed(guidance=weight, guidance_from=source), model_dir
         for low, high in config.guidance_intervals:
             label = f"guidance {guided:g} from {low:g} to {high:g}"
             yield label, "guidance_interval", changed(guidance=guided, guidance_interval=(low, high)), model_dir
@@ -173,8 +181,12 @@ def _why_not(sampling: SamplingConfig, saved: SavedModel, folder: Path) -> str:
         check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
         return str(broken)
-    if sampling.guidance != 1 and not has_guide(folder):
-        return "the model has no guide (training.guide_epoch)"
+    if sampling.guidance != 1:
+        away_from = leads_away_from(sampling, has_guide=has_guide(folder))
+        if ("guide" in away_from or saved.conditions is None) and not has_guide(folder):
+            return "the model has no guide (training.guide_epoch)"
+        if "unconditional" in away_from and saved.conditions is not None and saved.conditions.dropout == 0:
+            return "the model never learnt to draw without its conditions (training.condition_dropout)"
     if (sampling.start == "gaussian" or sampling.calibrate) and not (folder / PRIOR_FILE).exists():
         return "the model has no prior (lwddpm models calibrate)"
     return ""

@@ -6,7 +6,6 @@
     tradeoff/                  tradeoff.json, tradeoff.csv, figures, tradeoff.html: also artifacts of the run
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,16 @@ import numpy as np
 from lwddpm.addresses import public
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluationConfig, TradeoffJob
-from lwddpm.data.store import Dataset
-from lwddpm.errors import DataError, JobError
-from lwddpm.evaluation.copying import copying, nearest_median
+from lwddpm.errors import DataError
 from lwddpm.evaluation.protocol import num_evaluated
-from lwddpm.evaluation.subset import random_subset
-from lwddpm.evaluation.tradeoff import AIMS, DISTANCE, METRICS, Aim, Tradeoff, Way
+from lwddpm.evaluation.tradeoff import AIMS, Aim, Tradeoff
 from lwddpm.files import read_json, write_json
 from lwddpm.kinds.compare.kept import MeasurementCache
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.presets import presets_of
 from lwddpm.kinds.saved_model import fetch, version_uri
-from lwddpm.kinds.tradeoff.plan import TradeoffPlan, make_plan
+from lwddpm.kinds.tradeoff.measure import measure
+from lwddpm.kinds.tradeoff.plan import make_plan
 from lwddpm.progress import say
 from lwddpm.report import tradeoff as report
 from lwddpm.tracking import registry
@@ -34,7 +31,7 @@ from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, tradeoff_folder, write_run_id
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.stored_presets import Figure, Preset, read_presets, words_of, write_presets
+from lwddpm.training.stored_presets import Figure, Preset, read_presets, write_presets
 from lwddpm.wording import counted
 
 _LONGEST_WHY = 1000  # characters of `Preset.why`: labels of points may be long
@@ -75,7 +72,7 @@ def run_tradeoff(job: TradeoffJob, session: Session, fresh: bool) -> dict[str, A
             presets = presets_of(model_uri, model_dir)
             n = num_evaluated(dataset, EvaluationConfig(num_samples=job.tradeoff.num_samples))
             plan = make_plan(job.tradeoff, model_dir, presets, n)
-            measured = _measure(job, plan, dataset, session, folder, n)
+            measured = measure(job, plan, dataset, MeasurementCache(folder / "cache", dataset, session, None), n)
             report.write(measured, folder / "tradeoff")
             run.client.log_artifacts(run.run_id, str(folder / "tradeoff"), "tradeoff")
             run.values(_headline(measured), step=saved.step)
@@ -99,93 +96,6 @@ def run_tradeoff(job: TradeoffJob, session: Session, fresh: bool) -> dict[str, A
     return result
 
 
-def _measure(
-    job: TradeoffJob, plan: TradeoffPlan, dataset: Dataset, session: Session, folder: Path, n: int
-) -> Tradeoff:
-    """Every way with every seed; what an earlier attempt has measured is read."""
-    config = job.tradeoff
-    cache = MeasurementCache(folder / "cache", dataset, session, None)
-    train = dataset.images("train")
-    held_out = random_subset(np.concatenate([dataset.images("validation"), dataset.images("test")]), n)
-    for label, reason in plan.left_out.items():
-        say(f"left out: {label}: {reason}")
-    total = plan.calls(n, len(config.sampling_seeds))
-    say(
-        f"{counted(len(plan.ways), 'way')} to draw, {len(config.sampling_seeds)} samplings of {n} each: {total:,} calls"
-    )
-    ways: list[Way] = []
-    floors: dict[str, float] = {}
-    num_reference, pace = 0, _Pace(total)
-    for number, way in enumerate(plan.ways, start=1):
-        values: dict[str, list[float]] = {name: [] for name in METRICS}
-        nearest: list[float] = []
-        copies = False
-        for seed in config.sampling_seeds:
-            evaluation = way.evaluation(config, seed)
-            known = cache.has(way.model_dir, evaluation)
-            if not known:
-                say(f"way {number} of {len(plan.ways)}: {way.label}, sampling seed {seed}{pace.left()}")
-            began = time.monotonic()
-            result = cache.evaluation(way.model_dir, evaluation)
-            pace.passed(way.network_calls * n, None if known else time.monotonic() - began)
-            if result.unavailable:
-                missing = result.unavailable[0]
-                raise JobError(f"{missing.name} cannot be measured: {missing.reason}")
-            for record in result.records:
-                values[record.name].append(record.value)
-                if record.floor is not None:
-                    floors[record.name] = record.floor
-                if record.name == DISTANCE:
-                    num_reference = record.num_reference or 0
-            samples = cache.samples(way.model_dir, evaluation, n)
-            nearest.append(nearest_median(samples, train))
-            copies = copies or copying(samples, held_out, train).copies
-        ways.append(
-            Way(
-                label=way.label,
-                varied=way.varied,
-                sampling=Preset.of(way.sampling, way.network_calls, {}, "").sampling,
-                words=words_of(way.sampling),
-                weights=way.weights,
-                network_calls=way.network_calls,
-                values={name: tuple(each) for name, each in values.items()},
-                nearest=tuple(nearest),
-                copies=copies,
-            )
-        )
-    return Tradeoff(
-        model_uri=job.model_uri,
-        dataset_version=dataset.version,
-        simulated=dataset.manifest.simulated,
-        image_size=dataset.manifest.image_size,
-        n=n,
-        num_reference=num_reference,
-        sampling_seeds=config.sampling_seeds,
-        floors=floors,
-        nearest_floor=nearest_median(held_out, train),
-        ways=tuple(ways),
-        left_out=plan.left_out,
-    )
-
-
-class _Pace:
-    """How long the rest takes, by the calls that were made in this attempt."""
-
-    def __init__(self, total: int) -> None:
-        self._left, self._made, self._seconds = total, 0, 0.0
-
-    def passed(self, calls: int, seconds: float | None) -> None:
-        self._left -= calls
-        if seconds is not None:
-            self._made, self._seconds = self._made + calls, self._seconds + seconds
-
-    def left(self) -> str:
-        if not self._made:
-            return ""
-        minutes = self._seconds / self._made * self._left / 60
-        return f"; about {max(1, round(minutes))} min left"
-
-
 def presets_from(measured: Tradeoff) -> dict[str, Preset]:
     """The presets that are recommended, by aim."""
     ways = {way.label: way for way in measured.ways}
@@ -195,11 +105,11 @@ def presets_from(measured: Tradeoff) -> dict[str, Preset]:
         figures = {
             name: Figure(
                 value=way.mean(name),
-                floor=measured.floors.get(name),
+                floor=measured.floor(name),
                 n=measured.n,
                 samplings=len(measured.sampling_seeds),
             )
-            for name in METRICS
+            for name in measured.metrics
         }
         made[aim] = Preset(
             sampling=way.sampling,
@@ -247,7 +157,7 @@ def _rows(measured: Tradeoff) -> list[dict[str, Any]]:
             "sampling": way.words,
             "weights": way.weights,
             "network_calls": way.network_calls,
-            **{name: way.mean(name) for name in METRICS},
+            **{name: way.mean(name) for name in measured.metrics},
             "nearest": float(np.mean(way.nearest)),
             "copies": way.copies,
             "recommended": aims.get(way.label, []),

@@ -1,0 +1,89 @@
+"""A report of systems that are told the class: a table with floors, a grid of slices, what comes out as what."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lwddpm.evaluation.figure_style import LIGHT, render
+from lwddpm.evaluation.result import Confusion
+from lwddpm.report import by_class, tables
+from lwddpm.report import data as report_data
+from lwddpm.report.data import Images, Measurement, ReportData
+from lwddpm.report.drawings import drawings
+from lwddpm.report.view import view
+
+CLASSES = ("glioma_tumor", "no_tumor")
+ABOUT = {"gan": 0.5, "wgan": 0.6, "lsgan": 0.55, "ddpm": 0.7, "ddim": 0.7, "lw_ddpm": 0.9}
+Build = Callable[..., ReportData]
+
+
+def _told(measured: Measurement) -> Measurement:
+    """A measurement as of a system that is told the class; obedience as in ABOUT, and a little by seed."""
+    if measured.group != "system":
+        return measured
+    share = ABOUT[measured.system] + 0.01 * measured.sampling_seed
+    return measured.model_copy(
+        update={
+            "values": measured.values | {"obedience_lite0": share, "fd_lite0_in_class": 100 * (1 - share)},
+            "floors": measured.floors | {"obedience_lite0": 0.95, "fd_lite0_in_class": 44.5},
+            "parts": measured.parts
+            | {"obedience_lite0": dict(zip(CLASSES, (share, share), strict=True))}
+            | {"fd_lite0_in_class": dict(zip(CLASSES, (91.5, 8.5), strict=True))},
+            "confusion": Confusion(
+                classes=CLASSES,
+                generated=((share, 1 - share), (1 - share, share)),
+                real=((0.95, 0.05), (0.05, 0.95)),
+            ),
+        }
+    )
+
+
+@pytest.fixture
+def conditional(build: Build) -> ReportData:
+    data = build()
+    slices = {f"asked/{name}/{label}": data.images["real"][:4] for name in ABOUT for label in CLASSES}
+    slices |= {f"class/{label}": data.images["real"][:8] for label in CLASSES}
+    slices["asked/gan/no_tumor"] = data.images["real"][:1]  # a class of which few were drawn
+    kept = {name: images for name, images in data.images.items() if not name.startswith("class/")}
+    measurements = tuple(map(_told, data.report.measurements))
+    report = data.report.model_copy(update={"measurements": measurements})
+    return data.model_copy(update={"report": report, "images": Images(kept | slices)})
+
+
+def test_obedience_stands_beside_its_floor_and_names_the_best(conditional: ReportData) -> None:
+    table = tables.conditional(conditional.report)
+    assert table is not None
+    assert table.head == ("system", "obedience", "FD within classes")
+    cells = {row[0].text: row[1:] for row in table.rows}
+    assert [cell.text for cell in cells["real held-out slices"]] == ["0.95", "44.5"]
+    best = next(name for name, row in cells.items() if row[0].strong)
+    assert best.startswith("LW-DDPM")
+    assert cells[best][0].text.startswith("0.91 ± 0.02")
+    assert not any("Gaussian" in name for name in cells)  # which is told no class
+    titles = [shown.title for shown in view(conditional)["diversity"]]
+    assert {"The class that was asked for", "Obedience by class", "FD by class"} <= set(titles)
+
+
+def test_figures_by_class_are_drawn_and_kept(conditional: ReportData, tmp_path: Path) -> None:
+    shown = {drawing.key: drawing for drawing in drawings(conditional)}
+    matrices = shown["confusion"].draw(LIGHT)
+    panels = [axes for axes in matrices.axes if axes.get_visible()]
+    assert len(panels) == len(ABOUT) + 1
+    of_gan = by_class.confusions(conditional)["GAN"]
+    np.testing.assert_allclose(of_gan, np.array([[0.51, 0.49], [0.49, 0.51]]), atol=1e-9)  # the mean of three seeds
+    np.testing.assert_array_equal(panels[-1].images[0].get_array(), [[0.95, 0.05], [0.05, 0.95]])
+    (axes,) = shown["asked"].draw(LIGHT).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["glioma\ntumor", "no\ntumor"]
+    assert len(axes.get_yticks()) == len(ABOUT) + 1
+    assert render(shown["asked"].draw, LIGHT)
+    report_data.save(conditional, tmp_path)
+    assert report_data.load(tmp_path).report == conditional.report
+
+
+def test_a_comparison_without_classes_has_none_of_it(build: Build) -> None:
+    data = build()
+    assert tables.conditional(data.report) is None
+    assert not {"asked", "confusion"} & {drawing.key for drawing in drawings(data)}
+    assert "confusion" not in data.report.measurements[0].model_dump()
