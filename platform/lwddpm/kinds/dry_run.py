@@ -21,8 +21,8 @@ from lwddpm.config import (
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import open_dataset, read_manifest
-from lwddpm.kinds.audit.parts import parts_of
 from lwddpm.errors import DataError
+from lwddpm.kinds.audit.parts import parts_of
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
 from lwddpm.kinds.prepare import class_counts
