@@ -1,6 +1,6 @@
 """What a study was made with, kept with it: trials can be compared only while none of it changes."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import optuna
@@ -32,7 +32,7 @@ class Definition:
     reduction_factor: int
     job: str
     proxy: str
-    constraints: dict[str, float]
+    constraints: dict[str, float] = field(default_factory=dict)
 
 
 def open_study(
@@ -89,7 +89,7 @@ def _refuse_changes(study: optuna.Study, definition: Definition, earlier_job: st
             f"study {name}: its definition must have format {FORMAT} or lower, got {before['format']}, of a newer "
             "lwddpm; continue it with that version, give the search another name, or use --fresh"
         )
-    if missing := [field.name for field in fields(Definition) if field.name not in before]:
+    if missing := [each.name for each in fields(Definition) if each.name not in before]:
         raise ConfigError(
             f"study {name}: was made by a version of lwddpm that did not keep {', '.join(missing)}, so whether its "
             "trials can be compared with new ones is not known; give the search another name, or use --fresh"
@@ -107,19 +107,17 @@ def _refuse_changes(study: optuna.Study, definition: Definition, earlier_job: st
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """One sentence for each difference between two definitions."""
     changes = []
-    for field in fields(Definition):
-        if field.name == "space":
+    for name in (each.name for each in fields(Definition)):
+        if name == "space":
             keys = sorted(before["space"].keys() | now["space"].keys())
             changes += [
                 f"search.space: {key} was {_brief(before['space'].get(key))}, is {_brief(now['space'].get(key))}"
                 for key in keys
                 if before["space"].get(key) != now["space"].get(key)
             ]
-        elif before[field.name] != now[field.name]:
-            label = {"job": "the job's data, model, diffusion or training", "seed": "seed"}.get(
-                field.name, f"search.{field.name}"
-            )
-            changes.append(f"{label} was {before[field.name]}, is {now[field.name]}")
+        elif before[name] != now[name]:
+            label = {"job": "the job's data, model, diffusion or training", "seed": "seed"}.get(name, f"search.{name}")
+            changes.append(f"{label} was {before[name]}, is {now[name]}")
     return changes
 
 
