@@ -100,9 +100,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch, dataset: Dataset, model: Callable[...
         asked.append(numbers)
         vocabulary = vocabulary_of(dataset, ("label",), 0.1)
         assert vocabulary is not None
-        names = [vocabulary.values(codes)["label"] for codes in vocabulary.assigned({}, "train", numbers)]
-        rows = [np.flatnonzero(labels == dataset.label_names.index(str(name))) for name in names]
-        return np.stack([images[row[number % len(row)]] for row, number in zip(rows, numbers, strict=True)])
+        assigned = vocabulary.assigned({}, "train", range(numbers.stop))
+        names = [str(vocabulary.values(codes)["label"]) for codes in assigned]
+        rows = [np.flatnonzero(labels == dataset.label_names.index(name)) for name in names]
+        nth = [names[:number].count(name) for number, name in enumerate(names)]  # each training slice once
+        return np.stack([images[rows[number][nth[number] % len(rows[number])]] for number in numbers])
 
     monkeypatch.setattr(audits, "draw_indices", draw)
     return asked

@@ -183,7 +183,7 @@ def without_memorisation(parts: tuple[Part, ...], **known: Any) -> AuditResult:
     return AuditResult(
         verdict="undecided",
         reasons=(why,),
-        explanation=(f"Undecided: {why}. Copies make any generator look useful.",),
+        explanation=("Undecided: this audit has looked for no copies. Copies make any generator look useful.",),
         records=(),
         thresholds={},
         power={},

@@ -1,5 +1,6 @@
 """The utility curve: what is learnt from real slices alone, and with synthetic ones beside them."""
 
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lwddpm.audit.utility.result import ArmResult, LearnerResult, UtilityResult
@@ -38,7 +39,12 @@ def curve(result: UtilityResult, theme: Theme) -> Figure:
         axes.set_title(f"{NAMES.get(each.learner, each.learner)}, {result.num_seeds} seeds", fontsize=TITLE_PT)
         axes.set_xlabel("real training slices")
         axes.set_ylabel("balanced accuracy")
-        axes.legend(fontsize=SMALL_PT, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        handles, labels = axes.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda i: not isinstance(handles[i], ErrorbarContainer))
+        axes.legend(
+            [handles[i] for i in order], [labels[i] for i in order],
+            fontsize=SMALL_PT, loc="center left", bbox_to_anchor=(1.01, 0.5),
+        )  # fmt: skip
     return figure
 
 
@@ -71,9 +77,10 @@ def sentences(each: LearnerResult) -> list[str]:
     ]
     gains = [arm for arm in each.arms if arm.p_adjusted is not None and arm.gain is not None]
     for better, word in ((True, "help"), (False, "harm")):
-        sure = [arm for arm in gains if (arm.p_adjusted or 0) < 0.05 and arm.gain and (arm.gain.value > 0) == better]
         told = ", ".join(
-            f"{arm.ratio:g} for each of {arm.num_real:,} ({arm.gain.value:+.3f})" for arm in sure if arm.gain
+            f"{arm.ratio:g} for each of {arm.num_real:,} ({arm.gain.value:+.3f})"
+            for arm in gains
+            if arm.gain is not None and (arm.p_adjusted or 0) < 0.05 and (arm.gain.value > 0) == better
         )
-        lines.append(f"Synthetic slices beside real ones surely {word}: {told or 'nowhere'} (p < 0.05 after Holm).")
+        lines.append(f"Mixtures in which synthetic slices {word} (p < 0.05 after Holm): {told or 'none'}.")
     return lines
