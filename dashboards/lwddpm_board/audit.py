@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
@@ -83,7 +84,8 @@ class Audits:
     """The audits that visitors look at, the newest ones: their files are read once."""
 
     def __init__(self) -> None:
-        self._all: OrderedDict[str, Audited] = OrderedDict()
+        self._all: OrderedDict[tuple[str, int, str], Audited] = OrderedDict()
+        self._lock = threading.Lock()
 
     def of(self, stores: Stores, version: RegisteredVersion) -> Audited:
         """The audit that is stored with a version now.
@@ -96,14 +98,17 @@ class Audits:
             raise Missing(f"no audit is stored with {version.name} version {version.version}, or one of another format")
         result, text = audit
         sha256 = hashlib.sha256(text).hexdigest()
-        if sha256 not in self._all or not self._all[sha256].run_id:
+        key = (version.name, version.version, sha256)
+        found = self._all.get(key)
+        if found is None or not found.run_id:
             run_id = _run_of(stores, result)
             found = Audited(result, sha256, run_id, _pictures(stores, run_id, result), _marks(stores, version, result))
-            self._all[sha256] = found
-        self._all.move_to_end(sha256)
-        while len(self._all) > _KEPT:
-            self._all.popitem(last=False)
-        return self._all[sha256]
+        with self._lock:
+            self._all[key] = found
+            self._all.move_to_end(key)
+            while len(self._all) > _KEPT:
+                self._all.popitem(last=False)
+        return found
 
     def get(self, stores: Stores, version: RegisteredVersion, sha256: str) -> Audited:
         """The same, if it is still the one with this hash.
@@ -111,7 +116,7 @@ class Audits:
         Raises:
             Missing: it was replaced.
         """
-        found = self._all.get(sha256) or self.of(stores, version)
+        found = self._all.get((version.name, version.version, sha256)) or self.of(stores, version)
         if found.sha256 != sha256:
             raise Missing("this audit has been replaced by another: reload the page")
         return found

@@ -59,6 +59,7 @@ class DrawingRequest(BaseModel):
     guidance_from: GuidanceFrom | None = None
     guidance_low: Annotated[float, Field(ge=0)] = 0.0
     guidance_high: Annotated[float, Field(ge=0)] = 0.0  # no upper end
+    truncation: Annotated[float, Field(gt=0)] | None = None  # of a GAN
     conditions: Annotated[dict[Annotated[str, Field(max_length=100)], AskedValue], Field(max_length=20)] = {}
     like: Like | None = None
     nearest: bool = True
@@ -81,6 +82,7 @@ def _settled(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets
     asked: dict[str, Any] = {"preset": wanted.preset, "seed": wanted.seed, "batch_size": _BATCH, "like": wanted.like}
     asked |= {"conditions": wanted.conditions or None}
     if saved.diffusion is None:
+        asked |= {"truncation": wanted.truncation}
         _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")
         return check_asked(sampling, saved.conditions, "sampling").model_copy(update=ONE_PASS)
     low, high = wanted.guidance_low, wanted.guidance_high
@@ -149,7 +151,8 @@ class Drawing:
         """How the slices are drawn, in words."""
         steps = self.sampling.num_inference_steps
         if self.sampling.sampler == families.SAMPLER:
-            return f"one pass of the generator, seed {self.sampling.seed}"
+            cut = f", truncation {self.sampling.truncation:g}" if self.sampling.truncation is not None else ""
+            return f"one pass of the generator{cut}, seed {self.sampling.seed}"
         words = f"{self.sampling.sampler}, {steps} step{'' if steps == 1 else 's'}"
         if self.sampling.guidance != 1:
             words += f", guidance {self.sampling.guidance:g}"

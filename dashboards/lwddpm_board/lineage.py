@@ -106,7 +106,8 @@ def _of_picture(stores: Stores, picture: str) -> tuple[dict[str, Any], str | Non
     except binascii.Error:
         raise DataError("picture: must be base64, got something else; choose a file") from None
     except (ConfigError, DataError) as error:  # what the file is called here says nothing to a visitor
-        raise DataError(str(error).replace(f"--image {file}", "picture").replace(str(file), "this file")) from None
+        told = str(error).replace(f"--image {file}", "picture").replace(str(file), "this file")
+        raise DataError(told.replace("--file or --subject", "a file or a subject")) from None
     finally:
         file.unlink(missing_ok=True)
 

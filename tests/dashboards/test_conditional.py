@@ -128,6 +128,37 @@ def test_a_class_is_drawn_and_the_file_says_which(
         assert str(tmp_path) not in refused.json()["error"]
 
 
+def test_a_gan_is_asked_for_a_class_and_its_latents_are_cut_off(
+    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset, tiny_gan: Callable[..., TrainJob]
+) -> None:
+    job, vocabulary = (
+        tiny_gan("model.family=gan", "model.conditions=[label]"),
+        vocabulary_of(tiny_dataset, ["label"], 0),
+    )
+    saved = SavedModel(
+        model=job.model, diffusion=None, image_size=16, dataset_version=tiny_dataset.version, dataset_simulated=True,
+        training_digest=job.training_digest(), step=8, epoch=1.0, conditions=vocabulary,
+        parameters=count_parameters(job.model, 16, vocabulary),
+    )  # fmt: skip
+    folder = save_model(tmp_path / "gan" / "model", build_model(job.model, 16, vocabulary), saved)
+    experiment = connect(store).get_experiment_by_name("asked").experiment_id
+    with mlflow.start_run(experiment_id=experiment):
+        registry._new_version(folder, "gan", {})
+    told = visitor.get("/api/models/gan/1").json()
+    assert (told["gan"], told["away_from"]) == (True, {})
+    asked = {"model": "models:/gan/1", "count": 2, "conditions": {"label": CLASSES[1]}}
+    whole, cut = (_drawn(visitor, **asked, truncation=truncation) for truncation in (None, 0.1))
+    assert [drawing["how"] for drawing in (whole, cut)] == [
+        "one pass of the generator, seed 0", "one pass of the generator, truncation 0.1, seed 0",
+    ]  # fmt: skip
+    files = [visitor.get(f"/drawings/{drawing['id']}/1.png").content for drawing in (whole, cut)]
+    spread = [np.asarray(Image.open(io.BytesIO(content))).astype(float).std() for content in files]
+    assert spread[0] != spread[1]
+    (tmp_path / "cut.png").write_bytes(files[1])
+    (found,) = verify_files([str(tmp_path / "cut.png")], TrackingConfig(uri=store))
+    assert (found["state"], found["mark"]["conditions"]) == ("confirmed", {"label": CLASSES[1]}), found
+
+
 def test_variations_of_a_slice_are_drawn_and_confirmed(
     visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:

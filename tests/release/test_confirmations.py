@@ -11,10 +11,12 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from playwright.sync_api import Page, expect
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from lwddpm.audit.page import PICTURES
 from lwddpm.audit.result import AuditRecord, AuditResult, FlaggedPair, MixedControl
 from lwddpm.audit.shares import share_of
+from lwddpm.cli import app
 from lwddpm.cluster.generate import draw_indices
 from lwddpm.cluster.session import Session
 from lwddpm.config import AuditConfig, SamplingConfig, TrackingConfig, WorkersConfig
@@ -90,7 +92,7 @@ def _visitor(store: str, tmp_path: Path) -> TestClient:
     return TestClient(create_app(stores, Access(None, frozenset({"127.0.0.1"}))), base_url="http://127.0.0.1")
 
 
-def test_decisions_are_entries_of_the_log_and_survive_another_audit(flagged: Any, name: str) -> None:
+def test_decisions_are_entries_of_the_log_and_survive_another_audit(flagged: Any, name: str, store: str) -> None:
     from lwddpm.tracking.registry import find_version
 
     result, version = flagged(name), find_version(f"{name}/1")
@@ -104,6 +106,8 @@ def test_decisions_are_entries_of_the_log_and_survive_another_audit(flagged: Any
     assert confirmations.tally(version) == {"confirmed": 1, "rejected": 1, "open": 1}
     people = dossier.contents(version)["people"]
     assert people["flagged pairs"] == "1 confirmed as copies, 1 rejected, 1 not judged"
+    shown = CliRunner().invoke(app, ["models", "show", f"models:/{name}/1", "--tracking-uri", store])
+    assert "flagged pairs of its audit: 1 confirmed, 1 rejected, 1 open" in shown.output
     told = [wording.told(entry) for entry in registry_log.entries(name) if entry["kind"] == "confirmation"]
     assert told[0] == f"drawn slice 3 is a copy of {result.flagged[0].source}"
     assert check_log(name, None, [])["whole"]

@@ -55,3 +55,8 @@ export function counted() {
   return choices.length ? Object.values(each(choices[0])).reduce((sum, count) => sum + count, 0) : null;
 }
 
+/** What a slice was asked to show, in words; empty where it was asked for nothing. */
+export function shown(of) {
+  const values = Object.values(of ?? {}).filter((value) => value !== null).map((value) => (typeof value === "number" ? number(value) : words(value)));
+  return values.length ? `asked for ${values.join(", ")}` : "";
+}

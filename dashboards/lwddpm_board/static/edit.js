@@ -1,7 +1,7 @@
 // Painting a region on a slice, and having it drawn anew.
 
 import { ask, element, number, onSend, values } from "./board.js";
-import { asked as ofConditions } from "./asked.js";
+import { asked as ofConditions, shown as askedFor } from "./asked.js";
 import { cancel, draw, filled, stages } from "./drawing.js";
 import { inBase64 } from "./upload.js";
 
@@ -128,7 +128,7 @@ onSend(painting, async (wanted) => {
     if (drawing.state === "cancelled") { state.textContent = "Cancelled."; return; }
     state.textContent = `${drawing.total} results in ${number(drawing.seconds)} s: ${drawing.how}. The files say that they are edited.`;
     const shown = [[`/edit-sources/${asked.source}.png`, "source"]];
-    for (let index = 0; index < drawing.total; index += 1) shown.push([`/drawings/${drawing.id}/${index}.png`, `result ${index}`]);
+    for (let index = 0; index < drawing.total; index += 1) shown.push([`/drawings/${drawing.id}/${index}.png`, [`result ${index}`, askedFor(drawing.asked?.[index])].filter(Boolean).join(", ")]);
     list.replaceChildren(...shown.map(([address, name]) =>
       element("li", {}, element("figure", {}, element("img", { src: address, alt: name }), element("figcaption", {}, name)))));
   } finally {

@@ -1,7 +1,7 @@
 // Slices on demand, each beside the training slice that it resembles most.
 
 import { ask, element, number, onSend } from "./board.js";
-import { asked, counted, fields, words } from "./asked.js";
+import { asked, counted, fields, shown } from "./asked.js";
 import { cancel, draw, filled, stages } from "./drawing.js";
 import { gridOf } from "./grid.js";
 
@@ -29,6 +29,7 @@ const choose = async () => {
   const found = await ask(`/api/models/${encodeURIComponent(name)}/${number}`).catch((error) => ({ error: error.message, conditions: [], away_from: {}, presets: {} }));
   if (form.elements.model.value !== chosen) return; // another one was chosen meanwhile
   model = found;
+  form.classList.toggle("gan", Boolean(found.gan));
   preset();
   if (found.error) told.textContent = found.error;
   const ways = Object.entries(found.away_from);
@@ -72,12 +73,6 @@ onSend(form, async (values) => {
     running = null;
   }
 });
-
-/** What a slice was asked to show, in words; empty where it was asked for nothing. */
-function shown(of) {
-  const values = Object.values(of ?? {}).filter((value) => value !== null).map((value) => (typeof value === "number" ? number(value) : words(value)));
-  return values.length ? `asked for ${values.join(", ")}` : "";
-}
 
 function pair(drawing, index) {
   const made = element("figure", {}, element("img", { src: `/drawings/${drawing.id}/${index}.png`, alt: `Synthetic slice ${index}` }), element("figcaption", {}, "synthetic"));
