@@ -21,7 +21,6 @@ from lwddpm.config import (
 from lwddpm.data.prepare import open_source
 from lwddpm.data.pseudonyms import pseudonyms_of
 from lwddpm.data.store import open_dataset, read_manifest
-from lwddpm.errors import DataError
 from lwddpm.kinds.audit.parts import parts_of
 from lwddpm.kinds.compare.plan import make_plan
 from lwddpm.kinds.jobs import check_job
@@ -66,8 +65,6 @@ def plan(job: AnyJob, address: str | None = None) -> dict[str, Any]:
     if not isinstance(job, SampleJob):
         described["classes"], described["not_taken"] = _contents(job.data)
         described["conditions"] = _conditions(job.data, described["classes"])
-    if isinstance(job, TrainingJob):
-        _check_conditions(job, described["conditions"])
     if isinstance(job, TradeoffJob):
         described["tradeoff"] = _ways(job)
     if isinstance(job, AuditJob):
@@ -171,17 +168,6 @@ def _conditions(data: DataConfig, classes: dict[str, int]) -> dict[str, str]:
         ("plane", "sequence", "position_mm"), "where it differs: known once the dataset is prepared"
     )
     return label | (unknown if data.reads_volumes else {})
-
-
-def _check_conditions(job: TrainingJob, there: dict[str, str]) -> None:
-    """Refuse conditions that the source lacks before it is prepared, as the training would afterwards."""
-    for name in job.model.conditions:
-        if name not in there and read_manifest(job.data.dataset_path) is None:
-            words = "; ".join(f"{known} ({values})" for known, values in there.items()) or "none"
-            raise DataError(
-                f"{job.data.source}: model.conditions: {name}: must have two or more values, and the source lacks it; "
-                f"it has: {words}"
-            )
 
 
 def _vocabulary(job: TrainingJob) -> Vocabulary | None:

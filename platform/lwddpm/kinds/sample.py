@@ -10,7 +10,7 @@ from lwddpm.cluster.session import Session
 from lwddpm.conditions import Value
 from lwddpm.config import SampleJob
 from lwddpm.errors import ConfigError
-from lwddpm.files import complete_folder, write_json
+from lwddpm.files import complete_folder
 from lwddpm.tracking.rundir import check_writable
 
 if TYPE_CHECKING:
@@ -38,60 +38,38 @@ def run_sampling(job: SampleJob, session: Session) -> dict[str, Any]:
     conditional model also conditions.csv, what each file was asked to show."""
     # imported here: `check_out` is asked before anything heavy is loaded
     from lwddpm.cluster.exported import ExportedSeries
-    from lwddpm.cluster.generate import generate_images, settled
-    from lwddpm.evaluation import figures
-    from lwddpm.kinds.presets import say_drawn, with_preset
-    from lwddpm.kinds.saved_model import asked_of, calls_of, fetch, fitting, mark_of, start_of, version_uri
-    from lwddpm.marks import files, png
-    from lwddpm.marks.mark import MOST_TILES
+    from lwddpm.cluster.generate import generate_images
+    from lwddpm.kinds.sample_files import drawer_of, fetched, write_about, write_slices
+    from lwddpm.kinds.saved_model import asked_of, calls_of, mark_of
 
-    model_uri = version_uri(job)
-    model_dir, saved = fetch(job.model_copy(update={"model_uri": model_uri}), session)
-    preset, sampling = with_preset(job, job.sampling, model_dir)
-    sampling = settled(fitting(sampling, saved, model_dir, "sampling"), session)
-    say_drawn(preset, job.sampling, sampling)
+    drawer = drawer_of(job, session, fetched(job, session))
+    model_uri, model_dir, saved, preset, sampling = drawer
     with ExportedSeries(job.name, "") as exported:
         images = generate_images(model_dir, sampling, job.count, session, exported)
     out = Path(job.out).resolve()
     mark = mark_of(model_uri, model_dir, saved, sampling, job.count)
-    asked = asked_of(sampling, saved, range(job.count))
+    asked, calls = asked_of(sampling, saved, range(job.count)), calls_of(sampling, model_dir)
+    classes = None
+    if saved.conditions is not None and saved.conditions.classes is not None:
+        name = saved.conditions.classes.name
+        classes = dict(Counter(str(values[name]) for values in asked if values is not None))
+    told = {} if classes is None else {"classes": classes}
     with complete_folder(out) as folder:
-        width, rows = len(str(job.count - 1)), []
-        for index, (image, values) in enumerate(zip(images, asked, strict=True)):
-            content = files.ENCODERS[job.format](image, mark.model_copy(update={"index": index, "conditions": values}))
-            name = f"{index:0{width}d}{_suffix(values, saved)}{files.ENDINGS[job.format]}"
-            (folder / name).write_bytes(content)
-            rows.append({"file": name, **(values or {})})
+        width = len(str(job.count - 1))
+        names = [f"{index:0{width}d}{_suffix(values, saved)}" for index, values in enumerate(asked)]
+        written = write_slices(folder, images, mark, asked, job.format, names)
         if saved.conditions is not None:
+            rows = [{"file": file, **(values or {})} for file, values in zip(written, asked, strict=True)]
             _write_table(folder / "conditions.csv", rows)
-        first = images[:MOST_TILES]
-        grid = png.encode(figures.tile(first), mark.model_copy(update={"tiles": len(first)}))
-        (folder / "grid.png").write_bytes(grid)
-        about: dict[str, Any] = {
-            "synthetic": True,
-            "model_uri": job.model_uri,
-            "drawn_by": mark.model_uri,
-            "weights_sha256": mark.weights_sha256,
-            "format": job.format,
-            "preset": preset,
-            "sampling": sampling.model_dump(),
-            "start": start_of(sampling, model_dir),
-            "network_calls": calls_of(sampling, model_dir),
-            "precision": sampling.precision if saved.diffusion is not None else "fp32",
-            "count": job.count,
-            "model": saved.model_dump(mode="json"),
-        }
-        if saved.conditions is not None and (classes := saved.conditions.classes) is not None:
-            about["classes"] = dict(Counter(str(values[classes.name]) for values in asked if values is not None))
-        write_json(folder / "samples.json", about)
+        write_about(folder, job, drawer, mark, calls, **told)
     return {
         "name": job.name,
         "out": str(out),
         "count": job.count,
         "preset": preset,
         "image_size": saved.image_size,
-        "network_calls": about["network_calls"],
-        **({"classes": about["classes"]} if "classes" in about else {}),
+        "network_calls": calls,
+        **told,
     }
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lwddpm.evaluation.figure_style import SMALL_PT, Theme, new_figure
-from lwddpm.evaluation.tradeoff import AIMS, DISTANCE, Tradeoff, front
+from lwddpm.evaluation.tradeoff import AIMS, COVERAGE, DISTANCE, PRECISION, RECALL, Tradeoff, front
 from lwddpm.report.tradeoff_style import CALLS, NAMES, PLANES, VARIED, colour_of, limits, own_of, point_of
 
 _MOST = 12  # panels
@@ -29,8 +29,8 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
     shown = own_of(measured)
     points = [point_of(way, key, name) for way in shown for name in names]
     stars = [_star(measured, key, name) for name in names]
-    panels[0].set_xlim(*limits([x for x, _ in points] + ([] if across == CALLS else [x for x, _ in stars])))
-    panels[0].set_ylim(*limits([y for _, y in points] + [y for _, y in stars]))
+    panels[0].set_xlim(*_limits(across, [x for x, _ in points] + ([] if across == CALLS else [x for x, _ in stars])))
+    panels[0].set_ylim(*_limits(up, [y for _, y in points] + [y for _, y in stars]))
     if across == CALLS:
         panels[0].set_xlim(0, max(x for x, _ in points) * 1.08)
     figure.supxlabel(
@@ -40,6 +40,12 @@ def draw(measured: Tradeoff, key: str, theme: Theme) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=SMALL_PT, handletextpad=0.4)
     return figure
+
+
+def _limits(metric: str, values: list[float]) -> tuple[float, float]:
+    """Ends of an axis; those of a share end a little above 1."""
+    low, high = limits(values)
+    return low, min(high, 1.04) if metric in (PRECISION, RECALL, COVERAGE) else high
 
 
 def _panel(axes: Axes, measured: Tradeoff, key: str, of_class: str, theme: Theme) -> None:
