@@ -64,7 +64,8 @@ def drawings(measured: Tradeoff) -> list[Drawn]:
                 "has one scale. Dotted: real held-out slices."
             )
             figures.append(Drawn(f"along_{setting}", caption, partial(along.draw, measured, setting)))
-    for key in PLANES if measured.classes else ():
+    one_cost = len({way.network_calls for way in measured.ways}) == 1  # of a GAN
+    for key in (key for key in PLANES if measured.classes and not (key == "fd_calls" and one_cost)):
         caption = (
             f"{captions[key].partition(hollow)[0]}By class: drawings that were asked for a class against training "
             "slices of that class alone, on one scale; n is that of the class, so a class compares with its own star "
