@@ -20,6 +20,7 @@ from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
+from lwddpm.training.stored_prior import read_prior
 
 STEPS = {"dpmsolver++": (3, 5, 10, 20), "ddim": (5, 20, 50), "sde-dpmsolver++": (8, 20), "ddpm": (50,)}
 STARTS = {"noise": {"start": "noise"}, "gaussian": {}, "gaussian, calibrated": {"calibrate": True}}
@@ -41,15 +42,14 @@ def main() -> None:
     network, saved = load_model(given.model, device)
     if saved.diffusion is None:
         parser.error("takes a diffusion model")
-    prior = prior_of(dataset, saved.diffusion, saved.conditions)
+    prior = read_prior(given.model, saved.image_size) or prior_of(dataset, saved.diffusion, saved.conditions)
     if prior is None:
         parser.error("takes a dataset of 32 or more training slices")
-    began = time.perf_counter()
-    prior = calibrated_for(prior.to(device), network, saved.diffusion, dataset)
-    print(
-        f"calibrated in {time.perf_counter() - began:.1f} s, {len(prior.directions)} directions, "
-        f"{len(prior.weights)} components"
-    )
+    if not prior.trust.any():  # not a student's: it has that of its teacher
+        began = time.perf_counter()
+        prior = calibrated_for(prior.to(device), network, saved.diffusion, dataset)
+        print(f"calibrated in {time.perf_counter() - began:.1f} s")
+    print(f"prior of {len(prior.directions)} directions and {len(prior.weights)} components\n")
 
     extract = load_extractor("fd_lite0", device=torch.device(device))
     train = dataset.images("train")
