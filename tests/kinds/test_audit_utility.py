@@ -195,6 +195,7 @@ def test_parts_that_are_not_asked_for_follow_from_the_model(
         ("utility.seeds=1", r"utility.seeds"),
         ("utility.learners=[forest]", r"utility.learners"),
         ("audit.parts=[]", r"audit.parts"),
+        ("audit.snapshots=true", r"audit.snapshots: copying against epochs takes the part memorisation"),
         ("data.splits=[0.8,0.2,0]", r"data.splits: utility is measured on the test split"),
     ],
 )

@@ -81,6 +81,13 @@ class AuditJob(Job):
     utility: UtilityConfig = Field(UtilityConfig(), exclude_if=_as_it_is)
 
     @model_validator(mode="after")
+    def _snapshots_are_compared(self) -> "AuditJob":
+        if self.audit.snapshots and self.audit.parts is not None and "memorisation" not in self.audit.parts:
+            rule = "copying against epochs takes the part memorisation"
+            raise RuleBroken("audit.snapshots", rule, True, "name it in audit.parts, or leave snapshots out")
+        return self
+
+    @model_validator(mode="after")
     def _utility_has_test_slices(self) -> "AuditJob":
         if self.data.splits[2] == 0 and "utility" in (self.audit.parts or ()):
             rule = "utility is measured on the test split, and there is none"
