@@ -185,7 +185,7 @@ def test_two_runs_are_compared_by_their_settings_and_curves(page: Page, world: W
     one, two = (world.client.get_run(world.runs[name]).data.params for name in ("second", "first"))
     differing = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
     settings = page.locator("section", has=page.get_by_role("heading", name="Settings that differ"))
-    assert settings.locator("tbody th").all_inner_texts() == differing
+    expect(settings.locator("tbody th")).to_have_text(differing)  # waits for the page
     row = settings.locator("tr", has=page.get_by_text("training.max_steps", exact=True))
     assert row.locator("td").all_inner_texts() == [one["training.max_steps"], two["training.max_steps"]]
     _photograph(page, "compare")
