@@ -152,6 +152,13 @@ class Vocabulary(_Record):
             for condition, code in zip(self.conditions, codes, strict=True)
         }
 
+    def labels(self, asked: Mapping[str, Asked], like: Like, count: int) -> list[str | None] | None:
+        """The label that each of the first images of a drawing is asked for; None where `label` is no condition."""
+        if "label" not in self.names:
+            return None
+        told = [self.values(codes)["label"] for codes in self.assigned(asked, like, range(count))]
+        return [None if label is None else str(label) for label in told]
+
     def _of_image(self, asked: Mapping[str, Asked], like: Like, index: int) -> list[float]:
         matching, codes = self.combinations, dict[str, float]()
         for position, category in enumerate(self.categories):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lwddpm.audit.result import judge, method_code
+from lwddpm.audit.result import AuditRecord, judge, method_code, recognised
 from lwddpm.audit.shares import Share, share_of
 
 STRONG = {"exact": share_of(200, 200), "combined": share_of(10, 200)}
@@ -32,6 +32,19 @@ def test_the_verdict_and_its_reason(
     found, reasons = _judge(flagged, alarms, power)
     assert found == verdict
     assert said in reasons
+
+
+def test_membership_that_is_recognised_speaks_against_a_model_whatever_it_draws() -> None:
+    def tried(value: float, low: float | None) -> AuditRecord:
+        return AuditRecord(name="mia_tpr_at_1_fpr", value=value, low=low, high=1.0, n=600, what="recognised")
+
+    assert recognised(None) is None
+    assert recognised(tried(0.02, 0.01)) is None
+    assert recognised(tried(0.3, 0.05)) is None  # nothing that is sure
+    assert recognised(tried(0.3, None)) is None
+    found = recognised(tried(0.99, 0.95))
+    assert found is not None
+    assert "99% (at least 95%) of the training slices" in found
 
 
 def test_the_code_of_the_method_is_the_same_in_every_process() -> None:

@@ -42,6 +42,14 @@ OF_LOSS = ("search.objectives=[val/loss]", "search.prune_on=null")
             "search.constraints: audit/copied_share needs held-out slices",
         ),
         (["search.constraints={eval/copied_share: 0.02}"], "search.constraints"),
+        (
+            ["search.objectives=[eval/utility_lite0]"],
+            "eval/utility_lite0 takes a model that is told the class (model.conditions: [label]), got []",
+        ),
+        (
+            ["search.objectives=[eval/utility_lite0]", "model.conditions=[label]", "data.splits=[0.9,0,0.1]"],
+            "eval/utility_lite0 is tried on validation slices",
+        ),
         (["search.constraints={parameters: .inf}"], "finite"),
         (
             ["diffusion.num_train_timesteps=150", "search.proxy.num_inference_steps=200"],

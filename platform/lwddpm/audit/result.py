@@ -17,6 +17,7 @@ _METHOD_IN = ("canaries", "correlation", "feature_search", "membership", "set_te
 FILE = "audit.json"
 MIXED = (0.01, 0.05, 0.2)  # shares of planted copies among the slices that the audit is tried on
 SIGNIFICANT = 0.01  # p-value below which more slices are flagged than false alarms explain
+_RECOGNISED = 0.1  # of training slices at 1 % of false alarms: ten times what guessing gives
 _NOT_CLAIMED = ("combined",)  # a kind that is reported, and that no verdict depends on
 Verdict = Literal["clear", "copies", "undecided"]
 
@@ -240,6 +241,21 @@ def judge(
         f"explain ({alarms.count} in {alarms.n} held-out groups); with 95 % confidence at most {flagged.high:.2%} are "
         "copies of the kinds that were planted and found"
     ]
+
+
+def recognised(membership: AuditRecord | None) -> str | None:
+    """The reason against `clear` where membership inference recognises training slices; None where it does not.
+
+    Args:
+        membership: the record `mia_tpr_at_1_fpr`, if that was tried.
+    """
+    if membership is None or membership.low is None or membership.low <= _RECOGNISED:
+        return None
+    return (
+        f"who holds the weights and a scan recognises {membership.value:.0%} (at least {membership.low:.0%}) of the "
+        f"training slices by their denoising loss, at one false alarm in a hundred: more than {_RECOGNISED:.0%}. The "
+        "model has learnt them by heart, also where it does not draw them"
+    )
 
 
 def explanation(verdict: Verdict, flagged: Share, alarms: Share, power: dict[str, Share]) -> tuple[str, ...]:

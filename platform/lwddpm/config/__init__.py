@@ -41,6 +41,7 @@ from lwddpm.config.job import (
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.search import (
+    CONDITIONAL_OBJECTIVES,
     COPIED_OBJECTIVE,
     DENOISING_OBJECTIVES,
     NEIGHBOUR_OBJECTIVES,
@@ -61,6 +62,7 @@ AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJo
 KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[0]: job for job in get_args(AnyJob)}
 
 __all__ = [
+    "CONDITIONAL_OBJECTIVES",
     "COPIED_OBJECTIVE",
     "DENOISING_OBJECTIVES",
     "EVALUATED",

@@ -13,10 +13,12 @@ from lwddpm.config.section import PositiveInt, Section, SeveralInt, is_empty
 DenoisingObjective = Literal["val/loss", "eval/ssim_reconstruction"]
 StaticObjective = Literal["parameters", "sampling_seconds", "peak_memory_mib"]
 NeighbourObjective = Literal["eval/precision_lite0", "eval/recall_lite0", "eval/density_lite0", "eval/coverage_lite0"]
+ConditionalObjective = Literal["eval/obedience_lite0", "eval/fd_lite0_in_class", "eval/utility_lite0"]
 CopiedObjective = Literal["audit/copied_share"]
 Objective = Literal[
     DenoisingObjective,
     NeighbourObjective,
+    ConditionalObjective,
     "eval/fid",
     "eval/fd_lite0",
     "eval/ssim_nearest",
@@ -24,6 +26,7 @@ Objective = Literal[
     CopiedObjective,
 ]
 COPIED_OBJECTIVE: CopiedObjective = "audit/copied_share"  # a cheap look, `evaluation.copying`; not the audit itself
+CONDITIONAL_OBJECTIVES: tuple[ConditionalObjective, ...] = get_args(ConditionalObjective)  # of models told the class
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
 NEIGHBOUR_OBJECTIVES: tuple[NeighbourObjective, ...] = get_args(NeighbourObjective)  # more of them is better
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
@@ -194,6 +197,12 @@ class SearchJob(TrainingJob):
         if self.adversarial is not None and name in DENOISING_OBJECTIVES:
             rule = f"{name} does not exist for {self.model.family}, which does not denoise"
             raise RuleBroken(key, rule, remedy="use eval/fd_lite0")
+        if name in CONDITIONAL_OBJECTIVES and "label" not in self.model.conditions:
+            rule = f"{name} takes a model that is told the class (model.conditions: [label])"
+            raise RuleBroken(key, rule, list(self.model.conditions), "set that, or use eval/fd_lite0")
+        if name == "eval/utility_lite0" and validation == 0:
+            rule = f"{name} is tried on validation slices, and data.splits is {list(self.data.splits)}"
+            raise RuleBroken(key, rule, remedy="give validation a share")
         if name == "val/loss" and self.training.validation_samples == 0:
             rule = "val/loss is not computed with training.validation_samples = 0"
             raise RuleBroken(key, rule, remedy="raise that, or use eval/fd_lite0")
@@ -206,7 +215,9 @@ class SearchJob(TrainingJob):
 
 
 def maximised(objective: str) -> bool:
-    """Whether more is better: of SSIM and of precision, recall, density and coverage."""
+    """Whether more is better: of SSIM, precision, recall, density, coverage, obedience and utility."""
+    if objective in CONDITIONAL_OBJECTIVES:
+        return objective != "eval/fd_lite0_in_class"
     return objective.startswith("eval/ssim") or objective in NEIGHBOUR_OBJECTIVES
 
 

@@ -17,9 +17,10 @@ from lwddpm.evaluation.inputs import Extract, MetricInputs, MissingInput, Progre
 from lwddpm.evaluation.intensities import out_of_band_warning
 from lwddpm.evaluation.intervals import of_share
 from lwddpm.evaluation.metrics import METRICS
-from lwddpm.evaluation.obedience import obedience
+from lwddpm.evaluation.obedience import class_codes, obedience
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord, Unavailable
 from lwddpm.evaluation.subset import random_subset
+from lwddpm.evaluation.utility import utility
 from lwddpm.evaluation.within_classes import OfOneClass, within_classes
 
 
@@ -60,7 +61,7 @@ def evaluate(
             None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
         asked: the class that each slice was asked for (None: for none), of a model that is told it; then also
-            `obedience_lite0` and `fd_lite0_in_class` are measured.
+            `obedience_lite0`, `fd_lite0_in_class` and `utility_lite0` are measured.
         network_calls: with which a slice was drawn, for the record; None: not known.
 
     Returns:
@@ -85,6 +86,8 @@ def evaluate(
         try:
             of_classes, confusion = obedience(inputs, asked)
             records += of_classes
+            learnt = utility(inputs, class_codes(dataset, asked[: inputs.num]))
+            records += [learnt] if learnt is not None else []
         except WeightsUnavailable as error:
             unavailable.append(Unavailable(name="obedience_lite0", reason=str(error)))
     warnings = [collapse_warning(diversity(inputs.generated, inputs.held_out))]

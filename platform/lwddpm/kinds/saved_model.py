@@ -104,10 +104,7 @@ def asked_of(sampling: SamplingConfig, saved: SavedModel, indices: Sequence[int]
 
 def labels_of(sampling: SamplingConfig, saved: SavedModel, count: int) -> list[str | None] | None:
     """The label that each of the first images of a drawing is asked for; None of a model that is not told labels."""
-    if saved.conditions is None or "label" not in saved.conditions.names:
-        return None
-    asked = [values["label"] for values in asked_of(sampling, saved, range(count)) if values is not None]
-    return [None if label is None else str(label) for label in asked]
+    return None if saved.conditions is None else saved.conditions.labels(sampling.conditions, sampling.like, count)
 
 
 def start_of(sampling: SamplingConfig, model_dir: Path) -> Literal["gaussian", "noise"]:

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwddpm.config import COPIED_OBJECTIVE, NEIGHBOUR_OBJECTIVES, DiffusionConfig, EvaluationConfig, SearchJob
+from lwddpm.config import (
+    CONDITIONAL_OBJECTIVES,
+    COPIED_OBJECTIVE,
+    NEIGHBOUR_OBJECTIVES,
+    DiffusionConfig,
+    EvaluationConfig,
+    SearchJob,
+)
 from lwddpm.config.search import compares_slices
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
@@ -96,10 +103,14 @@ def measure(
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
     if wanted or COPIED_OBJECTIVE in names:
-        config = proxy.model_copy(update={"metrics": wanted})
+        of_classes = tuple(name for name in wanted if f"eval/{name}" in CONDITIONAL_OBJECTIVES)
+        config = proxy.model_copy(update={"metrics": tuple(name for name in wanted if name not in of_classes)})
         indices = range(num_evaluated(dataset, config))
         images = draw(config, indices, saved.image_size, device)
         show(saved.epoch, images.numpy())
+        asked = None
+        if of_classes and saved.conditions is not None:
+            asked = saved.conditions.labels(config.conditions, config.like, len(images))
         result = evaluate(
             images,
             dataset,
@@ -107,15 +118,22 @@ def measure(
             extract=lambda name, images: _extract(name, config.inception_weights, device, images),
             reconstruct=_reconstruction(model, saved.diffusion, config, device),
             network_calls=network_calls(saved.diffusion, config, prior),
+            asked=asked,
         )
         for missing in result.unavailable:
             raise JobError(f"search.objectives: eval/{missing.name} cannot be measured: {missing.reason}")
+        for name in set(of_classes) - {record.name for record in result.records}:
+            raise JobError(
+                f"search.objectives: eval/{name} cannot be measured: it takes 5 real slices of each class, and "
+                "drawings of two classes"
+            )
         assert result.copied is not None
         beyond = most_copied is not None and result.copied.value > most_copied
         for warning in result.warnings:
             if COPIES in warning and not beyond:  # its distances are the least of all, and it must not win
                 raise JobError(warning)
-        measured |= {f"eval/{record.name}": record.value for record in result.records}
+        of_slices = {f"eval/{record.name}": record.value for record in result.records}
+        measured |= {name: value for name, value in of_slices.items() if name in names}
         if COPIED_OBJECTIVE in names:
             measured[COPIED_OBJECTIVE] = result.copied.value
     if "sampling_seconds" in names:

@@ -18,6 +18,7 @@ from lwddpm.audit.result import (
     judge,
     method_code,
     now,
+    recognised,
 )
 from lwddpm.audit.scores import Scores
 from lwddpm.audit.shares import by_class, growth, mixed, share_of
@@ -77,6 +78,9 @@ class Memorisation:
             *set_tests(self.embedding, held, train),
             *membership_records(self.audited, self.held_out, self.groups, held, train),
         ]
+        leak = recognised(next((record for record in records if record.name == "mia_tpr_at_1_fpr"), None))
+        if leak is not None:
+            verdict, reasons = "undecided" if verdict == "clear" else verdict, [*reasons, leak]
         return AuditResult(
             model=self.audited.weights,
             model_uri=self.audited.named,
