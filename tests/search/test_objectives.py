@@ -107,6 +107,17 @@ def test_the_copied_share_is_an_objective_and_a_constraint(
     assert alone == {"audit/copied_share": 1.0}
 
 
+def test_a_model_that_is_told_the_class_is_judged_by_what_comes_of_it(
+    model_dir: Path, conditional_dir: Path, tiny_dataset: Dataset
+) -> None:
+    names = ("eval/utility_lite0", "eval/obedience_lite0", "eval/ssim_pairs")
+    measured = measure(names, conditional_dir, tiny_dataset, PROXY, CPU, show=lambda *s: None)
+    assert set(measured) == set(names)  # fd_lite0_in_class comes beside obedience, and nobody asked for it
+    assert 0 <= measured["eval/utility_lite0"] <= 1
+    with pytest.raises(JobError, match="eval/utility_lite0 cannot be measured"):
+        measure(names[:1], model_dir, tiny_dataset, PROXY, CPU, show=lambda *s: None)  # is told nothing
+
+
 def test_each_objective_has_the_number_of_slices_that_it_is_measured_on(tiny_dataset: Dataset) -> None:
     names = "val/loss,eval/ssim_nearest,eval/ssim_reconstruction,sampling_seconds,parameters"
     job = load_job(

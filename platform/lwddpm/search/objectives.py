@@ -162,6 +162,8 @@ def _reconstruction(
 
 
 def _extract(name: str, inception_weights: str | None, device: torch.device, images: np.ndarray) -> Tensor:
+    if not images.flags.writeable:  # slices as they lie in a dataset, of which torch takes no views
+        images = images.copy()
     return _extractor(name, inception_weights, device)(torch.from_numpy(images))
 
 
