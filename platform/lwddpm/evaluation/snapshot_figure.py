@@ -55,7 +55,7 @@ def quality_and_copying(
     if floor is not None:
         below.axhline(floor, color=real, linestyle=":", linewidth=1.2, label="real held-out slices")
         below.legend()
-    below.set_ylim(bottom=-0.01)
+    below.set_ylim(bottom=-0.03 * below.get_ylim()[1])  # a mark at 0 is whole, and no share below 0 is named
     below.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     below.set_ylabel("copies")
     below.set_xlabel("epochs of training")
