@@ -16,11 +16,16 @@ CONFIG = EvaluationConfig(metrics=("ssim_pairs",), num_samples=NUM)
 Measured = Callable[[int], MetricRecord | None]
 
 
-@pytest.fixture
-def measured(tiny_dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> Measured:
-    """Training slices as drawings, which are said to be of a class so many further on than their own."""
+@pytest.fixture(autouse=True)
+def keeps_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features of these tests must not lie where other tests look for real ones."""
     for module in ("inputs", "obedience"):
         monkeypatch.setattr(f"lwddpm.evaluation.{module}.cached", lambda path, make, **how: make())
+
+
+@pytest.fixture
+def measured(tiny_dataset: Dataset) -> Measured:
+    """Training slices as drawings, which are said to be of a class so many further on than their own."""
     known = {
         image.tobytes(): label
         for split in ("train", "validation", "test")
