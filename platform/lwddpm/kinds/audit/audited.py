@@ -54,6 +54,11 @@ class Audited:
         """What scores of the dataset's own slices depend on, as JSON values."""
         return [self.dataset.version, method_code(), EXTRACTION_VERSION]
 
+    @property
+    def known_subjects(self) -> bool:
+        """Whether the dataset says of any training slice whom it shows."""
+        return any(subject is not None for subject in self.dataset.subjects("train"))
+
     def slices_folder(self, sampling: SamplingConfig) -> Path:
         """Where slices that are drawn so are kept; its name stands for all that they and their scores depend on."""
         parts = [self.model_dir / PRIOR_FILE, self.model_dir / GUIDE_FOLDER / WEIGHTS_FILE]

@@ -121,7 +121,7 @@ class Memorisation:
             num_flagged=int(self.flags.sum()),
             sampling=self.audited.sampling,
             simulated=self.dataset.manifest.simulated,
-            known_subjects=any(subject is not None for subject in self.subjects),
+            known_subjects=self.audited.known_subjects,
             settings=config.model_dump(mode="json"),
             snapshots=self._snapshots(),
         )

@@ -139,7 +139,7 @@ def _result(
             date=now(),
             sampling=audited.sampling,
             simulated=audited.dataset.manifest.simulated,
-            known_subjects=all(subject is not None for subject in audited.dataset.subjects("train")),
+            known_subjects=audited.known_subjects,
             settings=audited.job.audit.model_dump(mode="json"),
         )
     for part, why in not_measured.items():
