@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from matplotlib.text import Annotation
 
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import LIGHT, THEMES
-from lwddpm.evaluation.tradeoff import COPIED, DISTANCE, METRICS, OBEDIENCE, PRECISION, RECALL, Tradeoff, Way
+from lwddpm.evaluation.tradeoff import DISTANCE, METRICS, OBEDIENCE, PRECISION, RECALL, Tradeoff, Way
 from lwddpm.report.tradeoff import draw, drawings, write
 from lwddpm.report.tradeoff_along import curves
 from lwddpm.report.tradeoff_style import PLANES
@@ -78,7 +79,7 @@ def _conditional() -> Tradeoff:
     """Guidance from two sources, and unguided, of a model that is told one of three classes."""
     classes = {"glioma_tumor": 12, "no_tumor": 11, "a_class_of_a_long_name": 14}
     rng = np.random.default_rng(0)
-    names = (*METRICS, OBEDIENCE, COPIED)
+    names = (*METRICS, OBEDIENCE, COPIED_SHARE)
 
     def values() -> dict[str, tuple[float, ...]]:
         return {name: tuple(rng.uniform(0.2, 0.8, 2) * (100 if name == DISTANCE else 1)) for name in names}

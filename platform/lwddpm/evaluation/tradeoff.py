@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, computed_field
 
 from lwddpm.config.section import is_empty
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.result import Record
 
 DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE = (
@@ -25,8 +26,7 @@ DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE = (
 METRICS = (DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE)
 # Of slices that were asked for a class: how often it is what comes out, and the mean distance within the classes.
 OBEDIENCE, IN_CLASS = "obedience_lite0", "fd_lite0_in_class"
-COPIED = "copied_share"  # nearer to a training slice than half of the usual distance (`evaluation.copying`)
-ALSO = (OBEDIENCE, IN_CLASS, COPIED)  # told beside METRICS where they are measured; they recommend nothing
+ALSO = (OBEDIENCE, IN_CLASS, COPIED_SHARE)  # told beside METRICS where they are measured; they recommend nothing
 Aim = Literal["realistic", "balanced", "diverse"]
 AIMS: dict[Aim, str] = {
     "realistic": "highest precision of those with at least half of the best recall",

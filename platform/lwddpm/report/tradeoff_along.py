@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import SMALL_PT, Theme, new_figure
-from lwddpm.evaluation.tradeoff import COPIED, DISTANCE, OBEDIENCE, PRECISION, RECALL, Tradeoff, Way
+from lwddpm.evaluation.tradeoff import DISTANCE, OBEDIENCE, PRECISION, RECALL, Tradeoff, Way
 from lwddpm.report.tradeoff_style import NAMES
 
 # setting -> its words
@@ -22,7 +23,7 @@ SETTINGS = {
     "truncation": "the truncation of the latents",
     "ema_length": "the length of the average of the weights",
 }
-_SHOWN = (DISTANCE, PRECISION, RECALL, OBEDIENCE, COPIED)
+_SHOWN = (DISTANCE, PRECISION, RECALL, OBEDIENCE, COPIED_SHARE)
 _MOST_CLASSES = 8  # panels below that of all slices
 _ROW_IN, _REST_IN = 1.15, 0.75
 _SOURCES = {

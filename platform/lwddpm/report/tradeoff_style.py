@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import Theme
 from lwddpm.evaluation.tradeoff import (
-    COPIED,
     COVERAGE,
     DENSITY,
     DISTANCE,
@@ -41,7 +41,7 @@ NAMES = {
     DISTANCE: "fd_lite0",
     OBEDIENCE: "obedience",
     IN_CLASS: "fd_lite0 in class",
-    COPIED: "copied share",
+    COPIED_SHARE: "copied share",
     CALLS: "network calls a slice",
 }
 # key -> x, y, and whether more of them is better

@@ -9,12 +9,12 @@ import numpy as np
 from lwddpm.config import EvaluationConfig, TradeoffJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import JobError
-from lwddpm.evaluation.copying import NEAR, Copying, nearest_distances
+from lwddpm.evaluation.copying import COPIED_SHARE, NEAR, Copying, nearest_distances
 from lwddpm.evaluation.obedience import class_codes
 from lwddpm.evaluation.protocol import evaluate_classes
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.evaluation.tradeoff import COPIED, DISTANCE, IN_CLASS, OBEDIENCE, Tradeoff, Way
+from lwddpm.evaluation.tradeoff import DISTANCE, IN_CLASS, OBEDIENCE, Tradeoff, Way
 from lwddpm.kinds.compare.kept import MeasurementCache
 from lwddpm.kinds.saved_model import labels_of
 from lwddpm.kinds.tradeoff.plan import PlannedWay, TradeoffPlan
@@ -84,7 +84,7 @@ class _Measurer:
         held_out = random_subset(np.concatenate([dataset.images("validation"), dataset.images("test")]), n)
         self.usual = nearest_distances(held_out, self.train)
         self._limit = NEAR * float(np.median(self.usual))
-        self.floors = {COPIED: float((self.usual < self._limit).mean())}
+        self.floors = {COPIED_SHARE: float((self.usual < self._limit).mean())}
         self.class_floors: dict[str, dict[str, float]] = {}
         self.class_n: dict[str, int] = {}
         self.num_reference = 0
@@ -109,7 +109,7 @@ class _Measurer:
         distances = nearest_distances(samples, self.train)
         near = distances < self._limit
         looked = Copying(int(near.sum()), len(near), int((self.usual < self._limit).sum()), len(self.usual))
-        values = {record.name: record.value for record in result.records} | {COPIED: float(near.mean())}
+        values = {record.name: record.value for record in result.records} | {COPIED_SHARE: looked.share}
         asked = labels_of(evaluation, read_saved_model(way.model_dir), self.n)
         by_class = {} if asked is None else self._by_class(result, samples, evaluation, asked, near)
         return _Sampling(values, by_class, float(np.median(distances)), looked.copies)
@@ -135,7 +135,7 @@ class _Measurer:
             for metric, source in ((DISTANCE, IN_CLASS), (OBEDIENCE, OBEDIENCE)):
                 if source in told and name in told[source].parts:
                     values[metric], floors[metric] = told[source].parts[name], told[source].floor_parts[name]
-            values[COPIED] = float(near[codes == self.dataset.label_names.index(name)].mean())
+            values[COPIED_SHARE] = float(near[codes == self.dataset.label_names.index(name)].mean())
             by_class[name] = values
             self.class_floors[name], self.class_n[name] = floors, of_class.n
         return by_class
