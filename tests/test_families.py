@@ -93,6 +93,7 @@ BEYOND = {
     "training.log_sigma_std": ("null", "1.2"),
     "training.loss_weighting": ("fixed", "learned"),
     "training.augment": ("0", "0.12"),
+    "training.optimizer": ("adam", "muon"),
     "training.adam_betas": ("[0.9,0.999]", "[0.9,0.99]"),
     "diffusion.intensity_gamma": ("1", "0.5"),
     "diffusion.sigma_data": ("0.5", "0.4"),

@@ -41,6 +41,7 @@ _DIFFUSION_ONLY: dict[str, Any] = {
     "model.downsample_last": False,
     "model.head_skip": False,
     "model.patch": 1,
+    "training.optimizer": "adam",
     "training.adam_betas": (0.9, 0.999),
     "training.ema_lengths": (),
     "training.timestep_sampling": "uniform",

@@ -17,6 +17,8 @@ def test_the_card_says_which_average_was_kept_and_of_which(
     assert f"EMA over 0.05 of the training ({chosen})" in card
     assert f"EMA 0.99 ({chosen})" in model_card(job, saved, tiny_dataset, None, None)
     assert "Adam (betas 0.9 and 0.95)" in card
+    by_muon = model_card(tiny_job("training.optimizer=muon"), saved, tiny_dataset, None, None)
+    assert "Muon, and Adam for what is no matrix" in by_muon
     plain = model_card(tiny_job("training.ema_decay=0.99"), saved, tiny_dataset, None, None)
     assert "EMA 0.99, seed" in plain
     assert "betas" not in plain

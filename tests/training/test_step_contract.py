@@ -27,6 +27,7 @@ STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
         False,
         ("training.loss_weighting=learned", "training.augment=0.5"),
     ),
+    "denoising, by Muon": (DenoisingStep, False, ("training.optimizer=muon",)),
     "denoising, told of classes": (DenoisingStep, False, CLASSES),
     "adversarial, told of classes": (AdversarialStep, True, (*GAN, *CLASSES)),
     "adversarial": (AdversarialStep, True, ("model.family=lsgan",)),

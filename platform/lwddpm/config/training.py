@@ -47,6 +47,12 @@ class TrainingConfig(Section):
         "constant", description="after the warm-up; cosine falls to 0 at the last step"
     )
     warmup_steps: NonNegativeInt = Field(0, description="steps over which the learning rate rises from 0 to lr")
+    optimizer: Literal["adam", "muon"] = Field(
+        "adam",
+        exclude_if=lambda optimizer: optimizer == "adam",
+        description="muon: the momentum of every matrix is orthogonalised, and Adam takes what is no matrix; it is for "
+        "rates a few times higher; of GANs adversarial.optimizer",
+    )
     adam_betas: tuple[Beta, Beta] = Field(
         ADAM_BETAS,
         exclude_if=lambda betas: betas == ADAM_BETAS,

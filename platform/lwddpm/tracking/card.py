@@ -188,6 +188,8 @@ def _guide(job: TrainJob) -> str:
 
 
 def _optimizer(job: TrainJob) -> str:
-    if job.diffusion is not None and job.training.adam_betas != ADAM_BETAS:
-        return f"Adam (betas {job.training.adam_betas[0]:g} and {job.training.adam_betas[1]:g})"
+    if job.diffusion is not None:
+        betas = job.training.adam_betas
+        adam = "Adam" if betas == ADAM_BETAS else f"Adam (betas {betas[0]:g} and {betas[1]:g})"
+        return adam if job.training.optimizer == "adam" else f"Muon, and {adam} for what is no matrix"
     return "RMSprop" if job.adversarial is not None and job.adversarial.optimizer == "rmsprop" else "Adam"

@@ -125,7 +125,7 @@ class AdversarialStep(TrainingStep):
 
         self.discriminator.train()
         with _frozen(self.discriminator):
-            loss_, norm = self.descend(self.generator_loss, loss, self.optimizers["optimizer"], rate)
+            loss_, norm = self.descend(self.generator_loss, loss, [self.optimizers["optimizer"]], rate)
         self.ema.update(self.model, step)
         loss_discriminator, norm_discriminator = of_updates[-1]
         return dict(zip(self.values, (loss_, loss_discriminator, norm, norm_discriminator), strict=True))
@@ -147,7 +147,7 @@ class AdversarialStep(TrainingStep):
             return self._same_norms(loss)
 
         self.discriminator.train()
-        loss_and_norm = self.descend(self.discriminator_loss, loss, self.optimizers["optimizer_discriminator"], rate)
+        loss_and_norm = self.descend(self.discriminator_loss, loss, [self.optimizers["optimizer_discriminator"]], rate)
         if self.config.clip is not None:
             clip_weights(self.discriminator, self.config.clip)
         return loss_and_norm

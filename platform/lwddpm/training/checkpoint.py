@@ -36,6 +36,7 @@ from lwddpm.errors import CheckpointError
 from lwddpm.files import complete_folder, link_or_copy, writing
 from lwddpm.models.build import build_model
 from lwddpm.models.precision import DrawingNetwork, NumberFormat, drawing_precision
+from lwddpm.training.muon import Muon
 from lwddpm.training.stored_files import (
     CHECKSUMS,
     DamagedCheckpointError,
@@ -53,6 +54,7 @@ _STATE = "state.json"
 _MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {  # what an optimizer keeps of each parameter
     torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
     torch.optim.RMSprop: ("step", "square_avg"),
+    Muon: ("momentum_buffer",),
 }
 
 

@@ -1,5 +1,7 @@
 """The step of the diffusion models: predict noise or another target in noised slices (Ho et al. 2020, algorithm 1)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -13,6 +15,7 @@ from lwddpm.training.augmentation import CHANGES, augmentation_draw, augmented
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
 from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.loss_weight import LossWeight
+from lwddpm.training.muon import Muon, is_matrix
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 from lwddpm.training.vocabulary import told_of
@@ -43,17 +46,26 @@ class DenoisingStep(TrainingStep):
             # for training alone: drawing tells of no change, and the layer has no bias
             told = zeroed(nn.Linear(len(CHANGES), job.model.dim, bias=False, device=device))
             self.modules["augmentation"] = self.told = told
-        self.optimizers = {"optimizer": self._optimizer(self.model, self.told)}
+        self.optimizers = self._optimizers(self.model, self.told)
+        self.of_network = tuple(self.optimizers.values())
         self.weighted: nn.Module | None = None
         if job.training.loss_weighting == "learned":
             probabilities = np.diff(self.cdf, prepend=0) if self.cdf is not None else np.ones(self.num_timesteps)
             weight = LossWeight(self.process, torch.from_numpy(probabilities / probabilities.sum())).to(device)
             self.modules["loss_weight"] = self.weighted = weight
-            self.optimizers["optimizer_loss_weight"] = self._optimizer(weight)
+            self.optimizers["optimizer_loss_weight"] = self._adam(weight.parameters())
 
-    def _optimizer(self, *networks: nn.Module | None) -> torch.optim.Optimizer:
-        config, fused = self.job.training, self.device.type in ("cpu", "cuda")
+    def _optimizers(self, *networks: nn.Module | None) -> dict[str, torch.optim.Optimizer]:
         parameters = [parameter for network in networks if network is not None for parameter in network.parameters()]
+        if self.job.training.optimizer == "adam":
+            return {"optimizer": self._adam(parameters)}
+        return {
+            "optimizer": self._adam(parameter for parameter in parameters if not is_matrix(parameter)),
+            "optimizer_matrices": Muon(filter(is_matrix, parameters), lr=self.job.training.lr),
+        }
+
+    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        config, fused = self.job.training, self.device.type in ("cpu", "cuda")
         return torch.optim.Adam(parameters, lr=config.lr, betas=config.adam_betas, fused=fused)
 
     def distribute(self) -> None:
@@ -89,7 +101,7 @@ class DenoisingStep(TrainingStep):
             return self.weighted(losses, timesteps).mean()
 
         rate = self.learning_rate(step)
-        loss_, norm = self.descend(self.network, loss, self.optimizers["optimizer"], rate)
+        loss_, norm = self.descend(self.network, loss, self.of_network, rate)
         if self.weighted is not None:
             loss_ = unweighted  # comparable with val/loss, and with a training without weights
             self.advance(self.optimizers["optimizer_loss_weight"], rate)

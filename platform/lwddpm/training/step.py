@@ -6,7 +6,7 @@ The loop knows when things happen; a `TrainingStep` knows what happens. There ar
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -137,7 +137,7 @@ class TrainingStep(ABC):
         self,
         network: nn.Module,
         loss: Callable[[int, int], Tensor],
-        optimizer: torch.optim.Optimizer,
+        optimizers: Sequence[torch.optim.Optimizer],
         lr: float,
     ) -> tuple[Tensor, Tensor]:
         """One optimizer step on this rank's share of the global batch.
@@ -148,6 +148,7 @@ class TrainingStep(ABC):
         Args:
             network: as `shared` returned it.
             loss: mean loss over the part of the global batch from one index up to another.
+            optimizers: of the network's parameters, each of which is one's.
             lr: learning rate of this step.
         """
         config = self.job.training
@@ -163,8 +164,9 @@ class TrainingStep(ABC):
             part.backward()
             total += part.detach()
         limit = config.max_grad_norm if config.max_grad_norm is not None else float("inf")
-        norm = nn.utils.clip_grad_norm_(_parameters(optimizer), limit)
-        self.advance(optimizer, lr)
+        norm = nn.utils.clip_grad_norm_([p for optimizer in optimizers for p in _parameters(optimizer)], limit)
+        for optimizer in optimizers:
+            self.advance(optimizer, lr)
         return total, norm
 
     def advance(self, optimizer: torch.optim.Optimizer, lr: float) -> None:
