@@ -1,6 +1,6 @@
 """What Muon costs, as ratios in one run: a training step beside one with Adam, and the update beside timm's.
 
-    python benchmarks/optimizer_speed.py [--job best_small] [--set data.image_size=64] [--rounds 5] [--threads 1] [--json]
+    python benchmarks/optimizer_speed.py [--job best_small] [--set data.image_size=64] [--rounds 5] [--threads 1]
 
 Sides take turns, each in a process of its own. A training step is the platform's own (`DenoisingStep.take`), on
 simulated slices of the job's size. The update alone is that of the job's matrices, with gradients that stay.
