@@ -20,7 +20,7 @@ from lwddpm.config import (
     one_pass,
 )
 from lwddpm.diffusion.editing import Edit
-from lwddpm.diffusion.sampling import network_calls
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.marks.edited import Edited
 from lwddpm.marks.mark import Mark, now, uses_prior
