@@ -51,8 +51,6 @@ def main() -> None:
         dataset,
         EvaluationConfig(),
         lambda name, images: extract(torch.from_numpy(np.array(images))),
-        None,
-        lambda what, done, of: None,
     )
     judges, num_classes = judges_of(inputs), len(dataset.label_names)
 
