@@ -14,9 +14,12 @@ import torch
 
 from lwddpm.config import EvaluationConfig, SamplingConfig
 from lwddpm.data.store import open_dataset
+from lwddpm.diffusion.chain import denoise
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import denoise, noise_streams, visited_timesteps, vocabulary_in
+from lwddpm.diffusion.sampling import vocabulary_in
+from lwddpm.diffusion.streams import noise_streams
+from lwddpm.diffusion.timesteps import visited_timesteps
 from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.inputs import MetricInputs
 from lwddpm.evaluation.obedience import EXTRACTOR, judges_of
@@ -48,8 +51,6 @@ def main() -> None:
         dataset,
         EvaluationConfig(),
         lambda name, images: extract(torch.from_numpy(np.array(images))),
-        None,
-        lambda what, done, of: None,
     )
     judges, num_classes = judges_of(inputs), len(dataset.label_names)
 

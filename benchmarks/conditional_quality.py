@@ -67,8 +67,6 @@ def _sorted_by_the_judges(run: Path, dataset: Dataset, result: EvaluationResult)
         dataset,
         result.config,
         lambda name, images: extractor(torch.from_numpy(np.array(images))),
-        None,
-        lambda what, done, of: None,
     )
     verdicts = judges_of(inputs).judge(inputs.features(EXTRACTOR))
     most = [np.bincount(column, minlength=len(dataset.label_names)).argmax() for column in verdicts.T]

@@ -15,7 +15,8 @@ import torch
 
 from lwddpm.config import SamplingConfig
 from lwddpm.data.store import open_dataset
-from lwddpm.diffusion.sampling import generate, network_calls, steps_within
+from lwddpm.diffusion.sampling import generate
+from lwddpm.diffusion.timesteps import network_calls, steps_within
 from lwddpm.evaluation.copying import nearest_median
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import load_extractor

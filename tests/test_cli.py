@@ -74,19 +74,23 @@ def test_errors_are_json_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(tiny: list[str], tmp_path: Path) -> None:
+def test_a_job_prints_one_json_object_and_the_registry_shows_the_model(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = lwddpm("run", "demo", "--json", *tiny, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
     assert "training" in result.stderr
     assert summary["n"] == {"eval/ssim_pairs": 6, "eval/ssim_reconstruction": 6, "eval/copied_share": 6}
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # of tests before
     (listed,) = json.loads(lwddpm("models", "list", "--json", folder=tmp_path).stdout)
     assert (listed["name"], listed["aliases"]) == ("lw-ddpm-demo", ["candidate"])
     assert listed["n"] == summary["n"]
     uri = summary["model"]["uri"]
-    promoted = lwddpm("models", "promote", uri, "--reason", "test", "--json", folder=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    promoted = CliRunner().invoke(app, ["models", "promote", uri, "--reason", "test", "--json"])
     assert json.loads(promoted.stdout)["to"] == 1
-    shown = lwddpm("models", "show", "models:/lw-ddpm-demo@champion", folder=tmp_path)
+    shown = CliRunner().invoke(app, ["models", "show", "models:/lw-ddpm-demo@champion"])
     assert "Not for diagnosis" in shown.stdout
     drawn = lwddpm("sample", uri, "--count", "3", "--steps", "2", "--out", "drawn", "--json", folder=tmp_path)
     assert json.loads(drawn.stdout)["count"] == 3

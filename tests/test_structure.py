@@ -74,6 +74,13 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("module", ["tracking.registry", "tracking.registry_log", "search.ranking"])
+def test_looking_at_models_and_searches_imports_no_torch(module: str) -> None:
+    """`lwddpm models list` and `log`, `lwddpm search show`: half of their time would be that."""
+    code = f"import sys, lwddpm.{module}\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 FOLDERS = (".", "docs", "dashboards", "dashboards/grafana", "search_spaces")
 DOCUMENTS = [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.md"))]
 

@@ -20,7 +20,7 @@ from lwddpm.conditions import Like, Value
 from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_asked
 from lwddpm.config.evaluation import AskedValue, GuidanceFrom
 from lwddpm.diffusion.editing import Inpainting, Variation
-from lwddpm.diffusion.sampling import network_calls
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import ConfigError, DataError, LwddpmError
 from lwddpm.kinds.edits import Planned
 from lwddpm.kinds.presets import presets_of

@@ -17,7 +17,7 @@ from lwddpm.release import alerts, dossier, promotion, wording
 from lwddpm.release.log_check import check_log
 from lwddpm.release.policy import policy_in_force
 from lwddpm.release.verdict import APPROVAL, Verdict, judge
-from lwddpm.tracking import registry, registry_log
+from lwddpm.tracking import model_files, registry, registry_log
 from lwddpm.tracking.chain import Entry
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm_board.pages import OF_CLASSES, grouped, quality, render
@@ -291,4 +291,4 @@ def model_folder(stores: Stores, version: RegisteredVersion) -> FilePath:
     Raises:
         CheckpointError: its files are gone.
     """
-    return registry.fetch_model(f"models:/{version.name}/{version.version}", stores.workspace / "models")
+    return model_files.fetch_model(f"models:/{version.name}/{version.version}", stores.workspace / "models")

@@ -21,7 +21,7 @@ from lwddpm.data.remarks import remarks
 from lwddpm.search.ranking import importance, pareto_front, ranking
 from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
-from lwddpm.tracking import registry
+from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect
 from lwddpm_board.pages import METRIC_GROUPS
 
@@ -270,7 +270,7 @@ def test_the_registry_shows_promotes_and_hands_out(page: Page, world: World) -> 
         expect(page.get_by_role("link", name=link, exact=True)).to_have_attribute("href", target)
     with page.expect_download() as download:
         page.get_by_role("link", name="Weights").click()
-    stored = registry.fetch_model(f"models:/{MODEL}/2") / "model.safetensors"
+    stored = model_files.fetch_model(f"models:/{MODEL}/2") / "model.safetensors"
     fetched = Path(download.value.path()).read_bytes()
     assert hashlib.sha256(fetched).digest() == hashlib.sha256(stored.read_bytes()).digest()
     page.get_by_label("Reason").fill("sharper <b>edges</b>")

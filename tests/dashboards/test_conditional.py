@@ -21,7 +21,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.evaluation.result import Confusion, EvaluationResult, MetricRecord
 from lwddpm.kinds.verify import source_of, verify_files
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import SavedModel, save_model
 from lwddpm.training.vocabulary import vocabulary_of
@@ -54,7 +54,7 @@ def store(empty_store: Path, tmp_path: Path, tiny_job: Callable[..., TrainJob], 
     for obedience in (0.25, 0.75):
         with mlflow.start_run(experiment_id=experiment, tags=tags) as run:
             figures = {"eval/obedience_lite0": str(obedience), "eval/obedience_lite0_floor": "0.8"}
-            registry._new_version(folder, "asked", tags | figures)
+            registration._new_version(folder, "asked", tags | figures)
             client.log_text(run.info.run_id, _evaluated(tiny_dataset, obedience), "evaluation/metrics.json")
     return uri
 
@@ -143,7 +143,7 @@ def test_a_gan_is_asked_for_a_class_and_its_latents_are_cut_off(
     folder = save_model(tmp_path / "gan" / "model", build_model(job.model, 16, vocabulary), saved)
     experiment = connect(store).get_experiment_by_name("asked").experiment_id
     with mlflow.start_run(experiment_id=experiment):
-        registry._new_version(folder, "gan", {})
+        registration._new_version(folder, "gan", {})
     told = visitor.get("/api/models/gan/1").json()
     assert (told["gan"], told["away_from"]) == (True, {})
     asked = {"model": "models:/gan/1", "count": 2, "conditions": {"label": CLASSES[1]}}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tests.data.dicom_files import save, series_of
 
-from lwddpm.cli import views
+from lwddpm.cli.views import data as views
 from lwddpm.config import DataConfig
 from lwddpm.data.inspection import inspect_folder
 from lwddpm.data.prepare import prepare_dataset

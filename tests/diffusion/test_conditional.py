@@ -10,7 +10,8 @@ from lwddpm.conditions import NULL, Category, Combination, Vocabulary
 from lwddpm.config import DiffusionConfig, ModelConfig, SamplingConfig
 from lwddpm.diffusion.denoiser import Denoiser
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import denoising_trajectory, generate, network_calls
+from lwddpm.diffusion.sampling import denoising_trajectory, generate
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.models.build import build_model
 from lwddpm.models.precision import DrawingNetwork, Precision
 

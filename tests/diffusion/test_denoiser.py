@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, ModelConfig, SamplingConfig
+from lwddpm.diffusion.chain import denoise
 from lwddpm.diffusion.denoiser import Denoiser, noise_level
 from lwddpm.diffusion.prior import Prior, calibrated_timesteps, fit_prior
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import denoise, generate, network_calls, visited_timesteps
+from lwddpm.diffusion.sampling import generate
+from lwddpm.diffusion.timesteps import network_calls, visited_timesteps
 from lwddpm.models.build import build_model
 
 pytestmark = pytest.mark.filterwarnings(

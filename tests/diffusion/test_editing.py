@@ -17,7 +17,9 @@ from lwddpm.diffusion.editing import Between, Edit, Inpainting, Variation, spher
 from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.diffusion.prior import fit_prior
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import generate, network_calls, noise_streams
+from lwddpm.diffusion.sampling import generate
+from lwddpm.diffusion.streams import noise_streams
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.models.build import build_model
 
 pytestmark = pytest.mark.filterwarnings(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lwddpm.diffusion.gaussian import SliceGaussian, fit_gaussian
-from lwddpm.diffusion.sampling import noise_streams
+from lwddpm.diffusion.streams import noise_streams
 
 SIZE = 6
 

@@ -10,10 +10,12 @@ from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
 from lwddpm.config import DiffusionConfig, SamplingConfig
+from lwddpm.diffusion.chain import denoise
 from lwddpm.diffusion.denoiser import noise_level
 from lwddpm.diffusion.karras import MAX_SIGMA, karras_timesteps
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import denoise, generate, network_calls, planned_timesteps, visited_timesteps
+from lwddpm.diffusion.sampling import generate
+from lwddpm.diffusion.timesteps import network_calls, planned_timesteps, visited_timesteps
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import validate_job
 

@@ -19,14 +19,8 @@ from lwddpm.diffusion.prior import (
     num_directions,
 )
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.diffusion.sampling import (
-    LATEST_START,
-    denoising_trajectory,
-    generate,
-    network_calls,
-    start_timestep,
-    visited_timesteps,
-)
+from lwddpm.diffusion.sampling import denoising_trajectory, generate
+from lwddpm.diffusion.timesteps import LATEST_START, network_calls, start_timestep, visited_timesteps
 
 pytestmark = pytest.mark.filterwarnings(
     # diffusers 0.42 wraps torch tensors by np.array; NumPy 2 finds torch's __array__ outdated.

@@ -17,7 +17,7 @@ from lwddpm.diffusion.sampling import generate
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.kinds.saved_model import fitting
 from lwddpm.kinds.train import check_dataset
-from lwddpm.tracking import registry
+from lwddpm.tracking import model_files, registration, registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.checkpoint import load_model, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
@@ -72,12 +72,12 @@ def test_a_version_never_changes_and_its_alias_moves(
 ) -> None:
     with tracked_run(tiny_job(), store, None, "digest") as run:
         tags = {"lwddpm.dataset_version": tiny_dataset.version}
-        registry.register(run, model_dir, RegistryConfig(name="old"), tags, {"eval/fd_lite0": 2.0}, 8, "card")
+        registration.register(run, model_dir, RegistryConfig(name="old"), tags, {"eval/fd_lite0": 2.0}, 8, "card")
     code, summary, _ = calibrate("models:/old@candidate")
     assert code == 0
     assert summary["model"] == {"name": "old", "version": 2, "aliases": ["candidate"]}
-    assert not (registry.fetch_model("models:/old/1") / PRIOR_FILE).exists()
-    assert read_prior(registry.fetch_model("models:/old@candidate"), 16) is not None
+    assert not (model_files.fetch_model("models:/old/1") / PRIOR_FILE).exists()
+    assert read_prior(model_files.fetch_model("models:/old@candidate"), 16) is not None
     second = registry.find_version("models:/old/2")
     assert second.metrics == {}  # measured on slices that were drawn otherwise
     assert second.tags["lwddpm.calibrated_from"] == "1"

@@ -19,7 +19,7 @@ from lwddpm.kinds.dry_run import plan
 from lwddpm.kinds.saved_model import asked_of, fitting
 from lwddpm.kinds.verify import verify_files
 from lwddpm.marks import files
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.checkpoint import read_saved_model
 
@@ -147,7 +147,7 @@ def test_a_served_model_draws_the_class_of_a_row(
     import pandas as pd
 
     with tracked_run(tiny_job(), store, None, "digest") as run:
-        registry.register(run, conditional_dir, RegistryConfig(name="conditional"), {}, {}, 8, "card")
+        registration.register(run, conditional_dir, RegistryConfig(name="conditional"), {}, {}, 8, "card")
     served = mlflow.pyfunc.load_model("models:/conditional/1")
     row = {"count": 2, "seed": 3, "steps": 3}
     one, other = (served.predict(pd.DataFrame([row | {"label": name}])) for name in CLASSES[:2])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lwddpm.cli import views
+from lwddpm.cli.views.plan import plan as show_plan
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
 
@@ -48,5 +48,5 @@ def test_what_is_not_taken_of_a_source_is_said_before_anything_is_prepared(
     described = plan(load_job("prepare", ["data.source=scans", "data.exclude=['*_mask.png']"]))
     assert described["classes"] == {"a": 1, "b": 1}
     assert (described["not_taken"]["excluded"], described["not_taken"]["system_folders"]) == (1, ["__MACOSX"])
-    views.plan(described)
+    show_plan(described)
     assert "not taken: 1 file that data.include and data.exclude leave out" in capsys.readouterr().out

@@ -23,7 +23,8 @@ from lwddpm.kinds.jobs import run_job
 from lwddpm.kinds.saved_model import calls_of, fitting
 from lwddpm.kinds.train import check_dataset
 from lwddpm.search.objectives import measure
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration, registry
+from lwddpm.tracking.model_files import fetch_model
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.checkpoint import load_guide, read_saved_model, save_model
@@ -62,8 +63,8 @@ def test_a_registered_version_carries_its_guide_and_serves_with_it(
     import pandas as pd
 
     with tracked_run(tiny_job(), store, None, "digest") as run:
-        registry.register(run, guided_dir, RegistryConfig(name="guided"), {}, {}, 8, "card")
-    for folder in (registry.fetch_model("models:/guided/1"), registry.fetch_model("models:/guided/1", tmp_path / "k")):
+        registration.register(run, guided_dir, RegistryConfig(name="guided"), {}, {}, 8, "card")
+    for folder in (fetch_model("models:/guided/1"), fetch_model("models:/guided/1", tmp_path / "k")):
         fetched, original = load_guide(folder), load_guide(guided_dir)
         assert fetched is not None
         assert original is not None
@@ -104,7 +105,7 @@ def test_a_model_without_one_is_refused_guidance_everywhere(
     assert "sampling.guidance" in result.output
     assert not (tmp_path / "out").exists()
     with tracked_run(tiny_job(), store, None, "digest") as run:
-        registry.register(run, model_dir, RegistryConfig(name="alone"), {}, {}, 8, "card")
+        registration.register(run, model_dir, RegistryConfig(name="alone"), {}, {}, 8, "card")
     with pytest.raises(ValueError, match="stored without, got 2"):
         mlflow.pyfunc.load_model("models:/alone/1").predict(pd.DataFrame([{"guidance": 2.0}]))
 
@@ -239,6 +240,6 @@ def test_a_finished_training_gets_a_guide_from_a_snapshot_that_it_has(tiny_job: 
     assert (folder / "model" / "model.safetensors").stat().st_mtime_ns == weights  # nothing is trained again
     assert read_saved_model(folder / "model" / "guide").step == 6
     assert (first["model"]["version"], second["model"]["version"]) == (1, 2)
-    assert not has_guide(registry.fetch_model("models:/lw-ddpm-demo/1"))
-    assert has_guide(registry.fetch_model("models:/lw-ddpm-demo/2"))
+    assert not has_guide(fetch_model("models:/lw-ddpm-demo/1"))
+    assert has_guide(fetch_model("models:/lw-ddpm-demo/2"))
     assert run_job(job) == json.loads(json.dumps(second))

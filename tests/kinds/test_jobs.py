@@ -24,8 +24,8 @@ from lwddpm.jobfile import load_job
 from lwddpm.kinds.jobs import run_job
 from lwddpm.models.precision import settled_precision
 from lwddpm.tracking.earlier_runs import run_digest
+from lwddpm.tracking.model_files import fetch_model
 from lwddpm.tracking.outbox import Outbox
-from lwddpm.tracking.registry import fetch_model
 from lwddpm.tracking.rundir import lock_folder, run_folder, write_job, write_run_id
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect

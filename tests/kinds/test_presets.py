@@ -20,7 +20,7 @@ from lwddpm.evaluation.protocol import evaluate
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.evaluate import run_evaluation
 from lwddpm.kinds.presets import keep_evaluated
-from lwddpm.tracking import registry
+from lwddpm.tracking import model_files, registration, registry, version_presets
 from lwddpm.tracking.card import with_presets
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.stored_presets import Figure, Preset, Presets, read_presets, write_presets
@@ -79,16 +79,16 @@ def test_it_goes_through_the_registry_and_others_come_to_it(
     with_evaluated: Path, store: str, tiny_job: Build, tmp_path: Path
 ) -> None:
     with tracked_run(tiny_job(), store, None, "digest") as run:
-        made = registry.register(run, with_evaluated, RegistryConfig(name="ways"), {"a": "b"}, {}, 8, "# card\n")
+        made = registration.register(run, with_evaluated, RegistryConfig(name="ways"), {"a": "b"}, {}, 8, "# card\n")
     assert list(made.presets) == [EVALUATED]
     assert registry.PRESETS not in made.tags
     weights = made.tags[registry.WEIGHTS]
-    changed = registry.add_presets("models:/ways@candidate", {"balanced": BALANCED})
+    changed = version_presets.add_presets("models:/ways@candidate", {"balanced": BALANCED})
     assert list(changed.presets) == [EVALUATED, "balanced"]
     assert registry.find_version("models:/ways/1") == changed
     assert (changed.version, changed.aliases, changed.tags[registry.WEIGHTS]) == (1, ["candidate"], weights)
     assert "| `balanced` | dpmsolver++, 2 steps | 2 | 40.0 (16.0) | 300 |" in changed.card
-    kept = registry.fetch_model("models:/ways/1", tmp_path / "kept")
+    kept = model_files.fetch_model("models:/ways/1", tmp_path / "kept")
     assert list(read_presets(kept).presets) == [EVALUATED, "balanced"]
     about, _ = _sampled("models:/ways@candidate", store, tmp_path / "out", "--preset", "balanced")
     assert (about["preset"], about["network_calls"], about["sampling"]["sampler"]) == ("balanced", 2, "dpmsolver++")

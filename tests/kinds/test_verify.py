@@ -20,7 +20,7 @@ from lwddpm.kinds.jobs import run_job
 from lwddpm.kinds.verify import verify_files
 from lwddpm.marks import files
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration, registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
 from lwddpm.training.checkpoint import SavedModel, save_model
@@ -31,7 +31,7 @@ MODEL = "models:/drawing/1"
 
 def _register(job: TrainJob, store: str, model_dir: Path, name: str = "drawing") -> registry.RegisteredVersion:
     with tracked_run(job, store, None, "digest") as run:
-        return registry.register(run, model_dir, RegistryConfig(name=name), {}, {}, 8, "card")
+        return registration.register(run, model_dir, RegistryConfig(name=name), {}, {}, 8, "card")
 
 
 @pytest.fixture

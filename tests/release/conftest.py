@@ -15,7 +15,7 @@ from lwddpm.audit.result import method_code
 from lwddpm.config import EvaluationConfig, RegistryConfig, TrackingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.result import EvaluationResult, MetricRecord
-from lwddpm.tracking import attachments, registry
+from lwddpm.tracking import attachments, registration
 from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
@@ -87,7 +87,7 @@ def register(
                 run.text(result.model_dump_json(indent=2), "evaluation/metrics.json")
             tags = {"lwddpm.dataset_version": tiny_dataset.version, "lwddpm.simulated": "true"}
             config = RegistryConfig(name=name)
-            return registry.register(run, model_dir, config, tags, result.metrics(), 8, "# card\n")
+            return registration.register(run, model_dir, config, tags, result.metrics(), 8, "# card\n")
 
     return make
 

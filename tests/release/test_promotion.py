@@ -15,7 +15,7 @@ from lwddpm.config import RegistryConfig
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import load_job
 from lwddpm.release.policy import check_gate, load_policy, policy_in_force, set_gate_of_job
-from lwddpm.tracking import attachments, registry, registry_log
+from lwddpm.tracking import attachments, registration, registry, registry_log
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.tracking.runs import tracked_run
 
@@ -183,8 +183,8 @@ def test_a_registration_moves_no_alias_that_the_gate_guards(
     models("promote", f"models:/{name}/1", "--reason", "good", "--to", "shared")
     for alias in ("champion", "shared", "candidate"):
         with tracked_run(tiny_job(f"tracking.uri={store}"), store, None, "digest") as run:
-            registry.register(run, model_dir, RegistryConfig(name=name, alias=alias), {"x": alias}, {}, 8, "card")
-    registry.register_calibrated(f"models:/{name}@champion", model_dir)
+            registration.register(run, model_dir, RegistryConfig(name=name, alias=alias), {"x": alias}, {}, 8, "card")
+    registration.register_calibrated(f"models:/{name}@champion", model_dir)
     assert {alias: registry.find_version(f"{name}@{alias}").version for alias in ("champion", "shared")} == {
         "champion": 1,
         "shared": 1,

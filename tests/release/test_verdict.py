@@ -23,7 +23,7 @@ from lwddpm.kinds.evaluate import _store_with_version
 from lwddpm.release.evidence import Evidence, Measured
 from lwddpm.release.policy import load_policy, validate_policy
 from lwddpm.release.verdict import Finding, _checked, judge
-from lwddpm.tracking import attachments, registry, registry_log
+from lwddpm.tracking import attachments, registration, registry, registry_log
 from lwddpm.tracking.registry import WITHDRAWN, RegisteredVersion
 from lwddpm.tracking.store import open_experiment
 
@@ -173,7 +173,7 @@ def test_an_evaluation_of_other_figures_or_of_another_version_does_not_count(
     MlflowClient().set_model_version_tag(name, "1", "eval/fd_lite0", "12")
     changed = judge(policy, registry.find_version(f"{name}/1"))
     assert "other figures than the version was registered with" in changed.findings[1].reason
-    calibrated = registry.register_calibrated(
+    calibrated = registration.register_calibrated(
         f"models:/{name}/1", model_dir
     )  # same run, whose evaluation is not its own
     assert calibrated.version == version.version + 1

@@ -1,17 +1,16 @@
 """From a subject to all that was made from its slices, in a real store; and marks of what is withdrawn."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 from tests.data.test_withdrawn import volumes
+from typer.testing import CliRunner
 
+from lwddpm.cli import app
 from lwddpm.config import TrainJob
 from lwddpm.data import lookup
 from lwddpm.data.prepare import prepare_dataset
@@ -119,24 +118,22 @@ def test_versions_of_withdrawn_subjects_are_marked_and_the_mark_goes_with_the_en
     assert registry.withdrawn_in({registry.WITHDRAWN: "edited"}) == 1  # whoever edits a mark does not remove it
 
 
-def lineage(store: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
-    command = [sys.executable, "-m", "lwddpm", "lineage", *arguments, "--json", "--tracking-uri", store]
-    ended = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    return ended.returncode, json.loads(ended.stdout), ended.stderr
+def lineage(store: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+    """The verb, in this process: what is imported once is most of what it does."""
+    ended = CliRunner().invoke(app, ["lineage", *arguments, "--json", "--tracking-uri", store])
+    return ended.exit_code, json.loads(ended.stdout)
 
 
 def test_the_command(world: dict[str, Dataset], store: str, tmp_path: Path) -> None:
-    code, found, _ = lineage(store, "--subject", PEOPLE[0])
+    code, found = lineage(store, "--subject", PEOPLE[0])
     assert (code, [version["uri"] for version in found["versions"]]) == (0, ["models:/whole/1"])
     file = tmp_path / "scans" / PEOPLE[1] / f"{PEOPLE[1]}_run-0_T1w.nii.gz"
-    code, found, _ = lineage(store, "--file", str(file), "--source", str(tmp_path / "scans"))
+    code, found = lineage(store, "--file", str(file), "--source", str(tmp_path / "scans"))
     assert (code, len(found["datasets"])) == (0, 2)
-    code, marked, _ = lineage(store, "--withdrawn", "withdrawn.txt")
+    code, marked = lineage(store, "--withdrawn", "withdrawn.txt")
     assert (code, [version["uri"] for version in marked["versions"]]) == (0, ["models:/whole/1"])
-    shown = subprocess.run(
-        [sys.executable, "-m", "lwddpm", "models", "list", "--tracking-uri", store], capture_output=True, text=True
-    ).stdout
+    shown = CliRunner().invoke(app, ["models", "list", "--tracking-uri", store]).stdout
     assert "whole/1: its dataset holds slices of 1 withdrawn subject" in " ".join(shown.split())
-    code, error, _ = lineage(store, "--subject", "a", "--file", "b")
+    code, error = lineage(store, "--subject", "a", "--file", "b")
     assert (code, error["error"].split(":")[0]) == (2, "lineage")
     assert lineage(store, "--image", "nothing.png")[1]["error"].endswith("no such file; give a picture")

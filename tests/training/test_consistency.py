@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import fit_prior
-from lwddpm.diffusion.sampling import start_timestep
+from lwddpm.diffusion.timesteps import start_timestep
 from lwddpm.files import link_or_copy
 from lwddpm.training.consistency import TEACHER_FOLDER, ConsistencyStep
 from lwddpm.training.loop import train

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from lwddpm.audit import figures
@@ -21,6 +20,7 @@ from lwddpm.audit.utility.result import ArmResult, UtilityResult
 from lwddpm.evaluation.figure_style import LIGHT, render
 from lwddpm.evaluation.snapshot_figure import SnapshotPoint, quality_and_copying
 from lwddpm.files import complete_folder, write_whole
+from lwddpm.templates import template_environment
 from lwddpm.wording import measured
 
 HTML, MARKDOWN = "audit.html", "audit.md"
@@ -107,14 +107,8 @@ def draw(
         view["mixtures"] = _mixtures(result)
         view["utility"] = None if result.utility is None else _utility(result, result.utility, partial / "figures")
         for file, escape in ((HTML, True), (MARKDOWN, False)):
-            environment = Environment(
-                loader=FileSystemLoader(_TEMPLATES),
-                autoescape=escape,
-                undefined=StrictUndefined,
-                trim_blocks=True,
-                lstrip_blocks=True,
-            )
-            write_whole(partial / file, environment.get_template(file).render(view))
+            page = template_environment(_TEMPLATES, escape=escape).get_template(file)
+            write_whole(partial / file, page.render(view))
 
 
 def _utility(result: AuditResult, utility: UtilityResult, folder: Path) -> dict[str, Any]:

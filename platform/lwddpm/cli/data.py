@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, app, finish
+from lwddpm.cli.views import data as views
 
 data = typer.Typer(no_args_is_help=True, help="Look at folders of scans.")
 app.add_typer(data, name="data")

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import release_views as views
 from lwddpm.cli.app import JsonFlag, TrackingOption, finish
 from lwddpm.cli.models import RegisteredArgument, models, open_registry
+from lwddpm.cli.views import gate as views
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A registered model.")]
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
 from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, app, finish
+from lwddpm.cli.views import head as views
 
 jobs = typer.Typer(no_args_is_help=True, help="Look at the jobs of a cluster, and stop them.")
 app.add_typer(jobs, name="jobs")

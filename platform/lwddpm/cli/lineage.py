@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import lineage_views
 from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
+from lwddpm.cli.views import lineage as views
 
 
 @app.command()
@@ -91,7 +91,7 @@ def lineage(
         return looked_for | {"key": pseudonyms.key is not None, "mark": drawn} | found
 
     asked: dict[str, Any] = {"subject": subject, "file": file, "image": image, "withdrawn": withdrawn}
-    finish(verb, as_json, lineage_views.lineage)
+    finish(verb, as_json, views.lineage)
 
 
 def _below(file: str | None, source: Path | None) -> str | None:

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import release_views, views
 from lwddpm.cli.app import JsonFlag, OverrideOption, TrackingOption, app, finish
+from lwddpm.cli.views import gate
+from lwddpm.cli.views import models as views
 
 models = typer.Typer(no_args_is_help=True, help="Browse the model registry, and promote versions.")
 app.add_typer(models, name="models")
@@ -47,7 +48,7 @@ def models_show(
         found = {"promotions": registry.promotions(version.name), "gate": gate, "flagged_pairs": tally(version)}
         return version.as_dict() | found
 
-    finish(verb, as_json, release_views.version)
+    finish(verb, as_json, gate.version)
 
 
 @models.command("calibrate")

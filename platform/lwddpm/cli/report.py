@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, TrackingOption, app, finish
+from lwddpm.cli.views import run as views
 
 
 @app.command()

@@ -4,8 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
 from lwddpm.cli.app import JobArgument, JsonFlag, OverrideOption, TrackingOption, app, enter, finish
+from lwddpm.cli.views import run as views
+from lwddpm.cli.views.plan import plan as show_plan
 
 DirectoryOption = Annotated[
     str | None, typer.Option("--directory", "-C", metavar="DIR", help="Working folder, where relative paths start.")
@@ -52,7 +53,7 @@ def run(
 
         return run_job(loaded, fresh=fresh, address=address)
 
-    finish(verb, as_json, views.plan if dry_run else views.summary)
+    finish(verb, as_json, show_plan if dry_run else views.summary)
 
 
 @app.command()

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lwddpm.cli import views
 from lwddpm.cli.app import JsonFlag, app, finish
+from lwddpm.cli.views import search as views
 
 search = typer.Typer(no_args_is_help=True, help="Look at hyperparameter searches.")
 app.add_typer(search, name="search")

@@ -15,7 +15,8 @@ from lwddpm.cluster.session import Session
 from lwddpm.config import SamplingConfig, SamplingT
 from lwddpm.diffusion.editing import Edit
 from lwddpm.diffusion.prior import Prior
-from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
+from lwddpm.diffusion.sampling import generate, reconstruct
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
 from lwddpm.families import SAMPLER
 from lwddpm.models.precision import NumberFormat, settled_precision

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
-from lwddpm.diffusion.sampling import noise_streams
+from lwddpm.diffusion.streams import noise_streams
 
 MOST_DIRECTIONS = 1024
 _BATCH = 64  # slices drawn at a time

@@ -42,8 +42,8 @@ class MetricInputs:
     dataset: Dataset
     config: EvaluationConfig
     extract: Extract
-    reconstruct: Reconstruct | None
-    on_progress: Progress
+    reconstruct: Reconstruct | None = None
+    on_progress: Progress = lambda what, done, of: None
     network_calls: int | None = None
     _kept: dict[str, Any] = field(default_factory=dict)  # what several metrics need
 

@@ -11,7 +11,7 @@ from lwddpm.diffusion.prior import SLICES_PER_DIRECTION
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration
 from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
 from lwddpm.training.stored_presets import PRESETS_FILE, read_presets, write_presets
@@ -60,5 +60,5 @@ def run_calibration(job: EvaluateJob, session: Session, *, fresh: bool = False) 
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(shutil.copytree(model_dir, Path(scratch) / "model"))  # a local store hands out its own files
         write_prior(copy, prior)
-        version = registry.register_calibrated(job.model_uri, copy)
+        version = registration.register_calibrated(job.model_uri, copy)
     return summary | {"model": {"name": version.name, "version": version.version, "aliases": version.aliases}}

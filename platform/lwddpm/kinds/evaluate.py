@@ -23,7 +23,8 @@ from lwddpm.cluster.generate import feature_extraction, generate_images, reconst
 from lwddpm.cluster.session import Session
 from lwddpm.config import EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import denoising_trajectory, steps_within
+from lwddpm.diffusion.sampling import denoising_trajectory
+from lwddpm.diffusion.timesteps import steps_within
 from lwddpm.errors import ConfigError, JobError
 from lwddpm.evaluation import figures
 from lwddpm.evaluation.class_figure import confusion_matrices

@@ -5,7 +5,7 @@ from pathlib import Path
 from lwddpm.config import EVALUATED, NO_PRESET, EvaluateJob, SampleJob, SamplingConfig, SamplingT
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.progress import say
-from lwddpm.tracking import registry
+from lwddpm.tracking import version_presets
 from lwddpm.training.stored_presets import (
     OF_A_PRESET,
     Figure,
@@ -27,7 +27,7 @@ def presets_of(model_uri: str, model_dir: Path) -> Presets:
     Raises:
         CheckpointError: they are damaged, or of a later version.
     """
-    known = registry.presets_of(model_uri) if model_uri.startswith("models:/") else None
+    known = version_presets.presets_of(model_uri) if model_uri.startswith("models:/") else None
     return read_presets(model_dir) if known is None else known
 
 

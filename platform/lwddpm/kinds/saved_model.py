@@ -20,11 +20,11 @@ from lwddpm.config import (
     one_pass,
 )
 from lwddpm.diffusion.editing import Edit
-from lwddpm.diffusion.sampling import network_calls
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.marks.edited import Edited
 from lwddpm.marks.mark import Mark, now, uses_prior
-from lwddpm.tracking import registry
+from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_files import sha256_of
@@ -44,7 +44,7 @@ def fetch(job: OfModel, session: Session) -> tuple[Path, SavedModel]:
     connect(tracking_uri(job.tracking))
     # on a cluster workers on other nodes read a registered model too, from shared storage
     folder = Path(job.output) / "models" if session.address else None
-    model_dir = registry.fetch_model(job.model_uri, folder)
+    model_dir = model_files.fetch_model(job.model_uri, folder)
     return model_dir, read_saved_model(model_dir)
 
 

@@ -9,7 +9,7 @@ from lwddpm.config import DiffusionConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.files import complete_folder, link_or_copy
-from lwddpm.tracking import registry
+from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.consistency import TEACHER_FOLDER
@@ -43,7 +43,7 @@ def keep_teacher(job: TrainJob, dataset: Dataset, folder: Path) -> None:
     if job.consistency is None or (folder / TEACHER_FOLDER).exists():
         return
     connect(tracking_uri(job.tracking))
-    model_dir = registry.fetch_model(job.consistency.teacher, None)
+    model_dir = model_files.fetch_model(job.consistency.teacher, None)
     check_teacher(job, dataset, read_saved_model(model_dir))
     guided = job.consistency.guidance not in (None, 1)
     if guided and not has_guide(model_dir):

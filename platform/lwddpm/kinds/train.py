@@ -36,7 +36,7 @@ from lwddpm.kinds.teacher import keep_teacher, settled
 from lwddpm.kinds.training_curves import training_curves
 from lwddpm.progress import say
 from lwddpm.release.policy import check_gate, set_gate_of_job
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration, registry
 from lwddpm.tracking.card import model_card, with_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.metric_log import Curves
@@ -301,7 +301,7 @@ def _evaluate_and_register(
             **(lineage or {}),
             registry.NUM_SLICES: json.dumps(summary["n"]),
         }
-        version = registry.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
+        version = registration.register(run, model_dir, job.registry, tags, summary["metrics"], saved.step, card)
         if job.registry.gate is not None:
             set_gate_of_job(version.name, job.registry.gate, job.name, getpass.getuser())
         summary["model"] = {

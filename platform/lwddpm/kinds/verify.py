@@ -161,7 +161,7 @@ def _in_registry(tracking: TrackingConfig) -> Find:
     from lwddpm.tracking.store import check_tracking, connect
 
     store = check_tracking(tracking)
-    from lwddpm.tracking import registry  # MLflow takes seconds
+    from lwddpm.tracking import model_files, registry  # MLflow takes seconds
 
     connect(store)
     known: dict[tuple[str, str | None, str | None, str], tuple[str, Path]] = {}
@@ -172,7 +172,7 @@ def _in_registry(tracking: TrackingConfig) -> Find:
             return known[key]
         for uri in registry.versions_of_weights(mark.weights_sha256, mark.model_uri):
             try:
-                folder = registry.fetch_model(uri)
+                folder = model_files.fetch_model(uri)
             except LwddpmError:  # its files are gone; another version may have the same weights
                 continue
             if _drew(folder, mark):

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lwddpm.audit.result import method_code
 from lwddpm.config.gate import GatePolicy
@@ -17,6 +16,7 @@ from lwddpm.release.evidence import Evidence, audit_of, evaluation_of
 from lwddpm.release.policy import named, policy_in_force
 from lwddpm.release.promotion import approver_of
 from lwddpm.release.verdict import Verdict, judge
+from lwddpm.templates import template_environment
 from lwddpm.tracking import attachments, registry_log
 from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
 from lwddpm.wording import number
@@ -54,13 +54,7 @@ def write_dossier(version: RegisteredVersion, output: Path) -> dict[str, Any]:
 
 def page(content: Mapping[str, Any]) -> str:
     """HTML that asks nobody for anything."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(_TEMPLATES)
     environment.filters["number"] = number
     return environment.get_template("dossier.html").render(content)
 

@@ -4,8 +4,9 @@ import base64
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+from lwddpm.templates import template_environment
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -17,13 +18,7 @@ def html_page(template: str, figures: Path, content: dict[str, Any]) -> str:
         figures: folder of THEME/KEY.png.
         content: what the template names.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment(TEMPLATES)
 
     def embedded(key: str, theme: str) -> Markup:
         data = base64.b64encode((figures / theme / f"{key}.png").read_bytes()).decode()

@@ -8,14 +8,13 @@ report.html            figures inside, light and dark; no script, no request
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from lwddpm.evaluation.figure_style import DARK, LIGHT, THEMES, render
 from lwddpm.files import complete_folder, write_whole
 from lwddpm.progress import bar
 from lwddpm.report.data import ReportData
 from lwddpm.report.html_page import TEMPLATES, html_page
 from lwddpm.report.view import view
+from lwddpm.templates import template_environment
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -42,9 +41,7 @@ def draw(data: ReportData, folder: Path) -> Path:
 
 
 def _markdown(content: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = template_environment(TEMPLATES, escape=False)
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment.get_template("report.md").render(content)
 

@@ -19,7 +19,8 @@ from lwddpm.config import (
 )
 from lwddpm.config.search import compares_slices
 from lwddpm.data.store import Dataset
-from lwddpm.diffusion.sampling import generate, network_calls, reconstruct
+from lwddpm.diffusion.sampling import generate, reconstruct
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import DataError, JobError
 from lwddpm.evaluation.copying import COPIES
 from lwddpm.evaluation.features import Extractor, load_extractor

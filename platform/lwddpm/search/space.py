@@ -22,7 +22,6 @@ from lwddpm.config.keys import key_hint, known_keys
 from lwddpm.config.training import NORMAL_LOG_SIGMA
 from lwddpm.errors import ConfigError
 from lwddpm.jobfile import find_file, read_mapping, set_value, validate_job
-from lwddpm.models.build import count_parameters
 
 MAX_COMBINATIONS = 10_000  # of a grid: more than any study is made for
 _SECTIONS = ("model", "diffusion", "adversarial", "training")
@@ -265,6 +264,8 @@ def numbered_trial_job(job: SearchJob, number: int, values: Mapping[str, Any], f
 
 def infeasible(job: TrainJob) -> str | None:
     """Why the network of a trial cannot be built, or None if it can."""
+    from lwddpm.models.build import count_parameters  # PyTorch takes seconds, and `search show` builds no network
+
     try:
         count_parameters(job.model, job.data.image_size)
     except (ValueError, RuntimeError) as error:

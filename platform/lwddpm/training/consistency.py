@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.denoiser import guided
-from lwddpm.diffusion.sampling import start_timestep
+from lwddpm.diffusion.timesteps import start_timestep
 from lwddpm.training.checkpoint import load_model
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.schedule import Schedule

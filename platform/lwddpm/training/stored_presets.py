@@ -1,7 +1,7 @@
 """The presets of a model, `presets.json` beside its weights: named ways to draw, with what they were measured at.
 
 A training writes `evaluated`, that of its own evaluation; a job of kind `tradeoff` adds `realistic`, `balanced` and
-`diverse`. Those of a registered version are a tag of it, too (`tracking.registry`).
+`diverse`. Those of a registered version are a tag of it, too (`tracking.version_presets`).
 """
 
 from collections.abc import Mapping

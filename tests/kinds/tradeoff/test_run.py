@@ -21,7 +21,7 @@ from lwddpm.jobfile import load_job
 from lwddpm.kinds.compare import kept
 from lwddpm.kinds.dry_run import plan
 from lwddpm.kinds.jobs import run_job
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration, registry
 from lwddpm.tracking.runs import tracked_run
 
 
@@ -36,7 +36,7 @@ def overrides(tiny_data: str, tmp_path: Path, store: str) -> list[str]:
 @pytest.fixture
 def registered(model_dir: Path, store: str, tiny_job: Callable[..., TrainJob]) -> str:
     with tracked_run(tiny_job(), store, None, "digest") as run:
-        registry.register(run, model_dir, RegistryConfig(name="tiny"), {}, {}, 8, "# card\n\n## Limits\n")
+        registration.register(run, model_dir, RegistryConfig(name="tiny"), {}, {}, 8, "# card\n\n## Limits\n")
     return "models:/tiny@candidate"
 
 

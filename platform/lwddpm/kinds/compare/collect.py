@@ -9,7 +9,7 @@ import torch
 
 from lwddpm.cluster.session import usable_cpus
 from lwddpm.config import CompareJob, Metric, System
-from lwddpm.diffusion.sampling import network_calls
+from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import JobError
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.result import Unavailable

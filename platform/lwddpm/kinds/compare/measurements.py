@@ -14,7 +14,8 @@ from lwddpm.config import DiffusionConfig, EvaluationConfig, Metric, Sampler, Sy
 from lwddpm.diffusion.intensity import from_uint8, to_uint8
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess, noise_schedule
-from lwddpm.diffusion.sampling import denoising_trajectory, planned_timesteps
+from lwddpm.diffusion.sampling import denoising_trajectory
+from lwddpm.diffusion.timesteps import planned_timesteps
 from lwddpm.evaluation.inputs import reference_statistics
 from lwddpm.evaluation.noise import noise_histograms
 from lwddpm.evaluation.protocol import num_evaluated

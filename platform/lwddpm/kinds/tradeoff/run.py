@@ -26,7 +26,7 @@ from lwddpm.kinds.tradeoff.measure import measure
 from lwddpm.kinds.tradeoff.plan import make_plan
 from lwddpm.progress import say
 from lwddpm.report import tradeoff as report
-from lwddpm.tracking import registry
+from lwddpm.tracking import version_presets
 from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, tradeoff_folder, write_run_id
 from lwddpm.tracking.runs import tracked_run
@@ -128,7 +128,7 @@ def _store(job: TradeoffJob, model_uri: str, model_dir: Path, made: dict[str, Pr
     if not job.tradeoff.store:
         return "nothing: tradeoff.store is false"
     if model_uri.startswith("models:/"):
-        registry.add_presets(model_uri, made)
+        version_presets.add_presets(model_uri, made)
     else:
         write_presets(model_dir, read_presets(model_dir).with_presets(made))
     for name, preset in made.items():

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lwddpm.cli.views import MAX_ROWS, console
+from lwddpm.cli.views.terminal import MAX_ROWS, console
 from lwddpm.wording import counted
 
 

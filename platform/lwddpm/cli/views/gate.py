@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from lwddpm.cli import views
-from lwddpm.cli.views import console, promotion_line
+from lwddpm.cli.views import models
+from lwddpm.cli.views.models import promotion_line
+from lwddpm.cli.views.terminal import console
 from lwddpm.release import wording
 
 
 def version(item: dict[str, Any]) -> None:
     """`models show`."""
-    views.version(item)
+    models.version(item)
     if said := wording.overridden(item["tags"]):
         console.print(said, markup=False)
     if item["gate"] is not None:

@@ -1,0 +1,1 @@
+"""What a person reads at the end of a verb, a file for each group of verbs; machines get `--json`."""
