@@ -11,8 +11,9 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTex
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel, Field
 
+from lwddpm.config import CLASS_MEASURES
 from lwddpm.errors import ConfigError, LwddpmError
-from lwddpm.evaluation.result import EvaluationResult, MetricRecord
+from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.release import alerts, dossier, promotion, wording
 from lwddpm.release.log_check import check_log
 from lwddpm.release.policy import policy_in_force
@@ -20,7 +21,7 @@ from lwddpm.release.verdict import APPROVAL, Verdict, judge
 from lwddpm.tracking import registry, registry_log
 from lwddpm.tracking.chain import Entry
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm_board.pages import OF_CLASSES, grouped, quality, render
+from lwddpm_board.pages import grouped, quality, render
 from lwddpm_board.reader_study import judged
 from lwddpm_board.runs import REPORT_POLICY, Store, Summary, differences, evaluation
 from lwddpm_board.stores import Missing, NothingYet, Stores
@@ -93,43 +94,52 @@ def _scored(
 
 
 class ClassRow(NamedTuple):
-    """One class: a figure of each of two versions, and the same of real slices; None where it is not known."""
+    """One class: a figure of each of two versions; None where it is not known.
+
+    Attributes:
+        real: the same of real slices; two where the versions have floors of different n.
+    """
 
     name: str
     values: tuple[float | None, ...]
-    real: float | None
+    real: tuple[float, ...]
 
 
 def _by_class(results: Iterable[EvaluationResult | None]) -> list[tuple[str, list[ClassRow]]]:
     """(metric, classes) of all figures that either evaluation tells by class, those of what was asked for first."""
-    results = list(results)
-    told = [
-        {record.name: record.parts for record in (result.records if result else ()) if _of_classes(record)}
-        for result in results
-    ]
-    floors: dict[str, float] = {}
-    for confusion in (result.confusion for result in results if result):
-        if confusion is not None:  # of each class the share of real slices that its judge recognises
-            floors |= {name: confusion.real[row][row] for row, name in enumerate(confusion.classes)}
-    names = sorted(dict.fromkeys(name for of_one in told for name in of_one), key=lambda name: name not in OF_CLASSES)
-    return [
-        (
-            name,
-            [
-                ClassRow(
-                    part,
-                    tuple(of_one.get(name, {}).get(part) for of_one in told),
-                    floors.get(part) if name == "obedience_lite0" else None,
-                )
-                for part in dict.fromkeys(part for of_one in told for part in of_one.get(name, {}))
-            ],
-        )
-        for name in names
-    ]
+    told = [{} if result is None else _told_by_class(result) for result in results]
+    known = dict.fromkeys(name for of_one in told for name in of_one)
+    names = [name for name in CLASS_MEASURES if name in known] + [name for name in known if name not in CLASS_MEASURES]
+    found = []
+    for name in names:
+        figures = [of_one.get(name, ({}, {})) for of_one in told]
+        classes = dict.fromkeys(part for values, _ in figures for part in values)
+        rows = [
+            ClassRow(
+                part,
+                tuple(values.get(part) for values, _ in figures),
+                tuple(dict.fromkeys(floors[part] for _, floors in figures if part in floors)),
+            )
+            for part in classes
+        ]
+        found.append((name, rows))
+    return found
 
 
-def _of_classes(record: MetricRecord) -> bool:
-    return bool(record.parts) and record.name != "out_of_band"  # whose parts are sides of a band
+def _told_by_class(result: EvaluationResult) -> dict[str, tuple[dict[str, float], dict[str, float]]]:
+    """Metric -> its values and its floors by class."""
+    told = {
+        record.name: (record.parts, record.floor_parts)
+        for record in result.records
+        if record.parts and record.name != "out_of_band"  # whose parts are sides of a band
+    }
+    values, floors = told.get("obedience_lite0", ({}, {}))
+    if values and not floors and result.confusion is not None:  # of an earlier version: what its judge recognises
+        confusion = result.confusion
+        told["obedience_lite0"] = values, {
+            name: confusion.real[row][row] for row, name in enumerate(confusion.classes) if name in values
+        }
+    return told
 
 
 @router.post("/api/registry/promote")

@@ -1,6 +1,7 @@
 """Drawing what is asked for on the board: classes, counts, a grid by guidance; and models class by class."""
 
 import io
+import re
 import shutil
 import time
 from collections import Counter
@@ -54,15 +55,18 @@ def store(empty_store: Path, tmp_path: Path, tiny_job: Callable[..., TrainJob], 
     for obedience in (0.25, 0.75):
         with mlflow.start_run(experiment_id=experiment, tags=tags) as run:
             figures = {"eval/obedience_lite0": str(obedience), "eval/obedience_lite0_floor": "0.8"}
+            figures |= {"eval/utility_lite0": str(obedience / 2), "eval/utility_lite0_floor": "0.65"}
             registry._new_version(folder, "asked", tags | figures)
             client.log_text(run.info.run_id, _evaluated(tiny_dataset, obedience), "evaluation/metrics.json")
     return uri
 
 
 def _evaluated(dataset: Dataset, obedience: float) -> str:
-    def record(name: str, value: float, parts: dict[str, float]) -> MetricRecord:
+    def record(
+        name: str, value: float, parts: dict[str, float], floors: dict[str, float] | None = None
+    ) -> MetricRecord:
         return MetricRecord(
-            name=name, value=value, floor=0.8, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
+            name=name, value=value, floor=0.8, floor_parts=floors or {}, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
             weights_sha256=None, sampler="ddim", num_inference_steps=2, protocol="a test", parts=parts,
         )  # fmt: skip
 
@@ -73,6 +77,7 @@ def _evaluated(dataset: Dataset, obedience: float) -> str:
             record("out_of_band", 0.1, {"dark": 0.1, "bright": 0.0}),
             record("recall_lite0", 0.5, {one: 0.5}),
             record("obedience_lite0", obedience, {one: obedience, two: obedience / 2}),
+            record("utility_lite0", obedience / 2, {one: obedience, two: 0.0}, {one: 0.875, two: obedience / 4}),
         ),
         confusion=Confusion(classes=CLASSES, generated=((1, 0), (0, 1)), real=((0.9, 0.1), (0.3, 0.7))),
     ).model_dump_json()  # fmt: skip
@@ -186,11 +191,21 @@ def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor:
     assert ["25.0 %" in row for row in rows] == [True, False]
     assert ["75.0 %" in row for row in rows] == [False, True]
     assert all("real slices 80.0 %" in row for row in rows)
+    assert ["12.5 %" in row for row in rows] == [True, False]
+    assert all("utility, from real slices 65.0 %" in row for row in rows)
+    scored = visitor.get("/registry/compare?version=asked/1&version=asked/2").text.split("What they scored")[1]
+    utility = scored.split("utility_<wbr>lite0")[1].split("</tr>")[0]
+    assert "utility, more is better" in utility
+    assert [value in utility for value in ("0.125", "0.375", "floor 0.8")] == [True] * 3
     table = visitor.get("/registry/compare?version=asked/1&version=asked/2").text.split("Class by class")[1]
     obeyed = table.split('data-of="obedience_lite0"')[1].split("</tbody>")[0]
     cells = [cell.split("<")[0] for cell in obeyed.replace("<b>", "").split('<td class="num">')[1:]]
     assert cells == ["0.25", "0.75", "0.9", "0.125", "0.375", "0.7"]
-    assert table.index("obedience_lite0") < table.index("recall_lite0")
+    taught = table.split('data-of="utility_lite0"')[1].split("</tbody>")[0]
+    shown = [cell.split("<")[0] for cell in re.split('<td class="num"[^>]*>', taught.replace("<b>", ""))[1:]]
+    assert shown == ["0.25", "0.75", "0.875", "0", "0", "0.0625 / 0.1875"]  # floors of the one and of the other
+    assert "sensitivity" in taught
+    assert table.index("obedience_lite0") < table.index("utility_lite0") < table.index("recall_lite0")
     assert "bright" not in table
 
 
