@@ -29,7 +29,7 @@ from lwddpm_board import (
     version,
     versions,
 )
-from lwddpm_board.audit import Audits
+from lwddpm_board.audits import Audits
 from lwddpm_board.drawing import Drawings
 from lwddpm_board.edit import Sources
 from lwddpm_board.pages import VIEWS, render

@@ -66,8 +66,9 @@ def _evaluated(dataset: Dataset, obedience: float) -> str:
         name: str, value: float, parts: dict[str, float], floors: dict[str, float] | None = None
     ) -> MetricRecord:
         return MetricRecord(
-            name=name, value=value, floor=0.8, floor_parts=floors or {}, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
+            name=name, value=value, floor=0.8, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
             weights_sha256=None, sampler="ddim", num_inference_steps=2, protocol="a test", parts=parts,
+            floor_parts=floors or {},
         )  # fmt: skip
 
     one, two = CLASSES
