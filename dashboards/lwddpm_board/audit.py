@@ -16,6 +16,7 @@ from lwddpm.release import confirmations
 from lwddpm.release.confirmations import Decided, Decision
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.training.stored_presets import words_of
+from lwddpm_board.audit_utility import not_measured, of_learners
 from lwddpm_board.audits import FOLDER, Audited, Audits
 from lwddpm_board.dataset import columns, open_known
 from lwddpm_board.pages import number, render
@@ -51,7 +52,9 @@ def audit_page(request: Request, stores: Store, name: ModelName, number: Number)
         request, "audit.html", version=version, audited=audited, result=result, html=f"{FOLDER}/{HTML}",
         drawn_with=words_of(result.sampling), mixtures=_mixtures(result),
         planted=sorted({control.planted for control in result.controls}),
-        growth=_growth(result), pairs=_pairs(stores, version, audited, made), held_out=_held_out(stores, result),
+        growth=_growth(result), learners=of_learners(result.utility) if result.utility else [],
+        not_measured=not_measured(audited),
+        pairs=_pairs(stores, version, audited, made), held_out=_held_out(stores, result),
     )  # fmt: skip
 
 

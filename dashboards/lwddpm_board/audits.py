@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from lwddpm.audit.page import PICTURES
 from lwddpm.audit.result import FILE, AuditResult
 from lwddpm.errors import LwddpmError
+from lwddpm.kinds.audit.parts import has_classes
 from lwddpm.kinds.saved_model import asked_of, mark_of
 from lwddpm.marks.mark import Mark
 from lwddpm.release import confirmations
@@ -36,6 +38,7 @@ class Audited:
         run_id: of the run that made it; empty: that is gone.
         pictures: of the flagged slices, in the order of `result.flagged`, uint8 [N, S, S]; None: not kept.
         marks: one for each flagged pair; None: the model's files are gone.
+        classes: whether the model is told classes; None: its files are gone.
     """
 
     result: AuditResult
@@ -43,6 +46,7 @@ class Audited:
     run_id: str
     pictures: np.ndarray | None
     marks: tuple[Mark, ...] | None
+    classes: bool | None
 
     def picture(self, index: int) -> tuple[np.ndarray, Mark | None]:
         """A flagged slice and its mark.
@@ -71,14 +75,20 @@ class Audits:
         """
         audit = confirmations.audit_of(version)
         if audit is None:
-            raise Missing(f"no audit is stored with {version.name} version {version.version}, or one of another format")
+            raise Missing(
+                f"no audit is stored with {version.name} version {version.version}, or one of another version of the "
+                f"platform: lwddpm run audit --set model_uri=models:/{version.name}/{version.version}"
+            )
         result, text = audit
         sha256 = hashlib.sha256(text).hexdigest()
         key = (version.name, version.version, sha256)
         found = self._all.get(key)
         if found is None or not found.run_id:
             run_id = _run_of(stores, result)
-            found = Audited(result, sha256, run_id, _pictures(stores, run_id, result), _marks(stores, version, result))
+            folder = _model_files(stores, version)
+            classes = None if folder is None else has_classes(read_saved_model(folder))
+            marks = None if folder is None else _marks(version, folder, result)
+            found = Audited(result, sha256, run_id, _pictures(stores, run_id, result), marks, classes)
         with self._lock:
             self._all[key] = found
             self._all.move_to_end(key)
@@ -124,13 +134,16 @@ def _pictures(stores: Stores, run_id: str, result: AuditResult) -> np.ndarray | 
     return pictures if fits else None
 
 
-def _marks(stores: Stores, version: RegisteredVersion, result: AuditResult) -> tuple[Mark, ...] | None:
+def _model_files(stores: Stores, version: RegisteredVersion) -> Path | None:
+    try:
+        return model_folder(stores, version)
+    except LwddpmError:  # they are gone
+        return None
+
+
+def _marks(version: RegisteredVersion, folder: Path, result: AuditResult) -> tuple[Mark, ...]:
     """By which `lwddpm verify` draws each flagged slice again."""
     drawn = result.record("copied_share")
-    try:
-        folder = model_folder(stores, version)
-    except LwddpmError:  # its files are gone
-        return None
     saved, numbers = read_saved_model(folder), [pair.index for pair in result.flagged]
     uri, count = f"models:/{version.name}/{version.version}", max([drawn.n if drawn is not None else 1, *numbers])
     first = mark_of(uri, folder, saved, result.sampling, count)

@@ -4,15 +4,18 @@ from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 
 from lwddpm.config import CLASS_MEASURES
+from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.wording import listed
 from lwddpm_board.pages import grouped, quality, render
-from lwddpm_board.registry import find
+from lwddpm_board.registry import find, model_folder
 from lwddpm_board.runs import Store, differences, evaluation
-from lwddpm_board.stores import Missing
+from lwddpm_board.stores import Missing, Stores
 
 router = APIRouter()
 _COMPARED = 16
@@ -30,6 +33,34 @@ def compare_versions(request: Request, stores: Store, version: Annotated[list[st
         results=results, scored=_scored((first, second), results), by_class=_by_class(results),
         settings=differences(*(stores.client.get_run(one.run_id).data.params for one in (first, second))),
     )  # fmt: skip
+
+
+@router.get("/api/versions/classes")
+def common_classes(stores: Store, version: Annotated[list[str], Query(max_length=50)]) -> JSONResponse:
+    """The classes that all of some versions can be asked for, in the order of the first; none, and why, otherwise."""
+    found = [find(stores, reference) for reference in dict.fromkeys(version)]
+    try:
+        told = [_classes(stores, one) for one in found]
+    except LwddpmError as error:
+        return JSONResponse({"condition": None, "classes": [], "why": f"Their classes are not known: {error}."})
+    condition, names = told[0] if told else (None, ())
+    common = [name for name in names if all(name in others for _, others in told)]
+    same = condition is not None and all(other == condition for other, _ in told)
+    why = ""
+    if any(names for _, names in told) and not (same and common):
+        without = [
+            f"{one.name} version {one.version}" for one, (_, names) in zip(found, told, strict=True) if not names
+        ]
+        why = f"{listed(without)} is told no class" if without else "The versions have no class in common"
+        why += ": both are drawn as they come."
+    return JSONResponse({"condition": condition if same else None, "classes": common if same else [], "why": why})
+
+
+def _classes(stores: Stores, version: RegisteredVersion) -> tuple[str | None, tuple[str, ...]]:
+    """The condition that is the class of a version's slices, and its values; None and nothing of one without."""
+    saved = read_saved_model(model_folder(stores, version))
+    classes = saved.conditions.classes if saved.conditions is not None else None
+    return (None, ()) if classes is None else (classes.name, classes.values)
 
 
 class Score(NamedTuple):

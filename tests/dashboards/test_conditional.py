@@ -92,6 +92,10 @@ def visitor(store: str, tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
+def _pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
 def _drawn(visitor: TestClient, address: str = "/api/drawings", **wanted: Any) -> Any:
     asked = {"model": "models:/asked/1", "steps": 2, "nearest": False} | wanted
     drawing = visitor.post(address, json=asked).json()
@@ -210,6 +214,26 @@ def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor:
     assert "bright" not in table
 
 
+def test_versions_are_drawn_class_by_class_where_both_know_classes(
+    visitor: TestClient, store: str, model_dir: Path, tiny_dataset: Dataset
+) -> None:
+    both = visitor.get("/api/versions/classes?version=asked/1&version=asked/2").json()
+    assert both == {"condition": "label", "classes": list(tiny_dataset.label_names), "why": ""}
+    wanted = {"count": 2 * len(both["classes"]), "conditions": {"label": dict.fromkeys(both["classes"], 1)}}
+    drawings = [_drawn(visitor, model=f"asked/{number}", seed=5, **wanted) for number in (1, 2)]
+    assert drawings[0]["asked"] == drawings[1]["asked"]
+    assert Counter(asked["label"] for asked in drawings[0]["asked"]) == dict.fromkeys(both["classes"], 2)
+    experiment = connect(store).get_experiment_by_name("asked").experiment_id
+    with mlflow.start_run(experiment_id=experiment):
+        registry._new_version(model_dir, "plain", {})
+    for versions, condition in ((("asked/1", "plain/1"), None), (("plain/1", "asked/1"), None)):
+        told = visitor.get("/api/versions/classes", params={"version": versions}).json()
+        assert (told["condition"], told["classes"]) == (condition, [])
+        assert told["why"].startswith("plain version 1 is told no class")
+    alone = visitor.get("/api/versions/classes?version=plain/1&version=plain/1").json()
+    assert alone == {"condition": None, "classes": [], "why": ""}
+
+
 @pytest.mark.browser
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
@@ -246,6 +270,29 @@ def test_classes_and_the_grid_are_chosen_on_the_page(store: str, tmp_path: Path,
                 assert len(shown) == 4
                 assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
             _photograph(page, "grid")
+            page.goto("/registry/compare?version=asked/1&version=asked/2")
+            page.get_by_label("Of each class").fill("2")
+            page.get_by_label("Steps").fill("2")
+            page.get_by_role("button", name="Draw from both").click()
+            expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
+            rows = page.locator("[data-classes] tbody tr")
+            assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
+            for row, name in zip(rows.all(), names, strict=True):
+                sides = [
+                    row.locator(f"[data-side='{side}'] img").evaluate_all(
+                        "all => all.map(image => [image.alt, image.src])"
+                    )
+                    for side in (0, 1)
+                ]
+                assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
+                assert len(sides[0]) == 2
+                assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
+                pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
+                np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
+            _photograph(page, "versions-by-class")
+            page.get_by_label("Draw", exact=True).select_option("any")
+            expect(page.get_by_label("Slices", exact=True)).to_be_visible()
+            expect(rows.first).to_be_hidden()
             assert not problems
             browser.close()
     finally:
