@@ -16,7 +16,7 @@ from lwddpm.release.verdict import APPROVAL, Verdict, judge
 from lwddpm.tracking import registry, registry_log
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm_board.pages import render
-from lwddpm_board.reader_study import judged
+from lwddpm_board.reader_outcome import judged
 from lwddpm_board.registry import ModelName, Number, all_versions, file_name, find, model_folder
 from lwddpm_board.runs import REPORT_POLICY, Store, Summary, evaluation
 from lwddpm_board.stores import Missing, Stores
