@@ -65,10 +65,8 @@ def _with_interval(arm: ArmResult) -> tuple[float, float, float, float]:
 
 
 def not_measured(audited: Audited) -> str:
-    """Why an audit has no such part, and what to do; empty where it has one."""
-    result = audited.result
-    if result.utility is not None:
-        return ""
-    if "utility" in result.not_measured or audited.classes is False:
-        return f"Utility {result.not_measured.get('utility', NO_CLASSES)}, and audit that."
-    return "This audit was made without it (audit.parts); run it again with both parts."
+    """Why an audit can have no such part, and what to do; empty where it was only not asked for one."""
+    if audited.classes is False:
+        return f"Utility {audited.result.not_measured.get('utility', NO_CLASSES)}, and audit that."
+    why = audited.result.not_measured.get("utility")
+    return "" if why is None else f"Utility {why}."

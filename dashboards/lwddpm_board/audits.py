@@ -77,7 +77,8 @@ class Audits:
         if audit is None:
             raise Missing(
                 f"no audit is stored with {version.name} version {version.version}, or one of another version of the "
-                f"platform: lwddpm run audit --set model_uri=models:/{version.name}/{version.version}"
+                f"platform: lwddpm run audit --set model_uri=models:/{version.name}/{version.version} "
+                "--set data.source=PATH"
             )
         result, text = audit
         sha256 = hashlib.sha256(text).hexdigest()

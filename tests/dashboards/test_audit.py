@@ -1,5 +1,6 @@
 """The page of an audit: what its slices are good for beside how many are copies, or why that is not known."""
 
+import html
 import re
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from .test_conditional import store, visitor
 __all__ = ["store", "visitor"]  # fixtures
 CLASSES = ("glioma_tumor", "none<b>")
 _NUM = 40  # slices of each kind
+HALF, ALL = "50 % 20 slices", "100 % 40 slices"  # rows of the mixtures
 
 
 def utility() -> UtilityResult:
@@ -63,11 +65,11 @@ def _page(visitor: TestClient, result: AuditResult, model: str = "asked") -> str
     return answer.text
 
 
-def _rows(html: str) -> list[list[str]]:
+def _rows(text: str) -> list[list[str]]:
     """Cells of a table's body as text."""
-    body = html.split("<tbody>")[1].split("</tbody>")[0]
+    body = text.split("<tbody>")[1].split("</tbody>")[0]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in body.split("<tr>")[1:]]
-    return [[" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in row] for row in cells]
+    return [[" ".join(html.unescape(re.sub(r"<[^>]+>", " ", cell)).split()) for cell in row] for row in cells]
 
 
 def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(visitor: TestClient) -> None:
@@ -77,19 +79,19 @@ def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(v
     mixtures, sensitivities = section.split("<h4>")
     rows = {tuple(row[:2]): row[2:] for row in _rows(mixtures)}
     assert set(rows) == {
-        ("none", "alone 40"), ("50 % 20", "0"), ("50 % 20", "1 20"), ("50 % 20", "2 40"), ("100 % 40", "0"),
-        ("100 % 40", "1 40"), ("100 % 40", "2 80"),
+        ("none", "alone 40"), (HALF, "0"), (HALF, "1 20"), (HALF, "2 40"), (ALL, "0"),
+        (ALL, "1 40"), (ALL, "2 80"),
     }  # fmt: skip
     accuracy = {key: row[0].split()[0] for key, row in rows.items()}
     assert accuracy["none", "alone 40"] == "0.700"
-    assert accuracy["50 % 20", "0"] == "0.600"
-    assert accuracy["50 % 20", "1 20"] == "1.000"
-    assert accuracy["100 % 40", "2 80"] == "0.000"
-    assert [rows[key][4] for key in (("50 % 20", "1 20"), ("100 % 40", "2 80"), ("100 % 40", "1 40"))] == [
+    assert accuracy[HALF, "0"] == "0.600"
+    assert accuracy[HALF, "1 20"] == "1.000"
+    assert accuracy[ALL, "2 80"] == "0.000"
+    assert [rows[key][4] for key in ((HALF, "1 20"), (ALL, "2 80"), (ALL, "1 40"))] == [
         "help", "harm", "not shown",
     ]  # fmt: skip
-    assert rows["50 % 20", "1 20"][2].startswith("+0.400")
-    assert float(rows["50 % 20", "1 20"][3]) < 0.05 < float(rows["100 % 40", "1 40"][3])
+    assert rows[HALF, "1 20"][2].startswith("+0.400")
+    assert float(rows[HALF, "1 20"][3]) < 0.05 < float(rows[ALL, "1 40"][3])
     assert rows["none", "alone 40"][2:5] == ["–", "–", "–"]
     assert rows["none", "alone 40"][5] == "30"  # halfway between 0.6 of 20 and 0.8 of 40
     shown = _rows(sensitivities)
@@ -109,6 +111,7 @@ def test_without_utility_the_page_says_why_and_what_to_do(visitor: TestClient, s
         registry._new_version(model_dir, "plain", {})
     assert NO_CLASSES.partition(";")[0] in _page(visitor, audit(), "plain")  # of one without, by an earlier version
     assert "jobs/kaggle_conditional.yaml" in NO_CLASSES
+    assert "--set model_uri=models:/plain/1" not in visitor.get("/registry/plain/1/audit").text  # it would not help
     assert "Utility is gone; find it" in _page(visitor, audit(not_measured={"utility": "is gone; find it"}), "plain")
 
 

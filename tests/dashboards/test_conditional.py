@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from lwddpm.config import TrackingConfig, TrainJob
@@ -30,8 +30,8 @@ from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
 from lwddpm_board.stores import Stores
 
-from .conftest import start_board, stop
-from .test_board import CHROMIUM, FLAGS, PATIENCE_MS, REQUIRED, _photograph
+from .browser import in_browser, photograph, visited
+from .conftest import serving
 
 CLASSES = ("glioma_tumor", "meningioma_tumor")
 
@@ -85,8 +85,12 @@ def _evaluated(dataset: Dataset, obedience: float) -> str:
 
 
 @pytest.fixture
-def visitor(store: str, tmp_path: Path) -> Iterator[TestClient]:
-    stores = Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+def stores(store: str, tmp_path: Path) -> Stores:
+    return Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+
+
+@pytest.fixture
+def visitor(stores: Stores) -> Iterator[TestClient]:
     board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
     with TestClient(board, base_url="http://127.0.0.1") as client:
         yield client
@@ -234,66 +238,50 @@ def test_versions_are_drawn_class_by_class_where_both_know_classes(
     assert alone == {"condition": None, "classes": [], "why": ""}
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
-def test_classes_and_the_grid_are_chosen_on_the_page(store: str, tmp_path: Path, tiny_dataset: Dataset) -> None:
-    board = start_board(tmp_path, "--tracking-uri", store, "--storage", f"sqlite:///{tmp_path}/optuna.db")
+@in_browser
+def test_classes_and_the_grid_are_chosen_on_the_page(stores: Stores, tiny_dataset: Dataset, browser: Browser) -> None:
     names = tiny_dataset.label_names
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-            page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=board.url)
-            problems: list[str] = []
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.set_default_timeout(PATIENCE_MS)
-            expect.set_options(timeout=PATIENCE_MS)
-            page.goto("/generate?model=asked/1")
-            page.get_by_label("Steps").fill("2")
-            page.locator("[data-condition=label]").select_option("=counts")
-            for name, count in zip(names, (2, 1, 0, 0), strict=True):
-                page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
-            expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
-            page.get_by_role("button", name="Generate", exact=True).click()
-            expect(page.locator(".beside li")).to_have_count(3)
-            said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
-            assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
-            page.get_by_label("Columns").fill("1, 3")
-            page.get_by_label("In a cell").fill("2")
-            page.get_by_role("button", name="Draw the grid").click()
-            expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
-            rows = page.locator(".grid tbody tr")
-            expect(rows).to_have_count(len(names))
-            for row, name in zip(rows.all(), names, strict=True):
-                assert row.locator("th").inner_text() == name.replace("_", " ")
-                shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
-                assert len(shown) == 4
-                assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
-            _photograph(page, "grid")
-            page.goto("/registry/compare?version=asked/1&version=asked/2")
-            page.get_by_label("Of each class").fill("2")
-            page.get_by_label("Steps").fill("2")
-            page.get_by_role("button", name="Draw from both").click()
-            expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
-            rows = page.locator("[data-classes] tbody tr")
-            assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
-            for row, name in zip(rows.all(), names, strict=True):
-                sides = [
-                    row.locator(f"[data-side='{side}'] img").evaluate_all(
-                        "all => all.map(image => [image.alt, image.src])"
-                    )
-                    for side in (0, 1)
-                ]
-                assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
-                assert len(sides[0]) == 2
-                assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
-                pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
-                np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
-            _photograph(page, "versions-by-class")
-            page.get_by_label("Draw", exact=True).select_option("any")
-            expect(page.get_by_label("Slices", exact=True)).to_be_visible()
-            expect(rows.first).to_be_hidden()
-            assert not problems
-            browser.close()
-    finally:
-        assert "Traceback" not in stop(board)
+    with serving(stores) as board, visited(browser, board.url) as page:
+        page.goto("/generate?model=asked/1")
+        page.get_by_label("Steps").fill("2")
+        page.locator("[data-condition=label]").select_option("=counts")
+        for name, count in zip(names, (2, 1, 0, 0), strict=True):
+            page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
+        expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
+        page.get_by_role("button", name="Generate", exact=True).click()
+        expect(page.locator(".beside li")).to_have_count(3)
+        said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
+        assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
+        page.get_by_label("Columns").fill("1, 3")
+        page.get_by_label("In a cell").fill("2")
+        page.get_by_role("button", name="Draw the grid").click()
+        expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
+        rows = page.locator(".grid tbody tr")
+        expect(rows).to_have_count(len(names))
+        for row, name in zip(rows.all(), names, strict=True):
+            assert row.locator("th").inner_text() == name.replace("_", " ")
+            shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
+            assert len(shown) == 4
+            assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
+        photograph(page, "grid")
+        page.goto("/registry/compare?version=asked/1&version=asked/2")
+        page.get_by_label("Of each class").fill("2")
+        page.get_by_label("Steps").fill("2")
+        page.get_by_role("button", name="Draw from both").click()
+        expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
+        rows = page.locator("[data-classes] tbody tr")
+        assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
+        for row, name in zip(rows.all(), names, strict=True):
+            sides = [
+                row.locator(f"[data-side='{side}'] img").evaluate_all("all => all.map(image => [image.alt, image.src])")
+                for side in (0, 1)
+            ]
+            assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
+            assert len(sides[0]) == 2
+            assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
+            pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
+            np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
+        photograph(page, "versions-by-class")
+        page.get_by_label("Draw", exact=True).select_option("any")
+        expect(page.get_by_label("Slices", exact=True)).to_be_visible()
+        expect(rows.first).to_be_hidden()
