@@ -15,8 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from lwddpm.errors import LwddpmError
-from lwddpm_board import access, audit, dataset, edit, generate, lineage, readers, registry, runs, search
-from lwddpm_board.audit import Audits
+from lwddpm_board import (
+    access,
+    audit,
+    dataset,
+    edit,
+    generate,
+    lineage,
+    readers,
+    registry,
+    runs,
+    search,
+    version,
+    versions,
+)
+from lwddpm_board.audits import Audits
 from lwddpm_board.drawing import Drawings
 from lwddpm_board.edit import Sources
 from lwddpm_board.pages import VIEWS, render
@@ -38,7 +51,7 @@ def create_app(stores: Stores, who: access.Access) -> ASGIApp:
     app.state.stores, app.state.access, app.state.drawings = stores, who, Drawings(stores)
     app.state.edit_sources, app.state.audits = Sources(), Audits()
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    for view in (access, runs, search, registry, audit, generate, edit, lineage, dataset, readers):
+    for view in (access, runs, search, versions, registry, version, audit, generate, edit, lineage, dataset, readers):
         app.include_router(view.router)
     app.add_api_route("/", lambda: RedirectResponse("/runs"), include_in_schema=False)
     app.add_api_route("/favicon.ico", lambda: RedirectResponse("/static/icon.svg"), include_in_schema=False)

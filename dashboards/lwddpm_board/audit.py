@@ -1,39 +1,31 @@
-"""The audit of a version: verdict, controls, curves, and the flagged pairs, which people confirm or reject."""
+"""The audit of a version: verdict, controls, curves, what its slices are good for, and the flagged pairs, which people
+confirm or reject."""
 
-import hashlib
-import io
-import threading
-from collections import OrderedDict
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from lwddpm.audit.page import HTML, PICTURES
-from lwddpm.audit.result import FILE, AuditResult, FlaggedPair, MixedControl
+from lwddpm.audit.page import HTML
+from lwddpm.audit.result import AuditResult, FlaggedPair, MixedControl
 from lwddpm.errors import LwddpmError
-from lwddpm.kinds.saved_model import asked_of, mark_of
 from lwddpm.marks.edited import pixels_sha256
-from lwddpm.marks.mark import NOTICE, Mark
+from lwddpm.marks.mark import NOTICE
 from lwddpm.release import confirmations
 from lwddpm.release.confirmations import Decided, Decision
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.stored_presets import words_of
+from lwddpm_board.audit_utility import not_measured, of_learners
+from lwddpm_board.audits import FOLDER, Audited, Audits
 from lwddpm_board.dataset import columns, open_known
 from lwddpm_board.pages import number, render
 from lwddpm_board.pictures import png
-from lwddpm_board.registry import ModelName, Number, find, model_folder
-from lwddpm_board.runs import Store, experiments
-from lwddpm_board.stores import Missing, Stores
+from lwddpm_board.registry import ModelName, Number, find
+from lwddpm_board.runs import Store
+from lwddpm_board.stores import Stores
 
-_FOLDER = "audit"  # of a run's artifacts
-_KEPT, _KEPT_S = 8, 3600
-_RUNS = 200
+_KEPT_S = 3600
 _HELD_OUT = ("validation", "test")
 
 router = APIRouter()
@@ -51,87 +43,18 @@ class Judgement(BaseModel):
     by: Annotated[str, Field(min_length=1, max_length=100)]
 
 
-@dataclass(frozen=True)
-class Audited:
-    """An audit that is stored with a version.
-
-    Attributes:
-        sha256: of its file.
-        run_id: of the run that made it; empty: that is gone.
-        pictures: of the flagged slices, in the order of `result.flagged`, uint8 [N, S, S]; None: not kept.
-        marks: one for each flagged pair; None: the model's files are gone.
-    """
-
-    result: AuditResult
-    sha256: str
-    run_id: str
-    pictures: np.ndarray | None
-    marks: tuple[Mark, ...] | None
-
-    def picture(self, index: int) -> tuple[np.ndarray, Mark | None]:
-        """A flagged slice and its mark.
-
-        Raises:
-            Missing: it is not flagged, or no pictures were kept.
-        """
-        at = next((at for at, pair in enumerate(self.result.flagged) if pair.index == index), None)
-        if at is None or self.pictures is None:
-            raise Missing(f"no picture of a flagged slice {index} was kept")
-        return self.pictures[at], self.marks[at] if self.marks is not None else None
-
-
-class Audits:
-    """The audits that visitors look at, the newest ones: their files are read once."""
-
-    def __init__(self) -> None:
-        self._all: OrderedDict[tuple[str, int, str], Audited] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, stores: Stores, version: RegisteredVersion) -> Audited:
-        """The audit that is stored with a version now.
-
-        Raises:
-            Missing: there is none.
-        """
-        audit = confirmations.audit_of(version)
-        if audit is None:
-            raise Missing(f"no audit is stored with {version.name} version {version.version}, or one of another format")
-        result, text = audit
-        sha256 = hashlib.sha256(text).hexdigest()
-        key = (version.name, version.version, sha256)
-        found = self._all.get(key)
-        if found is None or not found.run_id:
-            run_id = _run_of(stores, result)
-            found = Audited(result, sha256, run_id, _pictures(stores, run_id, result), _marks(stores, version, result))
-        with self._lock:
-            self._all[key] = found
-            self._all.move_to_end(key)
-            while len(self._all) > _KEPT:
-                self._all.popitem(last=False)
-        return found
-
-    def get(self, stores: Stores, version: RegisteredVersion, sha256: str) -> Audited:
-        """The same, if it is still the one with this hash.
-
-        Raises:
-            Missing: it was replaced.
-        """
-        found = self._all.get((version.name, version.version, sha256)) or self.of(stores, version)
-        if found.sha256 != sha256:
-            raise Missing("this audit has been replaced by another: reload the page")
-        return found
-
-
 @router.get("/registry/{name}/{number}/audit")
 def audit_page(request: Request, stores: Store, name: ModelName, number: Number) -> Response:
     version = find(stores, f"{name}/{number}")
     audited = _audits(request).of(stores, version)
     result, made = audited.result, confirmations.decisions(version, audited.result)
     return render(
-        request, "audit.html", version=version, audited=audited, result=result, html=f"{_FOLDER}/{HTML}",
+        request, "audit.html", version=version, audited=audited, result=result, html=f"{FOLDER}/{HTML}",
         drawn_with=words_of(result.sampling), mixtures=_mixtures(result),
         planted=sorted({control.planted for control in result.controls}),
-        growth=_growth(result), pairs=_pairs(stores, version, audited, made), held_out=_held_out(stores, result),
+        growth=_growth(result), learners=of_learners(result.utility) if result.utility else [],
+        not_measured=not_measured(audited),
+        pairs=_pairs(stores, version, audited, made), held_out=_held_out(stores, result),
     )  # fmt: skip
 
 
@@ -155,50 +78,6 @@ def judge(request: Request, stores: Store, wanted: Judgement) -> JSONResponse:
         version, audited.result, wanted.audit, wanted.index, wanted.decision, wanted.by.strip(), pixels
     )
     return JSONResponse({"decision": wanted.decision, "by": entry["by"], "at": entry["at"], "entry": entry["number"]})
-
-
-def _run_of(stores: Stores, result: AuditResult) -> str:
-    """The newest run that has this very audit among its artifacts; empty where there is none."""
-    ids = experiments(stores.client)
-    runs = stores.client.search_runs(
-        ids, "tags.`lwddpm.kind` = 'audit'", max_results=_RUNS, order_by=["attributes.start_time DESC"]
-    )
-    for run in runs:
-        text = stores.text(run.info.run_id, f"{_FOLDER}/{FILE}")
-        try:
-            if text and AuditResult.model_validate_json(text) == result:
-                return str(run.info.run_id)
-        except ValidationError:  # of another version of the platform
-            continue
-    return ""
-
-
-def _pictures(stores: Stores, run_id: str, result: AuditResult) -> np.ndarray | None:
-    try:
-        content = stores.file(run_id, f"{_FOLDER}/{PICTURES}") if run_id else b""
-        pictures = np.load(io.BytesIO(content), allow_pickle=False)
-    except (Missing, ValueError, EOFError):  # of an earlier version of the platform, or damaged
-        return None
-    fits = pictures.dtype == np.uint8 and pictures.ndim == 3 and len(pictures) == len(result.flagged)
-    return pictures if fits else None
-
-
-def _marks(stores: Stores, version: RegisteredVersion, result: AuditResult) -> tuple[Mark, ...] | None:
-    """By which `lwddpm verify` draws each flagged slice again."""
-    drawn = result.record("copied_share")
-    try:
-        folder = model_folder(stores, version)
-    except LwddpmError:  # its files are gone
-        return None
-    saved, numbers = read_saved_model(folder), [pair.index for pair in result.flagged]
-    uri, count = f"models:/{version.name}/{version.version}", max([drawn.n if drawn is not None else 1, *numbers])
-    first = mark_of(uri, folder, saved, result.sampling, count)
-    first = first.model_copy(update={"drawn_at": datetime.fromisoformat(result.date)})
-    asked = asked_of(result.sampling, saved, numbers)
-    return tuple(
-        first.model_copy(update={"index": index, "conditions": values})
-        for index, values in zip(numbers, asked, strict=True)
-    )
 
 
 def _mixtures(result: AuditResult) -> list[tuple[str, list[MixedControl]]]:

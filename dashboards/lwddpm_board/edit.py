@@ -18,7 +18,8 @@ from lwddpm.errors import ConfigError, DataError
 from lwddpm.kinds.edits import Planned, check_family, inpainting, varied
 from lwddpm.training.checkpoint import read_saved_model
 from lwddpm_board.dataset import open_known
-from lwddpm_board.drawing import DrawingRequest, Drawings
+from lwddpm_board.drawing import Drawings
+from lwddpm_board.drawing_request import DrawingRequest
 from lwddpm_board.pictures import png
 from lwddpm_board.registry import find, model_folder
 from lwddpm_board.runs import Store

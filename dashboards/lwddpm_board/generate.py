@@ -15,7 +15,8 @@ from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
 from lwddpm.training.stored_presets import Preset
 from lwddpm_board.dataset import known
-from lwddpm_board.drawing import AWAY_FROM, MOST, DrawingRequest, Drawings
+from lwddpm_board.drawing import Drawings
+from lwddpm_board.drawing_request import AWAY_FROM, MOST, DrawingRequest
 from lwddpm_board.pages import number as written
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from lwddpm import wording
-from lwddpm.config import Metric
+from lwddpm.config import CLASS_MEASURES, Metric
 
 T = TypeVar("T")
 VIEWS = {  # path -> name, in the order of the navigation
@@ -32,8 +32,7 @@ METRIC_GROUPS = {  # heading -> metrics that answer one question
     "Brightness and contrast": ("out_of_band",),
     "Structural similarity": ("ssim_nearest", "ssim_pairs", "ssim_reconstruction"),
 }
-OF_CLASSES = ("obedience_lite0", "fd_lite0_in_class")  # of models that are asked for a class, beside all of `Metric`
-_GROUPS = METRIC_GROUPS | {"Do they show what was asked for": OF_CLASSES}
+_GROUPS = METRIC_GROUPS | {"The class that was asked for": tuple(CLASS_MEASURES)}  # of models that are told one
 _OTHERS = "Others"
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -86,7 +85,7 @@ def size(num_bytes: int | None) -> str:
 
 def quality(metrics: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
     """(metric, value, real-versus-real floor) of what was evaluated, the most telling first."""
-    names = [name for name in (*get_args(Metric), *OF_CLASSES) if f"eval/{name}" in metrics]
+    names = [name for name in (*get_args(Metric), *CLASS_MEASURES) if f"eval/{name}" in metrics]
     return [(name, metrics[f"eval/{name}"], metrics.get(f"eval/{name}_floor")) for name in names]
 
 
@@ -146,6 +145,7 @@ _environment.filters |= {
     "breakable": breakable,
     "markdown": markdown,
 }
+_environment.globals["class_measures"] = CLASS_MEASURES
 _templates = Jinja2Templates(env=_environment, context_processors=[_here])
 
 

@@ -12,11 +12,11 @@ from lwddpm.config import SamplingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.saved_model import labels_of
 from lwddpm.training.checkpoint import read_saved_model
-from lwddpm_board import reader_study
+from lwddpm_board import reader_answers, reader_outcome, reader_setup, reader_study
 from lwddpm_board.dataset import open_known
 from lwddpm_board.pages import render
 from lwddpm_board.pictures import png
-from lwddpm_board.reader_study import FEWEST, MOST
+from lwddpm_board.reader_setup import FEWEST, MOST
 from lwddpm_board.registry import all_versions, find, model_folder
 from lwddpm_board.runs import RunId, Store, evaluation
 from lwddpm_board.stores import Missing
@@ -51,7 +51,7 @@ class Answer(BaseModel):
 @router.get("/readers")
 def readers_page(request: Request, stores: Store, model: Annotated[str, Query(max_length=300)] = "") -> Response:
     versions = all_versions(stores)
-    studies = [(study, reader_study.judgement(stores, study)) for study in reader_study.studies(stores)]
+    studies = [(study, reader_outcome.judgement(stores, study)) for study in reader_study.studies(stores)]
     drawings = [
         (drawing.id, f"{drawing.version.name}/{drawing.version.version}", f"{drawing.total} drawn here: {drawing.how}")
         for version in versions
@@ -88,7 +88,7 @@ def create(request: Request, stores: Store, wanted: NewStudy) -> JSONResponse:
     if wanted.question == "class" and sampling is not None:
         asked = labels_of(sampling, read_saved_model(model_folder(stores, version)), len(synthetic))
     dataset = open_known(stores, version.tags.get("lwddpm.dataset_version", ""))
-    run_id = reader_study.create(
+    run_id = reader_setup.create(
         stores, version, synthetic, how, dataset, wanted.num, wanted.seed, question=wanted.question, asked=asked
     )
     return JSONResponse({"url": f"/readers/{run_id}"})
@@ -99,8 +99,8 @@ def study_page(request: Request, stores: Store, study_id: RunId) -> Response:
     study = reader_study.find(stores, study_id)
     everybody = reader_study.readers(stores, study)
     done = [reader for reader in everybody if reader.finished]
-    outcomes = [(reader, reader_study.outcome(stores, study, [reader])) for reader in done]
-    pooled = reader_study.outcome(stores, study, done) if done else None
+    outcomes = [(reader, reader_outcome.outcome(stores, study, [reader])) for reader in done]
+    pooled = reader_outcome.outcome(stores, study, done) if done else None
     going_on = [reader for reader in everybody if not reader.finished]
     return render(
         request, "reader_study.html", study=study, outcomes=outcomes, pooled=pooled, going_on=going_on
@@ -110,7 +110,7 @@ def study_page(request: Request, stores: Store, study_id: RunId) -> Response:
 @router.post("/api/readers/{study_id}/join")
 def join(stores: Store, study_id: RunId, who: NewReader) -> JSONResponse:
     study = reader_study.find(stores, study_id)
-    reader = reader_study.join(stores, study, who.name)
+    reader = reader_answers.join(stores, study, who.name)
     return JSONResponse({"url": f"/readers/{study_id}/{reader.run_id}"})
 
 
@@ -120,8 +120,8 @@ def reading_page(request: Request, stores: Store, study_id: RunId, reader_id: Re
     reader = reader_study.find_reader(stores, study, reader_id)
     if not reader.finished:
         return render(request, "reading.html", study=study, reader=reader)
-    outcome = reader_study.outcome(stores, study, [reader])
-    review = reader_study.review(stores, study, reader)
+    outcome = reader_outcome.outcome(stores, study, [reader])
+    review = reader_outcome.review(stores, study, reader)
     return render(request, "reader.html", study=study, reader=reader, found=outcome, review=review)
 
 
@@ -141,5 +141,5 @@ def slice_to_judge(
 def take_answer(stores: Store, study_id: RunId, reader_id: ReaderId, given: Answer) -> JSONResponse:
     study = reader_study.find(stores, study_id)
     reader = reader_study.find_reader(stores, study, reader_id)
-    after = reader_study.answer(stores, study, reader, given.position, given.said, given.seconds)
+    after = reader_answers.answer(stores, study, reader, given.position, given.said, given.seconds)
     return JSONResponse({"answered": len(after.answers), "finished": after.finished})

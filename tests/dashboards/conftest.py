@@ -1,17 +1,26 @@
-"""The board of a small world, in a process of its own."""
+"""The board of a small world in a process of its own, boards of other stores in this one, and a browser for all."""
 
+import logging
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page
+
+from lwddpm_board.access import Access
+from lwddpm_board.app import create_app
+from lwddpm_board.stores import Stores
 
 from ..processes import answers, clean_environment, wait_until
+from .browser import launched, visited
 from .world import World, build_world
 
 
@@ -22,12 +31,25 @@ def world(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     return build_world(folder)
 
 
+@pytest.fixture(scope="package")  # no longer: while it runs, nothing else of this thread may use an event loop
+def browser() -> Iterator[Browser]:
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser: Browser, board: "Board") -> Iterator[Page]:
+    """A page of the board; a module may have a `board` of its own."""
+    with visited(browser, board.url) as found:
+        yield found
+
+
 @dataclass(frozen=True)
 class Board:
-    """A running board."""
+    """A running board, in a process of its own where it has one."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None = None
 
 
 def start_board(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> Board:
@@ -59,8 +81,34 @@ def running(*command: str, address: str) -> Iterator[None]:
         process.wait(30)
 
 
+@contextmanager
+def serving(stores: Stores) -> Iterator[Board]:
+    """The board in a thread of this process, which has imported already what takes a new one ten seconds.
+
+    Raises:
+        AssertionError: it has logged an error.
+    """
+    said: list[str] = []
+    listening = logging.Handler(logging.ERROR)
+    listening.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    app = create_app(stores, Access.of("127.0.0.1", ["127.0.0.1"]))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    logging.getLogger().addHandler(listening)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        yield Board(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        logging.getLogger().removeHandler(listening)
+    assert not said, said
+
+
 def stop(board: Board) -> str:
     """End a board as Ctrl-C does; what it has said since."""
+    assert board.process is not None
     board.process.terminate()
     _, said = board.process.communicate(timeout=30)
     return said

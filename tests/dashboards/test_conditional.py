@@ -1,6 +1,7 @@
 """Drawing what is asked for on the board: classes, counts, a grid by guidance; and models class by class."""
 
 import io
+import re
 import shutil
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from lwddpm.config import TrackingConfig, TrainJob
@@ -29,8 +30,8 @@ from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
 from lwddpm_board.stores import Stores
 
-from .conftest import start_board, stop
-from .test_board import CHROMIUM, FLAGS, PATIENCE_MS, REQUIRED, _photograph
+from .browser import in_browser, photograph, visited
+from .conftest import serving
 
 CLASSES = ("glioma_tumor", "meningioma_tumor")
 
@@ -54,16 +55,20 @@ def store(empty_store: Path, tmp_path: Path, tiny_job: Callable[..., TrainJob], 
     for obedience in (0.25, 0.75):
         with mlflow.start_run(experiment_id=experiment, tags=tags) as run:
             figures = {"eval/obedience_lite0": str(obedience), "eval/obedience_lite0_floor": "0.8"}
+            figures |= {"eval/utility_lite0": str(obedience / 2), "eval/utility_lite0_floor": "0.65"}
             registration._new_version(folder, "asked", tags | figures)
             client.log_text(run.info.run_id, _evaluated(tiny_dataset, obedience), "evaluation/metrics.json")
     return uri
 
 
 def _evaluated(dataset: Dataset, obedience: float) -> str:
-    def record(name: str, value: float, parts: dict[str, float]) -> MetricRecord:
+    def record(
+        name: str, value: float, parts: dict[str, float], floors: dict[str, float] | None = None
+    ) -> MetricRecord:
         return MetricRecord(
             name=name, value=value, floor=0.8, n=40, num_reference=40, reference="train", image_size=16, extractor=None,
             weights_sha256=None, sampler="ddim", num_inference_steps=2, protocol="a test", parts=parts,
+            floor_parts=floors or {},
         )  # fmt: skip
 
     one, two = CLASSES
@@ -73,17 +78,26 @@ def _evaluated(dataset: Dataset, obedience: float) -> str:
             record("out_of_band", 0.1, {"dark": 0.1, "bright": 0.0}),
             record("recall_lite0", 0.5, {one: 0.5}),
             record("obedience_lite0", obedience, {one: obedience, two: obedience / 2}),
+            record("utility_lite0", obedience / 2, {one: obedience, two: 0.0}, {one: 0.875, two: obedience / 4}),
         ),
         confusion=Confusion(classes=CLASSES, generated=((1, 0), (0, 1)), real=((0.9, 0.1), (0.3, 0.7))),
     ).model_dump_json()  # fmt: skip
 
 
 @pytest.fixture
-def visitor(store: str, tmp_path: Path) -> Iterator[TestClient]:
-    stores = Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+def stores(store: str, tmp_path: Path) -> Stores:
+    return Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+
+
+@pytest.fixture
+def visitor(stores: Stores) -> Iterator[TestClient]:
     board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
     with TestClient(board, base_url="http://127.0.0.1") as client:
         yield client
+
+
+def _pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
 
 
 def _drawn(visitor: TestClient, address: str = "/api/drawings", **wanted: Any) -> Any:
@@ -186,51 +200,88 @@ def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor:
     assert ["25.0 %" in row for row in rows] == [True, False]
     assert ["75.0 %" in row for row in rows] == [False, True]
     assert all("real slices 80.0 %" in row for row in rows)
+    assert ["12.5 %" in row for row in rows] == [True, False]
+    assert all("utility, from real slices 65.0 %" in row for row in rows)
+    scored = visitor.get("/registry/compare?version=asked/1&version=asked/2").text.split("What they scored")[1]
+    utility = scored.split("utility_<wbr>lite0")[1].split("</tr>")[0]
+    assert "utility, more is better" in utility
+    assert [value in utility for value in ("0.125", "0.375", "floor 0.8")] == [True] * 3
     table = visitor.get("/registry/compare?version=asked/1&version=asked/2").text.split("Class by class")[1]
     obeyed = table.split('data-of="obedience_lite0"')[1].split("</tbody>")[0]
     cells = [cell.split("<")[0] for cell in obeyed.replace("<b>", "").split('<td class="num">')[1:]]
     assert cells == ["0.25", "0.75", "0.9", "0.125", "0.375", "0.7"]
-    assert table.index("obedience_lite0") < table.index("recall_lite0")
+    taught = table.split('data-of="utility_lite0"')[1].split("</tbody>")[0]
+    shown = [cell.split("<")[0] for cell in re.split('<td class="num"[^>]*>', taught.replace("<b>", ""))[1:]]
+    assert shown == ["0.25", "0.75", "0.875", "0", "0", "0.0625 / 0.1875"]  # floors of the one and of the other
+    assert "sensitivity" in taught
+    assert table.index("obedience_lite0") < table.index("utility_lite0") < table.index("recall_lite0")
     assert "bright" not in table
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
-def test_classes_and_the_grid_are_chosen_on_the_page(store: str, tmp_path: Path, tiny_dataset: Dataset) -> None:
-    board = start_board(tmp_path, "--tracking-uri", store, "--storage", f"sqlite:///{tmp_path}/optuna.db")
+def test_versions_are_drawn_class_by_class_where_both_know_classes(
+    visitor: TestClient, store: str, model_dir: Path, tiny_dataset: Dataset
+) -> None:
+    both = visitor.get("/api/versions/classes?version=asked/1&version=asked/2").json()
+    assert both == {"condition": "label", "classes": list(tiny_dataset.label_names), "why": ""}
+    wanted = {"count": 2 * len(both["classes"]), "conditions": {"label": dict.fromkeys(both["classes"], 1)}}
+    drawings = [_drawn(visitor, model=f"asked/{number}", seed=5, **wanted) for number in (1, 2)]
+    assert drawings[0]["asked"] == drawings[1]["asked"]
+    assert Counter(asked["label"] for asked in drawings[0]["asked"]) == dict.fromkeys(both["classes"], 2)
+    experiment = connect(store).get_experiment_by_name("asked").experiment_id
+    with mlflow.start_run(experiment_id=experiment):
+        registration._new_version(model_dir, "plain", {})
+    for versions, condition in ((("asked/1", "plain/1"), None), (("plain/1", "asked/1"), None)):
+        told = visitor.get("/api/versions/classes", params={"version": versions}).json()
+        assert (told["condition"], told["classes"]) == (condition, [])
+        assert told["why"].startswith("plain version 1 is told no class")
+    alone = visitor.get("/api/versions/classes?version=plain/1&version=plain/1").json()
+    assert alone == {"condition": None, "classes": [], "why": ""}
+
+
+@in_browser
+def test_classes_and_the_grid_are_chosen_on_the_page(stores: Stores, tiny_dataset: Dataset, browser: Browser) -> None:
     names = tiny_dataset.label_names
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-            page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=board.url)
-            problems: list[str] = []
-            page.on("pageerror", lambda error: problems.append(str(error)))
-            page.set_default_timeout(PATIENCE_MS)
-            expect.set_options(timeout=PATIENCE_MS)
-            page.goto("/generate?model=asked/1")
-            page.get_by_label("Steps").fill("2")
-            page.locator("[data-condition=label]").select_option("=counts")
-            for name, count in zip(names, (2, 1, 0, 0), strict=True):
-                page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
-            expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
-            page.get_by_role("button", name="Generate", exact=True).click()
-            expect(page.locator(".beside li")).to_have_count(3)
-            said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
-            assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
-            page.get_by_label("Columns").fill("1, 3")
-            page.get_by_label("In a cell").fill("2")
-            page.get_by_role("button", name="Draw the grid").click()
-            expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
-            rows = page.locator(".grid tbody tr")
-            expect(rows).to_have_count(len(names))
-            for row, name in zip(rows.all(), names, strict=True):
-                assert row.locator("th").inner_text() == name.replace("_", " ")
-                shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
-                assert len(shown) == 4
-                assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
-            _photograph(page, "grid")
-            assert not problems
-            browser.close()
-    finally:
-        assert "Traceback" not in stop(board)
+    with serving(stores) as board, visited(browser, board.url) as page:
+        page.goto("/generate?model=asked/1")
+        page.get_by_label("Steps").fill("2")
+        page.locator("[data-condition=label]").select_option("=counts")
+        for name, count in zip(names, (2, 1, 0, 0), strict=True):
+            page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
+        expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
+        page.get_by_role("button", name="Generate", exact=True).click()
+        expect(page.locator(".beside li")).to_have_count(3)
+        said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
+        assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
+        page.get_by_label("Columns").fill("1, 3")
+        page.get_by_label("In a cell").fill("2")
+        page.get_by_role("button", name="Draw the grid").click()
+        expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
+        rows = page.locator(".grid tbody tr")
+        expect(rows).to_have_count(len(names))
+        for row, name in zip(rows.all(), names, strict=True):
+            assert row.locator("th").inner_text() == name.replace("_", " ")
+            shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
+            assert len(shown) == 4
+            assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
+        photograph(page, "grid")
+        page.goto("/registry/compare?version=asked/1&version=asked/2")
+        page.get_by_label("Of each class").fill("2")
+        page.get_by_label("Steps").fill("2")
+        page.get_by_role("button", name="Draw from both").click()
+        expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
+        rows = page.locator("[data-classes] tbody tr")
+        assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
+        for row, name in zip(rows.all(), names, strict=True):
+            sides = [
+                row.locator(f"[data-side='{side}'] img").evaluate_all("all => all.map(image => [image.alt, image.src])")
+                for side in (0, 1)
+            ]
+            assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
+            assert len(sides[0]) == 2
+            assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
+            pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
+            np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
+        photograph(page, "versions-by-class")
+        page.get_by_label("Draw", exact=True).select_option("any")
+        expect(page.get_by_label("Slices", exact=True)).to_be_visible()
+        expect(rows.first).to_be_hidden()

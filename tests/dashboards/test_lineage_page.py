@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from lwddpm.data.store import Dataset
@@ -22,8 +22,8 @@ from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
 from lwddpm_board.stores import Stores
 
-from .conftest import start_board, stop
-from .test_board import CHROMIUM, FLAGS, PATIENCE_MS, REQUIRED, _photograph
+from .browser import in_browser, photograph, visited
+from .conftest import serving
 
 
 @pytest.fixture
@@ -49,9 +49,13 @@ def store(empty_store: Path, tmp_path: Path, tiny_dataset: Dataset) -> str:
 
 
 @pytest.fixture
-def visitor(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+def stores(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stores:
     monkeypatch.chdir(tmp_path)  # where sample sets are looked for
-    stores = Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+    return Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+
+
+@pytest.fixture
+def visitor(stores: Stores) -> Iterator[TestClient]:
     board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
     with TestClient(board, base_url="http://127.0.0.1") as client:
         yield client
@@ -101,37 +105,26 @@ def test_a_file_and_a_picture_are_found_and_nothing_of_them_is_kept(
     assert not list(tmp_path.glob("upload-*"))
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
-def test_a_file_is_looked_up_on_the_page(store: str, tmp_path: Path, tiny_dataset: Dataset) -> None:
-    board = start_board(tmp_path, "--tracking-uri", store, "--storage", f"sqlite:///{tmp_path}/optuna.db")
+@in_browser
+def test_a_file_is_looked_up_on_the_page(stores: Stores, tiny_dataset: Dataset, browser: Browser) -> None:
     source = tiny_dataset.sources("train")[0]
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
-            page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=board.url)
-            page.set_default_timeout(PATIENCE_MS)
-            expect.set_options(timeout=PATIENCE_MS)
-            page.goto("/datasets")
-            page.get_by_role("link", name="Look a subject, a file or a picture up").click()
-            page.get_by_label("or file").fill(source)
-            page.get_by_role("button", name="Look up").click()
-            expect(page.locator("[data-found] .sheet li")).to_have_count(1)
-            assert source not in page.url
-            _photograph(page, "lineage")
-            page.get_by_label("or picture").set_input_files(
-                {"name": "x.png", "mimeType": "image/png", "buffer": _png(tiny_dataset.images("test")[0])}
-            )
-            expect(page.get_by_label("or file")).to_have_value("")
-            page.get_by_role("button", name="Look up").click()
-            expect(page.locator("[data-found] .sheet li").first).to_contain_text("exact")
-            page.get_by_role("link", name=tiny_dataset.version[:8]).first.click()
-            expect(page.get_by_role("heading", name="What was made from it")).to_be_visible()
-            _photograph(page, "dataset-lineage")
-            browser.close()
-    finally:
-        assert "Traceback" not in stop(board)
+    with serving(stores) as board, visited(browser, board.url) as page:
+        page.goto("/datasets")
+        page.get_by_role("link", name="Look a subject, a file or a picture up").click()
+        page.get_by_label("or file").fill(source)
+        page.get_by_role("button", name="Look up").click()
+        expect(page.locator("[data-found] .sheet li")).to_have_count(1)
+        assert source not in page.url
+        photograph(page, "lineage")
+        page.get_by_label("or picture").set_input_files(
+            {"name": "x.png", "mimeType": "image/png", "buffer": _png(tiny_dataset.images("test")[0])}
+        )
+        expect(page.get_by_label("or file")).to_have_value("")
+        page.get_by_role("button", name="Look up").click()
+        expect(page.locator("[data-found] .sheet li").first).to_contain_text("exact")
+        page.get_by_role("link", name=tiny_dataset.version[:8]).first.click()
+        expect(page.get_by_role("heading", name="What was made from it")).to_be_visible()
+        photograph(page, "dataset-lineage")
 
 
 def _png(image: Any) -> bytes:

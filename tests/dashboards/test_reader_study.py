@@ -11,7 +11,7 @@ from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.errors import ConfigError
 from lwddpm.tracking import registry
 from lwddpm.tracking.store import connect
-from lwddpm_board import reader_study
+from lwddpm_board import reader_answers, reader_outcome, reader_setup, reader_study
 from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
 from lwddpm_board.class_reading import ClassOutcome, kappa, mean_kappa
@@ -70,7 +70,7 @@ def study(stores: Stores, dataset: Dataset) -> reader_study.Study:
     """Eight slices; the synthetic ones are told by their grey value, 200 and more."""
     synthetic = np.stack([np.full((SIZE, SIZE), 200 + index, np.uint8) for index in range(10)])
     version = registry.find_version("models:/tiny/1")
-    run_id = reader_study.create(stores, version, synthetic, "by hand", dataset, num=8, seed=3)
+    run_id = reader_setup.create(stores, version, synthetic, "by hand", dataset, num=8, seed=3)
     return reader_study.find(stores, run_id)
 
 
@@ -94,24 +94,24 @@ def test_it_is_balanced_shuffled_and_made_of_held_out_slices(
 def test_answers_are_kept_corrected_and_counted(stores: Stores, study: reader_study.Study) -> None:
     images = reader_study.images(stores, study)
     for name, knows in (("Ada", 8), ("Ben", 6)):
-        reader = reader_study.join(stores, study, name)
+        reader = reader_answers.join(stores, study, name)
         order = study.order(name)
         for position in range(8):
             truth = bool(images[order[position]].min() >= 200)
-            reader = reader_study.join(stores, study, name.upper())  # as after a pause, on another machine
+            reader = reader_answers.join(stores, study, name.upper())  # as after a pause, on another machine
             assert len(reader.answers) == position
             with pytest.raises(ConfigError, match=f"the next one is {position}, got {position + 1}"):
-                reader_study.answer(stores, study, reader, position + 1, True, 1.0)
+                reader_answers.answer(stores, study, reader, position + 1, True, 1.0)
             if position == 7 and name == "Ada":  # she takes her first answer back
-                reader = reader_study.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
-                reader = reader_study.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
-            reader = reader_study.answer(stores, study, reader, position, truth == (position < knows), 1.5)
+                reader = reader_answers.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
+                reader = reader_answers.answer(stores, study, reader, 0, not reader.answers[0], 1.0)
+            reader = reader_answers.answer(stores, study, reader, position, truth == (position < knows), 1.5)
         assert reader.finished
         with pytest.raises(ConfigError, match="the answers stand"):
-            reader_study.answer(stores, study, reader, 0, True, 1.0)
+            reader_answers.answer(stores, study, reader, 0, True, 1.0)
     run = stores.client.get_run(study.run_id)
     assert run.data.metrics["reader/accuracy"] == pytest.approx(14 / 16)
-    found = next(one for one in reader_study.judged(stores, "tiny", 1) if one.run_id == study.run_id)
+    found = next(one for one in reader_outcome.judged(stores, "tiny", 1) if one.run_id == study.run_id)
     assert (found.finished, found.begun) == (2, 2)
     assert found.pooled is not None
     assert (found.pooled.right, found.pooled.of) == (14, 16)
@@ -122,14 +122,14 @@ def test_answers_are_kept_corrected_and_counted(stores: Stores, study: reader_st
     assert run.data.tags["lwddpm.model_version"] == "1"
     ben = next(one for one in reader_study.readers(stores, study) if one.name == "Ben")
     assert stores.client.get_run(ben.run_id).data.metrics["reader/accuracy"] == pytest.approx(6 / 8)
-    assert [row["right"] for row in reader_study.review(stores, study, ben)] == [True] * 6 + [False] * 2
+    assert [row["right"] for row in reader_outcome.review(stores, study, ben)] == [True] * 6 + [False] * 2
 
 
 def test_too_few_slices_are_refused(stores: Stores, dataset: Dataset) -> None:
     version = registry.find_version("models:/tiny/1")
     few = np.zeros((3, SIZE, SIZE), np.uint8)
     with pytest.raises(ConfigError, match="half of 8 must be synthetic, there are 3; ask for 6 at most"):
-        reader_study.create(stores, version, few, "by hand", dataset, num=8, seed=0)
+        reader_setup.create(stores, version, few, "by hand", dataset, num=8, seed=0)
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -147,7 +147,7 @@ def test_a_study_whose_setting_up_was_interrupted_is_none(
         if not ended:  # as after a kill
             patch.setattr(stores.client, "set_terminated", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
-            reader_study.create(stores, version, slices, "by hand", dataset, num=8, seed=0)
+            reader_setup.create(stores, version, slices, "by hand", dataset, num=8, seed=0)
     experiment = stores.client.get_experiment_by_name("reader-studies").experiment_id
     (left,) = stores.client.search_runs([experiment], order_by=["attributes.start_time DESC"], max_results=1)
     assert left.info.status == ("FAILED" if ended else "RUNNING")
@@ -201,7 +201,7 @@ def test_a_study_of_classes_is_balanced_answered_and_shown(
 
     def create(**changed: object) -> str:
         settings = {"num": 8, "seed": 3, "question": "class", "asked": asked} | changed
-        return reader_study.create(stores, version, synthetic, "by hand", dataset, **settings)  # type: ignore[arg-type]
+        return reader_setup.create(stores, version, synthetic, "by hand", dataset, **settings)  # type: ignore[arg-type]
 
     with pytest.raises(ConfigError, match=r"question: class takes 2 to 9 classes .* got 0; take a model with"):
         create(asked=None)
@@ -209,8 +209,8 @@ def test_a_study_of_classes_is_balanced_answered_and_shown(
         create(asked=[names[0]] * 9 + names[1:])
     study = reader_study.find(stores, create())
     assert study.classes == tuple(names)
-    reader = reader_study.join(stores, study, "Ada")
-    key = reader_study._key(stores, study.run_id)
+    reader = reader_answers.join(stores, study, "Ada")
+    key = reader_study.key(stores, study.run_id)
     assert sorted((entry["synthetic"], entry["class"]) for entry in key) == sorted(
         (kind, name) for kind in (False, True) for name in names for _ in range(2)
     )
@@ -219,7 +219,7 @@ def test_a_study_of_classes_is_balanced_answered_and_shown(
     assert "Which class?" in reading
     assert all(name.replace("_", " ") in reading for name in names)
     with pytest.raises(ConfigError, match="said: must be from 0 to 1, got 2"):
-        reader_study.answer(stores, study, reader, 0, 2, 1.0)
+        reader_answers.answer(stores, study, reader, 0, 2, 1.0)
     for position, item in enumerate(study.order("Ada")):
         right = names.index(key[item]["class"])
         said = 0 if key[item]["synthetic"] else right  # takes all synthetic ones for the first class

@@ -10,14 +10,13 @@ from playwright.sync_api import Page, expect
 from lwddpm.config import DataConfig
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset, open_dataset
+from lwddpm_board.stores import Stores
 
 from ..conftest import serial_map
-from . import test_board
-from .conftest import Board, start_board
-from .test_board import _photograph, browser, page
+from .browser import IN_BROWSER, photograph
+from .conftest import Board, serving
 
-__all__ = ["browser", "page"]  # fixtures
-pytestmark = test_board.pytestmark
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="session")
@@ -32,14 +31,13 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return open_dataset(str(folder / "volumes"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def board(volumes: Dataset, empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     folder = tmp_path_factory.mktemp("scans")
     shutil.copy(empty_store, folder / "mlflow.db")
-    started = start_board(folder, "--data", volumes.path, "--tracking-uri", f"sqlite:///{folder}/mlflow.db")
-    yield started
-    started.process.terminate()
-    started.process.wait(30)
+    stores = Stores(f"sqlite:///{folder}/mlflow.db", f"sqlite:///{folder}/optuna.db", (volumes.path,), folder)
+    with serving(stores) as started:
+        yield started
 
 
 def test_slices_are_found_by_subject_sequence_plane_and_volume(page: Page, volumes: Dataset) -> None:
@@ -50,7 +48,7 @@ def test_slices_are_found_by_subject_sequence_plane_and_volume(page: Page, volum
     expect(sheet).to_have_count(volumes.num("train"))
     for label, options in {"Sequence": ["all", "T1w"], "Plane": ["all", "axial"]}.items():
         assert page.get_by_label(label).locator("option").all_inner_texts() == options
-    _photograph(page, "volumes")
+    photograph(page, "volumes")
 
     of_subject = {subject for subject in volumes.subjects("train") if subject}
     subject = sorted(of_subject)[0]
@@ -66,7 +64,7 @@ def test_slices_are_found_by_subject_sequence_plane_and_volume(page: Page, volum
     expect(sheet).to_have_count(len(rows))
     assert page.locator("#page .sheet small").all_inner_texts() == in_order
     assert page.get_by_label("Volume").input_value() == rows[0].volume
-    _photograph(page, "volume")
+    photograph(page, "volume")
 
     row = subjects.filter(has_text=volumes.subjects("test")[0] or "")
     expect(row).to_contain_text("test")

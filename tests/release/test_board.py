@@ -8,41 +8,34 @@ from urllib.error import HTTPError
 
 import pytest
 from mlflow.tracking import MlflowClient
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from lwddpm.release.policy import load_policy, set_policy
 from lwddpm.release.promotion import promote
 from lwddpm.tracking import attachments, registry, registry_log
 from lwddpm.tracking.registry import RegisteredVersion
+from lwddpm_board.stores import Stores
 
-from ..dashboards.conftest import Board, start_board, stop
-from ..dashboards.test_board import CHROMIUM, FLAGS, REQUIRED, _photograph
+from ..dashboards.browser import IN_BROWSER, launched, photograph
+from ..dashboards.conftest import Board, serving
 from .conftest import POLICY, figure
 
 Make = Callable[..., RegisteredVersion]
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium"),
-]
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+    with launched() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
 def board(release_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     folder = tmp_path_factory.mktemp("board")
-    found = start_board(folder, "--tracking-uri", release_store, "--storage", f"sqlite:///{folder}/optuna.db")
-    yield found
-    said = stop(found)
-    assert "Traceback" not in said, said
+    with serving(Stores(release_store, f"sqlite:///{folder}/optuna.db", (), folder)) as found:
+        yield found
 
 
 @pytest.fixture
@@ -94,7 +87,7 @@ def test_a_failed_gate_disables_the_button_says_why_and_binds_scripts(
     expect(page.locator(".findings li.missing").first).to_contain_text("none is stored with this version")
     expect(page.get_by_role("button", name="Promote version 1")).to_be_disabled()
     expect(page.get_by_text("cannot be promoted until every rule has passed")).to_be_visible()
-    _photograph(page, "gate-failed")
+    photograph(page, "gate-failed")
     page.evaluate("document.querySelector('[data-promote] button').disabled = false")
     page.get_by_label("Reason").fill("the button was only hidden")
     page.get_by_role("button", name="Promote version 1").click()
@@ -122,12 +115,12 @@ def test_a_passed_gate_promotes_with_an_approver_and_stands_in_the_log(
     expect(page.locator(".history li").first).to_contain_text("approved by Dr. Ben")
     assert registry.find_version(f"{name}@champion").version == 1
     expect(page.locator(".findings li.passed")).to_have_count(5)
-    _photograph(page, "gate-passed")
+    photograph(page, "gate-passed")
     page.get_by_role("link", name="log", exact=True).click()
     kinds = [entry["kind"] for entry in registry_log.entries(name)][::-1]
     assert page.locator("tbody td[data-label=Kind]").all_inner_texts() == kinds
     expect(page.get_by_text("The log is whole.")).to_be_visible()
-    _photograph(page, "registry-log")
+    photograph(page, "registry-log")
     with page.expect_download() as download:
         page.get_by_role("link", name="Export JSON lines").click()
     exported = [json.loads(line) for line in Path(download.value.path()).read_text().splitlines()]
@@ -142,7 +135,7 @@ def test_an_override_and_a_log_with_a_fault_are_shown(page: Page, register: Make
     expect(page.locator("header .alert")).to_contain_text("OVERRIDE by Dr. Ben")
     expect(page.locator("header .alert")).to_contain_text("the challenge closes tonight")
     expect(page.locator(".history")).to_contain_text("against the policy")
-    _photograph(page, "gate-override")
+    photograph(page, "gate-override")
     page.goto("/registry")
     expect(page.locator("section", has=page.get_by_role("heading", name=name))).to_contain_text(
         "promoted against its policy"
@@ -150,12 +143,12 @@ def test_an_override_and_a_log_with_a_fault_are_shown(page: Page, register: Make
     MlflowClient().delete_registered_model_alias(name, "champion")
     page.goto(f"/registry/{name}/log")
     expect(page.get_by_text("alias champion: the log moved it to version 1, it is at none")).to_be_visible()
-    _photograph(page, "registry-log-fault")
+    photograph(page, "registry-log-fault")
     page.goto(f"/registry/{name}/1/dossier.html")
     expect(page.get_by_role("heading", name=f"{name} version 1")).to_be_visible()
     background = page.evaluate("getComputedStyle(document.querySelector('.override')).borderLeftStyle")
     assert background == "solid"  # its own styles are let through
-    _photograph(page, "dossier")
+    photograph(page, "dossier")
 
 
 def test_a_policy_that_cannot_be_told_promotes_nothing(page: Page, board: Board, audited: Make, name: str) -> None:

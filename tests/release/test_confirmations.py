@@ -32,7 +32,7 @@ from lwddpm_board.access import Access
 from lwddpm_board.app import create_app
 from lwddpm_board.stores import Stores
 
-from ..dashboards.test_board import CHROMIUM, REQUIRED, _photograph
+from ..dashboards.browser import in_browser, photograph
 from .test_board import board, browser, page  # noqa: F401
 
 Make = Callable[..., RegisteredVersion]
@@ -154,9 +154,7 @@ def test_the_board_keeps_who_said_what_of_which_pixels(
     assert "seed 4, index 3" in found["message"]
 
 
-@pytest.mark.browser
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no Chromium here: apt-get install chromium")
+@in_browser
 def test_pairs_are_judged_with_keys_and_found_judged_again(flagged: Any, name: str, page: Page) -> None:  # noqa: F811
     flagged(name)
     page.goto(f"/registry/{name}/1")
@@ -181,7 +179,7 @@ def test_pairs_are_judged_with_keys_and_found_judged_again(flagged: Any, name: s
     page.keyboard.press("ArrowLeft")
     expect(page.locator("[data-decided]")).to_contain_text("by Ada, 20")
     assert page.locator("[data-training]").evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-    _photograph(page, "audit")
+    photograph(page, "audit")
     page.keyboard.press("u")
     expect(page.locator("[data-tally]")).to_contain_text("0 copies, 1 not, 2 open")
     kinds = [(entry["data"]["decision"], entry["by"]) for entry in registry_log.entries(name)[1:]]

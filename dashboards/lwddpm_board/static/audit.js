@@ -1,10 +1,14 @@
-// Judging the flagged pairs of an audit one by one, and how they grow with the number drawn.
+// Judging the flagged pairs of an audit one by one; how they grow with the number drawn; what its slices teach.
 
 import { ask, element, number } from "./board.js";
 import { lines } from "./charts.js";
 
 const growth = document.querySelector("[data-growth]");
 lines(growth, JSON.parse(growth.dataset.growth), { unit: "slices drawn", step: "slices drawn:", emptyText: "Nothing was drawn." });
+
+for (const place of document.querySelectorAll("[data-utility]")) {
+  lines(place, JSON.parse(place.dataset.utility), { unit: "real slices", step: "real slices:", height: 300 });
+}
 
 const section = document.querySelector("[data-pairs]");
 const pairs = JSON.parse(section.dataset.pairs);

@@ -119,7 +119,7 @@ function show(box, place, x, y, lines) {
 
 const LONGEST_SPAN = 20; // a measure that spans more is drawn on a logarithmic axis
 
-/** Lines by optimizer step, or by what `unit` and `step` (one of it) say. series: [{name, points: [[step, value or null]], look}]; entries: of the legend, where series have none of their own. */
+/** Lines by optimizer step, or by what `unit` and `step` (one of it) say. series: [{name, points: [[step, value or null]] or with the ends of an interval [[step, value, low, high]], look, shift: pixels to the right, crosses: [[step, value]] that are marked instead of the points}]; entries: of the legend, where series have none of their own. */
 export function lines(place, series, { height = 240, unit = "optimizer steps", step: word = "step", emptyText = "Nothing logged yet.", entries, mayBeLog = false } = {}) {
   const shown = series.map((one) => ({ ...one, points: one.points.filter(([, value]) => value !== null) })).filter((one) => one.points.length);
   place.classList.add("chart");
@@ -130,7 +130,7 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", s
   place.querySelector("p")?.remove();
   const all = shown.flatMap((one) => one.points);
   const steps = all.map(([step]) => step);
-  const values = all.map(([, value]) => value);
+  const values = all.flatMap(([, ...ends]) => ends);
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const log = mayBeLog && low > 0 && high > LONGEST_SPAN * low;
   const label = shown.map((one) => `${one.name}: ${number(one.points.at(-1)[1])} at ${word} ${number(one.points.at(-1)[0])}`).join("; ");
@@ -142,9 +142,12 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", s
     const y = scale(log ? low : bottom, log ? high : high + pad, height - MARGIN.bottom, MARGIN.top + 8, log, 5);
     axes(root, width, height, x, y, unit, "");
     for (const one of shown) {
-      const path = one.points.map(([step, value], at) => `${at ? "L" : "M"}${x.place(step).toFixed(1)} ${y.place(value).toFixed(1)}`).join("");
+      const across = (step) => x.place(step) + (one.shift ?? 0);
+      const path = one.points.map(([step, value], at) => `${at ? "L" : "M"}${across(step).toFixed(1)} ${y.place(value).toFixed(1)}`).join("");
       root.append(svg("path", { class: `line ${one.look}`, d: path }));
-      if (one.points.length < 40 || one.dots) for (const [step, value] of one.points) root.append(svg("circle", { class: `dot ${one.look}`, cx: x.place(step), cy: y.place(value), r: one.points.length > 25 ? 1.8 : 2.6 }));
+      for (const [step, , from, to] of one.points) if (to !== undefined) root.append(svg("path", { class: `whisker ${one.look}`, d: `M${across(step)} ${y.place(from)}V${y.place(to)}m-3 0h6M${across(step) - 3} ${y.place(from)}h6` }));
+      for (const [step, value] of one.crosses ?? []) root.append(svg("path", { class: "cross", d: `M${across(step) - 5} ${y.place(value) - 5}l10 10m0 -10l-10 10` }));
+      if (one.crosses === undefined && (one.points.length < 40 || one.dots)) for (const [step, value] of one.points) root.append(svg("circle", { class: `dot ${one.look}`, cx: across(step), cy: y.place(value), r: one.points.length > 25 ? 1.8 : 2.6 }));
     }
     const cursor = svg("line", { class: "cursor", y1: MARGIN.top, y2: height - MARGIN.bottom, visibility: "hidden" });
     root.append(cursor);
@@ -158,7 +161,8 @@ export function lines(place, series, { height = 240, unit = "optimizer steps", s
       cursor.setAttribute("visibility", "visible");
       const said = shown.map((one) => {
         const near = one.points.reduce((best, found) => (Math.abs(found[0] - step) < Math.abs(best[0] - step) ? found : best));
-        return `${one.name} ${number(near[1])}${near[0] === step ? "" : ` (${word} ${number(near[0])})`}`;
+        const within = near.length > 2 ? ` (${number(near[2])} to ${number(near[3])})` : "";
+        return `${one.name} ${number(near[1])}${within}${near[0] === step ? "" : ` (${word} ${number(near[0])})`}`;
       });
       show(box, place, x.place(step), MARGIN.top + 40, [`${word} ${number(step)}`, ...said]);
     };

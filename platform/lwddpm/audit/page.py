@@ -127,9 +127,7 @@ def _utility(result: AuditResult, utility: UtilityResult, folder: Path) -> dict[
             "rows": [_arm(arm, list(utility.classes)) for arm in each.arms],
             "on_synthetic": f"{each.on_synthetic.value:.3f} ({each.on_synthetic.low:.3f} to "
             f"{each.on_synthetic.high:.3f}, n = {each.n_synthetic:,})",
-            "steps": f"{each.steps:,} optimizer steps from every mixture"
-            if each.steps
-            else "fitted to the optimum of a convex loss, whatever the number of slices",
+            "steps": utility_figures.how_learnt(each),
         }
         for each in utility.learners
     ]

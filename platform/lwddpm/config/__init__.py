@@ -8,6 +8,7 @@ al. 2024 where the paper gives a value.
 from typing import get_args
 
 from lwddpm.config.audit import AuditConfig, AuditJob, Part
+from lwddpm.config.class_measures import CLASS_MEASURES
 from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig, CompareJob, Overrides, System
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
@@ -41,7 +42,6 @@ from lwddpm.config.job import (
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.search import (
-    CONDITIONAL_OBJECTIVES,
     COPIED_OBJECTIVE,
     DENOISING_OBJECTIVES,
     NEIGHBOUR_OBJECTIVES,
@@ -62,7 +62,7 @@ AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJo
 KINDS: dict[str, type[AnyJob]] = {get_args(job.model_fields["kind"].annotation)[0]: job for job in get_args(AnyJob)}
 
 __all__ = [
-    "CONDITIONAL_OBJECTIVES",
+    "CLASS_MEASURES",
     "COPIED_OBJECTIVE",
     "DENOISING_OBJECTIVES",
     "EVALUATED",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import FailFast, Field, FiniteFloat, model_validator
 
 from lwddpm import families
+from lwddpm.config.class_measures import ClassObjective, class_measure
 from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_one_pass, check_steps
 from lwddpm.config.job import NameOfMany, TrainingJob
 from lwddpm.config.rule import RuleBroken
@@ -13,12 +14,11 @@ from lwddpm.config.section import PositiveInt, Section, SeveralInt, is_empty
 DenoisingObjective = Literal["val/loss", "eval/ssim_reconstruction"]
 StaticObjective = Literal["parameters", "sampling_seconds", "peak_memory_mib"]
 NeighbourObjective = Literal["eval/precision_lite0", "eval/recall_lite0", "eval/density_lite0", "eval/coverage_lite0"]
-ConditionalObjective = Literal["eval/obedience_lite0", "eval/fd_lite0_in_class", "eval/utility_lite0"]
 CopiedObjective = Literal["audit/copied_share"]
 Objective = Literal[
     DenoisingObjective,
     NeighbourObjective,
-    ConditionalObjective,
+    ClassObjective,
     "eval/fid",
     "eval/fd_lite0",
     "eval/ssim_nearest",
@@ -26,7 +26,6 @@ Objective = Literal[
     CopiedObjective,
 ]
 COPIED_OBJECTIVE: CopiedObjective = "audit/copied_share"  # a cheap look, `evaluation.copying`; not the audit itself
-CONDITIONAL_OBJECTIVES: tuple[ConditionalObjective, ...] = get_args(ConditionalObjective)  # of models told the class
 DENOISING_OBJECTIVES: tuple[DenoisingObjective, ...] = get_args(DenoisingObjective)  # GANs have none of them
 NEIGHBOUR_OBJECTIVES: tuple[NeighbourObjective, ...] = get_args(NeighbourObjective)  # more of them is better
 STATIC_OBJECTIVES: tuple[StaticObjective, ...] = get_args(StaticObjective)  # they say nothing of how training goes
@@ -197,7 +196,7 @@ class SearchJob(TrainingJob):
         if self.adversarial is not None and name in DENOISING_OBJECTIVES:
             rule = f"{name} does not exist for {self.model.family}, which does not denoise"
             raise RuleBroken(key, rule, remedy="use eval/fd_lite0")
-        if name in CONDITIONAL_OBJECTIVES and "label" not in self.model.conditions:
+        if class_measure(name) and "label" not in self.model.conditions:
             rule = f"{name} takes a model that is told the class (model.conditions: [label])"
             raise RuleBroken(key, rule, list(self.model.conditions), "set that, or use eval/fd_lite0")
         if name == "eval/utility_lite0" and validation == 0:
@@ -216,8 +215,8 @@ class SearchJob(TrainingJob):
 
 def maximised(objective: str) -> bool:
     """Whether more is better: of SSIM, precision, recall, density, coverage, obedience and utility."""
-    if objective in CONDITIONAL_OBJECTIVES:
-        return objective != "eval/fd_lite0_in_class"
+    if of_classes := class_measure(objective):
+        return of_classes.better == "high"
     return objective.startswith("eval/ssim") or objective in NEIGHBOUR_OBJECTIVES
 
 

@@ -61,7 +61,7 @@ def evaluate(
             None for models that do not denoise, and `ssim_reconstruction` is unavailable.
         on_progress: called with (description, completed, total).
         asked: the class that each slice was asked for (None: for none), of a model that is told it; then also
-            `obedience_lite0`, `fd_lite0_in_class` and `utility_lite0` are measured.
+            those of `config.CLASS_MEASURES` are measured.
         network_calls: with which a slice was drawn, for the record; None: not known.
 
     Returns:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, computed_field
 
+from lwddpm.config import CLASS_MEASURES
 from lwddpm.config.section import is_empty
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.result import Record
@@ -24,9 +25,8 @@ DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE = (
     "coverage_lite0",
 )
 METRICS = (DISTANCE, PRECISION, RECALL, DENSITY, COVERAGE)
-# Of slices that were asked for a class: how often it is what comes out, and the mean distance within the classes.
-OBEDIENCE, IN_CLASS = "obedience_lite0", "fd_lite0_in_class"
-ALSO = (OBEDIENCE, IN_CLASS, COPIED_SHARE)  # told beside METRICS where they are measured; they recommend nothing
+OBEDIENCE, IN_CLASS = "obedience_lite0", "fd_lite0_in_class"  # of slices that were asked for a class
+ALSO = (*CLASS_MEASURES, COPIED_SHARE)  # told beside METRICS where they are measured; they recommend nothing
 Aim = Literal["realistic", "balanced", "diverse"]
 AIMS: dict[Aim, str] = {
     "realistic": "highest precision of those with at least half of the best recall",

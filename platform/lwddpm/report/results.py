@@ -3,6 +3,7 @@
 from collections.abc import Sequence, Set
 from typing import Literal, NamedTuple
 
+from lwddpm.config import CLASS_MEASURES
 from lwddpm.evaluation.copying import COPIED_SHARE, COPIES, as_told
 from lwddpm.report import published
 from lwddpm.report.data import GAUSSIAN, ComparisonReport, Cost, MeasuredSystem, Measurement, Training, row_key
@@ -14,8 +15,6 @@ Direction = Literal["low", "high"]
 SSIM = "ssim_nearest"
 DISTANCE_NAMES = {"fid": "FID", "fd_lite0": "FD (EfficientNet-Lite0)"}
 BASELINE = "ddpm"  # of costs
-# Of systems that are told the class of each slice.
-CONDITIONAL: dict[str, Direction | None] = {"obedience_lite0": "high", "fd_lite0_in_class": "low"}
 # What a Fréchet distance does not tell apart; None: there is no better, only nearer to the floor.
 DIVERSITY: dict[str, Direction | None] = {
     "kid": "low",
@@ -26,7 +25,7 @@ DIVERSITY: dict[str, Direction | None] = {
     "coverage_lite0": "high",
     "out_of_band": None,
     COPIED_SHARE: None,
-    **CONDITIONAL,
+    **{name: measure.better for name, measure in CLASS_MEASURES.items()},
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from lwddpm.config import CLASS_MEASURES
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.report import results
 from lwddpm.report.baseline import against_baseline
@@ -171,7 +172,6 @@ _DIVERSITY_NAMES = {
     "out_of_band": "outside the band",
     COPIED_SHARE: "copied share",
 }
-_CONDITIONAL_NAMES = {"obedience_lite0": "obedience", "fd_lite0_in_class": "FD within classes"}
 
 
 def diversity(report: ComparisonReport) -> Table | None:
@@ -188,20 +188,40 @@ def diversity(report: ComparisonReport) -> Table | None:
 
 
 def conditional(report: ComparisonReport) -> Table | None:
-    """Whether systems draw the class that they are asked for; None where they are told none."""
+    """Whether systems draw the class that they are asked for, and what their slices are good for beside how many of
+    them are copies, which look useful too; None where systems are told no class."""
+    told = [measure for name, measure in CLASS_MEASURES.items() if any(name in m.values for m in report.measurements)]
     notes = (
-        "Obedience: share of drawn slices that come out as the class that they were asked for, by a classifier of real "
-        "slices; FD within classes: mean over classes of the Fréchet distance between a class's training slices and "
-        "its drawings, at the n of the class. The last row is what real slices of the same classes score.",
+        "; ".join(
+            f"{_capital(measure.label)} ({'more' if measure.better == 'high' else 'less'} is better): {measure.means}"
+            for measure in told
+        )
+        + ". The last row is what real slices of the same classes score.",
     )
-    return _of_metrics(report, "conditional", "The class that was asked for", _CONDITIONAL_NAMES, notes)
+    names = {name: measure.label for name, measure in CLASS_MEASURES.items()}
+    beside = {COPIED_SHARE: _DIVERSITY_NAMES[COPIED_SHARE]} if CLASS_MEASURES["utility_lite0"] in told else {}
+    return _of_metrics(report, "conditional", "The class that was asked for", names, notes, beside)
+
+
+def _capital(words: str) -> str:
+    return words[0].upper() + words[1:]
 
 
 def _of_metrics(
-    report: ComparisonReport, key: str, title: str, names: Mapping[str, str], notes: tuple[str, ...]
+    report: ComparisonReport,
+    key: str,
+    title: str,
+    names: Mapping[str, str],
+    notes: tuple[str, ...],
+    beside: Mapping[str, str] | None = None,
 ) -> Table | None:
-    """A column for each of some metrics of `results.DIVERSITY`, a row for each system that has one of them."""
+    """A column for each of some metrics of `results.DIVERSITY`, a row for each system that has one of them.
+
+    Args:
+        beside: metrics that these rows have as well.
+    """
     rows = [row for row in results.rows(report) if row.diversity.keys() & names.keys()]
+    names = {**names, **(beside or {})}
     metrics = [name for name in names if any(name in row.diversity for row in rows)]
     if "kid" in metrics and "kd_lite0" in metrics:
         metrics.remove("kd_lite0")
@@ -228,7 +248,9 @@ def _diversity_cell(value: results.Value | None, metric: str) -> Cell:
 
 def _diversity_number(value: float, metric: str) -> str:
     """Shares with two decimals: n slices do not carry more; kernel distances with those that fit their size."""
-    return measured(value, None if metric in ("kid", "kd_lite0", "fd_lite0_in_class") else 2)
+    of_classes = CLASS_MEASURES.get(metric)
+    share = metric not in ("kid", "kd_lite0") if of_classes is None else of_classes.share
+    return measured(value, 2 if share else None)
 
 
 def parts(report: ComparisonReport) -> list[Table]:
@@ -239,11 +261,12 @@ def parts(report: ComparisonReport) -> list[Table]:
         names = [_DIVERSITY_NAMES[name] for name in by_class]
         tables.append(_parts_table(report, "by-class", f"{listed(names).capitalize()} by class", by_class))
     if _parts(report, "out_of_band"):
-        tables.append(_parts_table(report, "band", "On which side of the band", ["out_of_band"]))
-    if _parts(report, "obedience_lite0"):
-        tables.append(_parts_table(report, "obedience", "Obedience by class", ["obedience_lite0"]))
-    if _parts(report, "fd_lite0_in_class"):
-        tables.append(_parts_table(report, "in-class", "FD by class", ["fd_lite0_in_class"]))
+        notes = ("Means over the repeats; a slice may lie on several sides.",)
+        tables.append(_parts_table(report, "band", "On which side of the band", ["out_of_band"], notes))
+    for name, measure in CLASS_MEASURES.items():
+        if _parts(report, name):
+            notes = (f"{_capital(measure.means_of_class)}.",)
+            tables.append(_parts_table(report, name, f"{_capital(measure.of_class)} by class", [name], notes))
     return tables
 
 
@@ -252,7 +275,9 @@ def _parts(report: ComparisonReport, metric: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _parts_table(report: ComparisonReport, key: str, title: str, metrics: list[str]) -> Table:
+def _parts_table(
+    report: ComparisonReport, key: str, title: str, metrics: list[str], notes: tuple[str, ...] = ()
+) -> Table:
     head = _parts(report, metrics[0])
     rows = []
     for row in results.rows(report):
@@ -264,7 +289,6 @@ def _parts_table(report: ComparisonReport, key: str, title: str, metrics: list[s
             )
             texts = (" / ".join(_diversity_number(value, metric) for metric, value in pair) for pair in pairs)
             rows.append((Cell(row.name), *(Cell(text, "run") for text in texts)))
-    notes = ("Means over the repeats; a slice may lie on several sides.",) if key == "band" else ()
     return Table(key, title, ("system", *(name.replace("_", " ") for name in head)), tuple(rows), notes)
 
 

@@ -2,14 +2,13 @@
 
 import numpy as np
 
+from lwddpm.config import CLASS_MEASURES
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import Theme
 from lwddpm.evaluation.tradeoff import (
     COVERAGE,
     DENSITY,
     DISTANCE,
-    IN_CLASS,
-    OBEDIENCE,
     PRECISION,
     RECALL,
     Tradeoff,
@@ -39,8 +38,7 @@ NAMES = {
     DENSITY: "density",
     COVERAGE: "coverage",
     DISTANCE: "fd_lite0",
-    OBEDIENCE: "obedience",
-    IN_CLASS: "fd_lite0 in class",
+    **{name: measure.label for name, measure in CLASS_MEASURES.items()},
     COPIED_SHARE: "copied share",
     CALLS: "network calls a slice",
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lwddpm.config import (
-    CONDITIONAL_OBJECTIVES,
+    CLASS_MEASURES,
     COPIED_OBJECTIVE,
     NEIGHBOUR_OBJECTIVES,
     DiffusionConfig,
@@ -104,7 +104,7 @@ def measure(
     measured: dict[str, float] = {"parameters": float(saved.parameters)} if "parameters" in names else {}
     wanted = tuple(name.removeprefix("eval/") for name in names if name.startswith("eval/"))
     if wanted or COPIED_OBJECTIVE in names:
-        of_classes = tuple(name for name in wanted if f"eval/{name}" in CONDITIONAL_OBJECTIVES)
+        of_classes = tuple(name for name in wanted if name in CLASS_MEASURES)
         config = proxy.model_copy(update={"metrics": tuple(name for name in wanted if name not in of_classes)})
         indices = range(num_evaluated(dataset, config))
         images = draw(config, indices, saved.image_size, device)

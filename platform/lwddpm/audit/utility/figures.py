@@ -64,6 +64,13 @@ def worth_of(arm: ArmResult) -> str:
             return f"worth {number}"
 
 
+def how_learnt(each: LearnerResult) -> str:
+    """In words, how long a learner learns."""
+    if each.steps:
+        return f"{each.steps:,} optimizer steps from every mixture"
+    return "fitted to the optimum of a convex loss, whatever the number of slices"
+
+
 def sentences(each: LearnerResult) -> list[str]:
     """What a learner has shown, in words."""
     real, alone = each.real.accuracy, each.synthetic
@@ -75,12 +82,11 @@ def sentences(each: LearnerResult) -> list[str]:
         if real.value > 0
         else "Nothing was learnt from real slices."
     ]
-    gains = [arm for arm in each.arms if arm.p_adjusted is not None and arm.gain is not None]
-    for better, word in ((True, "help"), (False, "harm")):
+    for word in ("help", "harm"):
         told = ", ".join(
             f"{arm.ratio:g} for each of {arm.num_real:,} ({arm.gain.value:+.3f})"
-            for arm in gains
-            if arm.gain is not None and (arm.p_adjusted or 0) < 0.05 and (arm.gain.value > 0) == better
+            for arm in each.arms
+            if arm.gain is not None and arm.verdict == word
         )
         lines.append(f"Mixtures in which synthetic slices {word} (p < 0.05 after Holm): {told or 'none'}.")
     return lines

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +14,7 @@ from lwddpm.config import SamplingConfig, UtilityConfig
 from lwddpm.config.section import hex_digest
 
 _METHOD_IN = ("arms", "learners")
+_SIGNIFICANT = 0.05
 
 
 class _Part(BaseModel):
@@ -59,6 +60,15 @@ class ArmResult(_Part):
     p_adjusted: float | None = None
     worth: float
     worth_beyond: str = ""
+
+    @property
+    def verdict(self) -> Literal["help", "harm", "not shown"] | None:
+        """What the synthetic slices of a mixture do (p < 0.05 after Holm); None where there is no gain to judge."""
+        if self.gain is None or self.p_adjusted is None:
+            return None
+        if self.p_adjusted >= _SIGNIFICANT:
+            return "not shown"
+        return "help" if self.gain.value > 0 else "harm"
 
 
 class LearnerResult(_Part):

@@ -9,6 +9,8 @@ from lwddpm.training.checkpoint import SavedModel
 
 CLASS = "label"  # the condition that utility needs
 _REMEDY = "train one that is told the class of each slice: lwddpm run jobs/kaggle_conditional.yaml"
+_WHY = f"takes a model with classes (model.conditions: [{CLASS}]), and this one has none"
+NO_CLASSES = f"{_WHY}; {_REMEDY}"  # why utility is not measured
 _FEWEST = 2  # groups of training slices of a class
 
 
@@ -21,16 +23,19 @@ def parts_of(job: AuditJob, saved: SavedModel, where: object) -> tuple[tuple[Par
     Raises:
         ConfigError: utility is asked for, and the model has no classes.
     """
-    has_classes = saved.conditions is not None and CLASS in saved.conditions.names
     asked = job.audit.parts
-    if has_classes or (asked is not None and "utility" not in asked):
+    if has_classes(saved) or (asked is not None and "utility" not in asked):
         return asked or ("memorisation", "utility"), {}
-    why = f"takes a model with classes (model.conditions: [{CLASS}]), and this one has none"
     if asked is not None:
         raise ConfigError(
-            f"audit.parts: utility {why}, got {where}; leave utility out of audit.parts, or {_REMEDY}, and audit that"
+            f"audit.parts: utility {_WHY}, got {where}; leave utility out of audit.parts, or {_REMEDY}, and audit that"
         )
-    return ("memorisation",), {"utility": f"{why}; {_REMEDY}"}
+    return ("memorisation",), {"utility": NO_CLASSES}
+
+
+def has_classes(saved: SavedModel) -> bool:
+    """Whether a model is told the class, which utility takes."""
+    return saved.conditions is not None and CLASS in saved.conditions.names
 
 
 def check_classes(dataset: Dataset) -> None:

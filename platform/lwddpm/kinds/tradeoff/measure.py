@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lwddpm.config import EvaluationConfig, TradeoffJob
+from lwddpm.config import CLASS_MEASURES, EvaluationConfig, TradeoffJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import JobError
 from lwddpm.evaluation.copying import COPIED_SHARE, NEAR, Copying, nearest_distances
@@ -14,7 +14,7 @@ from lwddpm.evaluation.obedience import class_codes
 from lwddpm.evaluation.protocol import evaluate_classes
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.evaluation.tradeoff import DISTANCE, IN_CLASS, OBEDIENCE, Tradeoff, Way
+from lwddpm.evaluation.tradeoff import DISTANCE, IN_CLASS, Tradeoff, Way
 from lwddpm.kinds.compare.kept import MeasurementCache
 from lwddpm.kinds.saved_model import labels_of
 from lwddpm.kinds.tradeoff.plan import PlannedWay, TradeoffPlan
@@ -132,7 +132,8 @@ class _Measurer:
         by_class = {}
         for name, of_class in found.items():
             values, floors = dict(of_class.values), dict(of_class.floors)
-            for metric, source in ((DISTANCE, IN_CLASS), (OBEDIENCE, OBEDIENCE)):
+            for source in CLASS_MEASURES:
+                metric = DISTANCE if source == IN_CLASS else source
                 if source in told and name in told[source].parts:
                     values[metric], floors[metric] = told[source].parts[name], told[source].floor_parts[name]
             values[COPIED_SHARE] = float(near[codes == self.dataset.label_names.index(name)].mean())
