@@ -27,6 +27,11 @@ STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
         False,
         ("training.loss_weighting=learned", "training.augment=0.5"),
     ),
+    "denoising, on crops in every other step": (
+        DenoisingStep,
+        False,
+        ("training.patches={share: 0.5}", "training.loss_weighting=learned", "training.augment=0.5"),
+    ),
     "denoising, told of classes": (DenoisingStep, False, CLASSES),
     "adversarial, told of classes": (AdversarialStep, True, (*GAN, *CLASSES)),
     "adversarial": (AdversarialStep, True, ("model.family=lsgan",)),
