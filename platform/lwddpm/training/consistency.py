@@ -85,7 +85,7 @@ class ConsistencyStep(DenoisingStep):
         x_0: Tensor,
         timesteps: Tensor,
         noise: Tensor,
-        known: Mapping[str, Tensor],
+        known: Mapping[str, Tensor] = {},
     ) -> Tensor:
         sigmas, earlier = self.sigmas[timesteps], self.earlier(timesteps)
         x_t = self.process.q_sample(x_0, timesteps, noise)

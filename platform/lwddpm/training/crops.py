@@ -17,6 +17,7 @@ from torch import Tensor
 from lwddpm.config import PatchesConfig
 
 _CROPS = 11  # random stream of a seed, beside those of `batches`
+_ROUNDING = 1e-9  # of shares, which are no fractions of two
 
 
 def on_crops(patches: PatchesConfig | None, step: int, num_steps: int) -> bool:
@@ -24,7 +25,8 @@ def on_crops(patches: PatchesConfig | None, step: int, num_steps: int) -> bool:
     if patches is None or patches.share == 0 or step >= patches.until * num_steps:
         return False
     rate = patches.share / patches.until
-    return math.floor((step + 1) * rate) > math.floor(step * rate)
+    before, after = (math.floor(number * rate + _ROUNDING) for number in (step, step + 1))
+    return after > before
 
 
 def crop_draw(seed: int, step: int, batch_size: int, image_size: int, side: int) -> np.ndarray:

@@ -155,7 +155,7 @@ class DenoisingStep(TrainingStep):
         x_0: Tensor,
         timesteps: Tensor,
         noise: Tensor,
-        known: Mapping[str, Tensor],
+        known: Mapping[str, Tensor] = {},
     ) -> Tensor:
         """The loss of each slice, [B].
 
