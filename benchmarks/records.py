@@ -10,6 +10,7 @@ over on a machine that is shared.
 """
 
 import argparse
+import dataclasses
 import datetime
 import functools
 import itertools
@@ -78,6 +79,7 @@ TRACKS = {
 TIME_ALLOWED = 1.1  # of the base's
 SHORTER = 0.9  # of the record's time: turns measure it to a few per cent
 TURNS = 5
+TOGETHER = 20
 
 
 class Entry(BaseModel):
@@ -159,14 +161,16 @@ def _run(job: str, overrides: list[str]) -> dict[str, Any]:
 def relative_time(track: Track, job: str, overrides: list[str], dataset: str) -> tuple[float, float]:
     """Time of a job's training as a multiple of the track's base's, and milliseconds of one of its steps.
 
-    The steps of both are timed in turns, each in a process of its own on one thread. What a training does beside its
-    steps (checkpoints, which are written beside them, and snapshots) is left out.
+    The steps of both are timed in turns, each in a process of its own on one thread. Those of a training on crops
+    differ: of it the mean of a short one's TOGETHER steps. What a training does beside its steps (checkpoints, which
+    are written beside them, and snapshots) is left out.
     """
     source = [override for override in overrides if override.startswith("data.source=")]
     base, own = _training(track.base, [*track.overrides, *source]), _training(job, overrides)
     makers = {name: functools.partial(training_step, each, dataset) for name, each in (("base", base), ("own", own))}
     medians = median_steps(makers, TURNS, threads=1)
-    (base_s, base_steps), (own_s, own_steps) = medians["base"], medians["own"]
+    (base_s, (base_steps, base_taken)), (own_s, (own_steps, own_taken)) = medians["base"], medians["own"]
+    base_s, own_s = base_s / base_taken, own_s / own_taken
     return own_s * own_steps / (base_s * base_steps), 1000 * own_s
 
 
@@ -177,16 +181,20 @@ def _training(job: str, overrides: list[str]) -> TrainJob:
     return loaded
 
 
-def training_step(job: TrainJob, dataset_path: str) -> tuple[Step, int]:
-    """A function that takes the job's next training step, and how many the training has."""
+def training_step(job: TrainJob, dataset_path: str) -> tuple[Step, tuple[int, int]]:
+    """A function that takes the job's next training steps; how many the training has, and how many it takes at once."""
     tune_allocator()
     dataset = open_dataset(dataset_path)
     schedule = Schedule.of(job.training, dataset.num("train"), job.batches_per_step)
     step_type = DenoisingStep if job.diffusion is not None else AdversarialStep
-    step = step_type(job, dataset, schedule, torch.device("cpu"))
+    mixed = job.training.patches is not None
+    timed = dataclasses.replace(schedule, num_steps=TOGETHER) if mixed else schedule
+    step = step_type(job, dataset, timed, torch.device("cpu"))
     step.distribute()
     numbers = itertools.count()
-    return lambda: step.take(next(numbers)), schedule.num_steps
+    if mixed:
+        return lambda: [step.take(number) for number in range(TOGETHER)], (schedule.num_steps, TOGETHER)
+    return lambda: step.take(next(numbers)), (schedule.num_steps, 1)
 
 
 def _entry(given: argparse.Namespace, results: list[dict[str, Any]]) -> Entry:

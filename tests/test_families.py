@@ -87,6 +87,8 @@ def test_a_diffusion_job_says_nothing_of_gans_so_that_its_digests_stay(name: str
 BEYOND = {
     "model.head_skip": ("false", "true"),
     "model.patch": ("1", "2"),
+    "model.coordinates": ("false", "true"),
+    "training.patches": ("null", "{share: 0.3}"),
     "training.timestep_sampling": ("uniform", "stratified"),
     "training.ema_lengths": ("[]", "[0.05]"),
     "training.log_sigma_mean": ("null", "-1"),
@@ -138,6 +140,8 @@ def test_settings_of_the_other_kind_are_refused_in_one_message_that_can_be_follo
         (["evaluation.sampler=generator"], "evaluation.sampler: must be one of a diffusion model's"),
         (["model.family=gan", *NULLS, "model.attention=se"], "gan has no use for model.attention"),
         (["model.family=gan", *NULLS, "model.patch=2", "model.head_skip=true"], "use for model.head_skip, model.patch"),
+        (["model.family=gan", *NULLS, "training.patches={share: 0.5}"], "gan has no use for training.patches"),
+        (["model.family=gan", *NULLS, "model.coordinates=true"], "gan has no use for model.coordinates"),
         (["model.family=gan", *NULLS, "training.timestep_sampling=stratified"], "use for training.timestep_sampling"),
         (["model.family=gan", *NULLS, "training.adam_betas=[0.9,0.99]"], "no use for training.adam_betas"),
         (["model.family=gan", *NULLS, "training.validation_samples=9"], "no use for training.validation_samples"),

@@ -74,6 +74,10 @@ def test_a_job_is_immutable() -> None:
         ("data.image_size=30", ["data.image_size", "divisible by 4", "30", "try 32"]),
         ("model={dim: 16, dim_mults: [1, 1, 1, 1, 1], patch: 4}", ["divisible by 64 for 5 levels", "patches of 4 x 4"]),
         ("model={head_skip: true, downsample_last: true}", ["model.head_skip", "first skip", "leave one of the two"]),
+        ("training.patches.size=0.3", ["training.patches.size", "divisible by 4", "got 0.3", "try 0.25 or 0.375"]),
+        ("training.patches.size=1", ["training.patches.size", "less than 1"]),
+        ("training.patches.share=1.5", ["training.patches.share", "1"]),
+        ("training.patches={share: 0.5, until: 0.2}", ["training.patches.share", "until = 0.2", "raise until"]),
         ("model.patch=3", ["model.patch", "1, 2 or 4", "3"]),
         (
             "training.ema_lengths=[0.1,0.1]",

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from lwddpm.jobfile import load_job
+from lwddpm.training.crops import on_crops
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))  # of scripts, which import from beside them
 _spec = importlib.util.spec_from_file_location("records", ROOT / "benchmarks" / "records.py")
@@ -90,6 +93,22 @@ def test_the_time_of_a_training_is_its_steps_and_what_each_takes(tiny_dataset, t
     time, step_ms = records.relative_time(track, "jobs/demo.yaml", half, str(tiny_dataset.path))
     assert 0.25 < time < 1
     assert step_ms > 0
+
+
+def test_a_training_on_crops_is_timed_with_its_share_of_them(tiny_dataset, tiny_overrides, monkeypatch):
+    seen = []
+
+    def take(step, number):
+        seen.append(on_crops(step.job.training.patches, number, step.schedule.num_steps))
+
+    monkeypatch.setattr(records.DenoisingStep, "take", take)
+    for until in (1, 0.4):
+        job = load_job("demo", [*tiny_overrides, f"training.patches={{share: 0.3, until: {until}}}"])
+        step, told = records.training_step(job, str(tiny_dataset.path))
+        step()
+        assert told == (8, records.TOGETHER)
+        assert (len(seen), sum(seen)) == (records.TOGETHER, 0.3 * records.TOGETHER)
+        seen.clear()
 
 
 def test_distance_to_the_nearest_is_scipy_s():

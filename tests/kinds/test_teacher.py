@@ -80,6 +80,7 @@ def test_a_teacher_of_another_dataset_is_refused(
     [
         "training.timestep_sampling=log_normal",
         "training.loss_weighting=learned",
+        "training.patches.share=0.5",
         "diffusion.min_snr_gamma=5",
     ],
 )

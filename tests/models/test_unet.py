@@ -8,7 +8,12 @@ from lwddpm.config import ModelConfig
 from lwddpm.models.build import build_model, count_parameters
 
 VARIANTS = [(attention, last) for attention in ("se", "linear", "none") for last in (False, True)]
-BEYOND = ({"head_skip": True}, {"patch": 2}, {"patch": 4, "head_skip": True, "dim_mults": (1, 2)})
+BEYOND = (
+    {"head_skip": True},
+    {"patch": 2},
+    {"coordinates": True, "patch": 2},
+    {"patch": 4, "head_skip": True, "dim_mults": (1, 2)},
+)
 
 
 def small_model(**settings) -> nn.Module:
@@ -104,6 +109,24 @@ def test_patches_are_folded_and_unfolded_in_place(patch):
     assert model.stem_output.shape == (2, 16, 16 // patch, 24 // patch)
     with pytest.raises(ValueError, match=f"divisible by {2 * patch} for 2 levels"):
         model(torch.randn(1, 1, patch * 3, 16), torch.tensor([1]))
+
+
+def test_the_paper_s_network_has_no_coordinates_and_another_takes_two_channels_more():
+    sizes = [count_parameters(ModelConfig(coordinates=given)) for given in (False, True)]
+    assert sizes == [13_341_041, 13_341_041 + 2 * 80 * 7 * 7]
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_network_with_coordinates_knows_where_a_pixel_lies(patch):
+    """Whole slices need not say so; the same content elsewhere is seen as something else."""
+    model, x, timesteps = small_model(coordinates=True, patch=patch), torch.randn(2, 1, 16, 24), torch.tensor([3, 700])
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 24), indexing="ij")
+    whole = torch.stack([columns, rows]).expand(2, -1, -1, -1)
+    assert torch.equal(model(x, timesteps, coordinates=whole), model(x, timesteps))
+    for axis in (0, 1):
+        moved = whole.clone()
+        moved[:, axis] += 0.5
+        assert not torch.allclose(model(x, timesteps, coordinates=moved), model(x, timesteps), atol=1e-3)
 
 
 @pytest.mark.parametrize("attention", ["se", "linear"])

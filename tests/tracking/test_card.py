@@ -34,4 +34,7 @@ def test_the_card_says_how_noise_levels_and_slices_were_changed(
     assert "edm, l2 loss, ln sigma normal around -0.8 with 1.2, learned weights of noise levels" in card
     assert "augmented with probability 0.12, seed 0" in card
     plain = model_card(tiny_job(), saved, tiny_dataset, None, None)
-    assert not any(word in plain for word in ("ln sigma", "learned", "augmented"))
+    assert not any(word in plain for word in ("ln sigma", "learned", "augmented", "crops", "pixels lie"))
+    crops = model_card(tiny_job("training.patches={share: 0.4, until: 0.8}"), saved, tiny_dataset, None, None)
+    assert "told where pixels lie" in crops
+    assert "40% of the steps on crops of 0.5 of the side of the first 80% of the training, seed 0" in crops

@@ -285,6 +285,13 @@ BEYOND = {
         "training.ema_lengths=[0.05,0.2]",
         "training.augment=0.5",
     ),
+    "crops": (
+        "training.patches={share: 0.5, size: 0.5}",
+        "training.timestep_sampling=stratified",
+        "training.augment=0.5",
+        "model.head_skip=true",
+        "model.patch=2",
+    ),
 }
 
 

@@ -28,6 +28,11 @@ STEPS: dict[str, tuple[type[TrainingStep], bool, tuple[str, ...]]] = {
         ("training.loss_weighting=learned", "training.augment=0.5"),
     ),
     "denoising, by Muon": (DenoisingStep, False, ("training.optimizer=muon",)),
+    "denoising, on crops in every other step": (
+        DenoisingStep,
+        False,
+        ("training.patches={share: 0.5}", "training.loss_weighting=learned", "training.augment=0.5"),
+    ),
     "denoising, told of classes": (DenoisingStep, False, CLASSES),
     "adversarial, told of classes": (AdversarialStep, True, (*GAN, *CLASSES)),
     "adversarial": (AdversarialStep, True, ("model.family=lsgan",)),

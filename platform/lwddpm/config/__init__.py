@@ -52,7 +52,7 @@ from lwddpm.config.search import (
 )
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
 from lwddpm.config.tradeoff import TradeoffConfig, TradeoffJob
-from lwddpm.config.training import TrainingConfig, WorkerRange, WorkersConfig
+from lwddpm.config.training import PatchesConfig, TrainingConfig, WorkerRange, WorkersConfig
 from lwddpm.config.utility import Learner, UtilityConfig
 from lwddpm.families import ONE_PASS, Family
 
@@ -98,6 +98,7 @@ __all__ = [
     "Objective",
     "Overrides",
     "Part",
+    "PatchesConfig",
     "PositiveInt",
     "PrepareJob",
     "PresetName",

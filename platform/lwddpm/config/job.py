@@ -150,7 +150,7 @@ class TrainingJob(Job):
             flags = " ".join(f"--set {key}=null" for key in unused)
             rule = f"{families.family_of(values)} has no use for {', '.join(unused)}"
             raise RuleBroken("model.family", rule, remedy=f"leave out, or {flags}")
-        return _with_dropout(families.completed(values))
+        return _with_coordinates(_with_dropout(families.completed(values)))
 
     @model_validator(mode="after")
     def _sections_fit_together(self) -> "TrainingJob":
@@ -162,6 +162,7 @@ class TrainingJob(Job):
         self._check_image_size()
         self._check_batch_size()
         self._check_conditions()
+        self._check_patches()
         if self.training.loss_weighting == "learned" and self.diffusion and self.diffusion.min_snr_gamma is not None:
             rule = "learned weights take the place of those of diffusion.min_snr_gamma"
             raise RuleBroken("training.loss_weighting", rule, "learned", "set one of the two to null")
@@ -218,6 +219,24 @@ class TrainingJob(Job):
                 f"images (global) must divide evenly over workers.count x grad_accumulation_steps = {shards}",
                 batch,
                 f"try {high if low == 0 else f'{low} or {high}'}",
+            )
+
+    def _check_patches(self) -> None:
+        patches, size, factor = self.training.patches, self.data.image_size, self.model.downsampling
+        if patches is None or patches.share == 0:
+            return
+        if not self.model.coordinates:
+            rule = "must be true with training.patches, so that the network knows where in the slice a crop lies"
+            raise RuleBroken("model.coordinates", rule, False, "leave it out, or set training.patches: null")
+        side = patches.side(size)
+        if side % factor or not 0 < side < size:
+            fitting = sorted(range(factor, size, factor), key=lambda other: abs(other - side))[:2]
+            raise RuleBroken(
+                "training.patches.size",
+                f"crops of {size} pixels a side must be smaller, and divisible by {factor} as the network halves them, "
+                f"which {side} is not",
+                patches.size,
+                f"try {' or '.join(f'{other / size:g}' for other in fitting)}" if fitting else "take fewer levels",
             )
 
     def _check_conditions(self) -> None:
@@ -285,6 +304,16 @@ def _with_dropout(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "training": {**training, "condition_dropout": CONDITION_DROPOUT}}
 
 
+def _with_coordinates(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a training on crops with `model.coordinates`, where they do not say whether it has them."""
+    model, training = values.get("model") or {}, values.get("training")
+    patches = training.get("patches") if isinstance(training, Mapping) else None
+    on_crops = isinstance(patches, Mapping) and patches.get("share") != 0
+    if not on_crops or not isinstance(model, Mapping) or model.get("coordinates") is not None:
+        return values
+    return {**values, "model": {**model, "coordinates": True}}
+
+
 class TrainJob(TrainingJob):
     """Trains one model, evaluates it and registers it."""
 
@@ -306,6 +335,7 @@ class TrainJob(TrainingJob):
             ("training.timestep_sampling", self.training.timestep_sampling, ("uniform", "stratified")),
             ("training.loss_weighting", self.training.loss_weighting, ("fixed",)),
             ("diffusion.min_snr_gamma", self.diffusion.min_snr_gamma, (None,)),
+            ("training.patches", self.training.patches, (None,)),
         ):
             if value not in fitting:
                 rule = f"with consistency tuning, which has a loss of its own, must be {' or '.join(map(str, fitting))}"

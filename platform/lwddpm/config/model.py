@@ -47,6 +47,12 @@ class ModelConfig(Section):
         description="pixels a side that the stem folds into channels, and the head unfolds (space-to-depth): the first "
         "level works at image_size / patch, at 1 / patch^2 of the cost",
     )
+    coordinates: bool = Field(
+        False,
+        exclude_if=is_false,
+        description="the network is given where each pixel lies in the slice, x and y from -1 to 1, beside the noisy "
+        "slice; default: true with training.patches",
+    )
     latent_dim: PositiveInt | None = Field(
         None, exclude_if=is_none, description="GANs: length of the latent vector; default 100"
     )

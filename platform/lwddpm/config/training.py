@@ -25,6 +25,27 @@ EmaLength = Annotated[float, Field(ge=0.001, le=0.28)]  # 0.2887 is that of a we
 Epochs = Annotated[float, Field(gt=0, le=LARGEST_INT)]
 
 
+class PatchesConfig(Section):
+    """Training on crops of the slices for part of the steps: Wang et al. 2023 (arXiv:2304.12526)."""
+
+    share: Fraction = Field(0.5, description="of all optimizer steps, spread evenly; the others see whole slices")
+    size: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="side of a crop, as a part of the slice's")
+    until: Fraction = Field(
+        1, description="part of the training after which all steps see whole slices; share: the crops come first"
+    )
+
+    @model_validator(mode="after")
+    def _there_are_steps_enough(self) -> "PatchesConfig":
+        if self.share > self.until:
+            rule = f"of all steps, cannot exceed the part that has crops, until = {self.until:g}"
+            raise RuleBroken("share", rule, self.share, "raise until, or lower share")
+        return self
+
+    def side(self, image_size: int) -> int:
+        """Height and width of a crop, in pixels."""
+        return round(self.size * image_size)
+
+
 class TrainingConfig(Section):
     """How long and how the network is trained. A step is an optimizer step; an epoch is a pass over the slices."""
 
@@ -102,6 +123,11 @@ class TrainingConfig(Section):
         exclude_if=lambda probability: probability == 0,
         description="probability of each of several changes of a slice (mirrored, shifted, scaled, rotated, brighter), "
         "of which the network is told, so that it draws slices without them; EDM's is 0.12",
+    )
+    patches: PatchesConfig | None = Field(
+        None,
+        exclude_if=is_none,
+        description="train on crops of the slices for part of the steps, which are cheaper; default: whole slices",
     )
     condition_dropout: Fraction | None = Field(
         None,

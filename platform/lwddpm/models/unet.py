@@ -11,7 +11,9 @@ and the first level's skip connection is unused, as in the widely used annotated
 Two settings leave the paper's network, for better slices at equal cost (docs/model.md has the figures): `head_skip`
 joins the first level's skip connection to the head, as U-Nets since Ronneberger et al. 2015 (arXiv:1505.04597) do;
 `patch` folds squares of pixels into channels before the stem and unfolds them after the head (space-to-depth: Shi et
-al. 2016, arXiv:1609.05158; at both ends of a denoiser: Zhang et al. 2018, arXiv:1710.04026).
+al. 2016, arXiv:1609.05158; at both ends of a denoiser: Zhang et al. 2018, arXiv:1710.04026). A third, `coordinates`,
+tells it where in the slice each pixel lies, as networks that are trained on crops must know (Wang et al. 2023,
+arXiv:2304.12526, section 3.2; CoordConv: Liu et al. 2018, arXiv:1807.03247).
 """
 
 import torch
@@ -30,6 +32,13 @@ from lwddpm.models.blocks import (
     zeroed,
 )
 from lwddpm.models.condition import ConditionEmbedding, told
+
+
+def whole_coordinates(slices: Tensor) -> Tensor:
+    """Where each pixel of whole slices [B, C, H, W] lies, x and y from -1 (left, top) to 1, float [2, H, W]."""
+    height, width = slices.shape[2:]
+    x, y = (torch.linspace(-1, 1, length, dtype=slices.dtype, device=slices.device) for length in (width, height))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
 
 
 class Stage(nn.Module):
@@ -73,7 +82,8 @@ class LightweightUNet(nn.Module):
             config.patch**2,
             7 if config.patch == 1 else 3,
         )  # 3 x 3 patches see about as far as 7 x 7 pixels
-        self.stem = nn.Conv2d(pixels, config.dim, kernel, padding=kernel // 2)
+        channels = pixels * (3 if config.coordinates else 1)
+        self.stem = nn.Conv2d(channels, config.dim, kernel, padding=kernel // 2)
         self.time_embedding = TimeEmbedding(config.dim, time_dim)
         self.down = nn.ModuleList()
         for level, (narrow, wide) in enumerate(zip([config.dim, *widths], widths, strict=False)):
@@ -95,7 +105,12 @@ class LightweightUNet(nn.Module):
             self.condition_embedding = ConditionEmbedding(vocabulary, config.dim)
 
     def forward(
-        self, x: Tensor, timesteps: Tensor, condition: Tensor | None = None, given: Tensor | None = None
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        condition: Tensor | None = None,
+        given: Tensor | None = None,
+        coordinates: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy slices.
 
@@ -106,6 +121,8 @@ class LightweightUNet(nn.Module):
             condition: what else is known of the slices, in training only, float [B, dim]; zeros are the same as None.
             given: conditions of the slices, of a network that has a vocabulary, float32 [B, C], NaN where nothing is
                 said; None: nothing is said at all.
+            coordinates: of a network with `config.coordinates`, where the pixels lie in the slices that these are crops
+                of, float [B, 2, H, W], cut from `whole_coordinates`; None: these are whole slices.
 
         Returns:
             The prediction, [B, 1, H, W]: noise or another target, as the network was trained.
@@ -123,6 +140,10 @@ class LightweightUNet(nn.Module):
             condition = embedded if condition is None else condition + embedded
         time = self.time_embedding(timesteps, condition)
         patch = self.config.patch
+        if self.config.coordinates:
+            if coordinates is None:
+                coordinates = whole_coordinates(x).expand(len(x), -1, -1, -1)
+            x = torch.cat([x, coordinates], dim=1)
         x = self.stem(F.pixel_unshuffle(x, patch) if patch > 1 else x)
         skips = []
         for stage in self.down:

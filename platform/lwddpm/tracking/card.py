@@ -1,7 +1,7 @@
 """The model card of a registered version: what it is, what it was made from, how good it is, what it is not for."""
 
 from lwddpm.conditions import Category, Vocabulary
-from lwddpm.config import TrainJob
+from lwddpm.config import TrainingConfig, TrainJob
 from lwddpm.config.training import ADAM_BETAS
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import Prior
@@ -47,7 +47,7 @@ brain are invented. Do not mix its images with clinical records, and mark them a
 |---|---|
 {_method(job, saved, prior)}
 | training | {length}, batch {training.batch_size}, {_optimizer(job)} {training.lr:g}, {_average(job, saved)}, \
-{f"augmented with probability {training.augment:g}, " if training.augment else ""}seed {job.seed} |
+{f"augmented with probability {training.augment:g}, " if training.augment else ""}{_crops(training)}seed {job.seed} |
 | data | {source}; version `{dataset.version[:16]}`; {splits} |
 | duplicates | {manifest.duplicates.exact_copies} exact copies, {manifest.duplicates.near_pairs} near-duplicate pairs, \
 none across splits |
@@ -103,11 +103,20 @@ def with_presets(card: str, presets: Presets) -> str:
     return f"{head.rstrip()}\n{section}{limits}{tail}" if limits else f"{card.rstrip()}\n{section}"
 
 
+def _crops(training: TrainingConfig) -> str:
+    patches = training.patches
+    if patches is None or patches.share == 0:
+        return ""
+    until = f" of the first {patches.until:.0%} of the training" if patches.until < 1 else ""
+    return f"{patches.share:.0%} of the steps on crops of {patches.size:g} of the side{until}, "
+
+
 def _method(job: TrainJob, saved: SavedModel, prior: Prior | None) -> str:
     """Rows of the table: the network, how it learns and where it starts to draw."""
     model, diffusion, adversarial = job.model, job.diffusion, job.adversarial
     if diffusion is not None:
         layout = f", patches of {model.patch} x {model.patch}" if model.patch > 1 else ""
+        layout += ", told where pixels lie" if model.coordinates else ""
         layout += ", first skip joined to the head" if model.head_skip else ""
         tone = f", intensities to the power of {diffusion.intensity_gamma:g}" if diffusion.intensity_gamma != 1 else ""
         network = f"U-Net, {model.family}, attention `{model.attention}`{layout}"

@@ -19,6 +19,7 @@ n(t) = 1 + k sigmoid(-b t), k = 8, b = 1).
 Where the teacher has a prior, drawing starts from it, and no higher noise level is tuned.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -84,32 +85,32 @@ class ConsistencyStep(DenoisingStep):
         x_0: Tensor,
         timesteps: Tensor,
         noise: Tensor,
-        condition: Tensor | None = None,
-        given: Tensor | None = None,
+        known: Mapping[str, Tensor] = {},
     ) -> Tensor:
         sigmas, earlier = self.sigmas[timesteps], self.earlier(timesteps)
         x_t = self.process.q_sample(x_0, timesteps, noise)
-        seen = self._clean(network, x_t, timesteps, condition, given)
+        seen = self._clean(network, x_t, timesteps, known)
         with torch.no_grad():
             if self.teacher is not None:
-                x_0 = self._taught(x_t, timesteps, given)
+                x_0 = self._taught(x_t, timesteps, known)
                 noise = self.process.noise_in(x_t, timesteps, x_0)
             x_r = self.process.q_sample(x_0, earlier.clamp(min=0), noise)
-            first = self._clean(network, x_r, earlier.clamp(min=0), condition, given).clamp(-1, 1)
+            first = self._clean(network, x_r, earlier.clamp(min=0), known).clamp(-1, 1)
         target = torch.where((earlier < 0)[:, None, None, None], x_0, first)
         squared = (seen - target).square().mean((1, 2, 3))
         distance = (squared + self.config.huber**2).sqrt() - self.config.huber
         # Beyond 1 all weigh alike: sigma is huge at late timesteps.
         return distance * sigmas.clamp(max=1) / (sigmas - self._sigma(earlier))
 
-    def _taught(self, x_t: Tensor, timesteps: Tensor, given: Tensor | None) -> Tensor:
+    def _taught(self, x_t: Tensor, timesteps: Tensor, known: Mapping[str, Tensor]) -> Tensor:
         """The clean slices that the teacher sees, [B, 1, S, S] in [-1, 1]."""
         assert self.teacher is not None
         assert self.config.guidance is not None
-        x_0 = self._clean(self.teacher, x_t, timesteps, None, given).clamp(-1, 1)
+        known = {name: value for name, value in known.items() if name == "given"}  # it is told of no changes
+        x_0 = self._clean(self.teacher, x_t, timesteps, known).clamp(-1, 1)
         if self.weak is None:
             return x_0
-        weak = self._clean(self.weak, x_t, timesteps, None, given).clamp(-1, 1)
+        weak = self._clean(self.weak, x_t, timesteps, known).clamp(-1, 1)
         return guided(x_0, weak, self.config.guidance).clamp(-1, 1)
 
     def earlier(self, timesteps: Tensor) -> Tensor:
@@ -122,8 +123,6 @@ class ConsistencyStep(DenoisingStep):
     def _sigma(self, timesteps: Tensor) -> Tensor:
         return torch.where(timesteps < 0, 0, self.sigmas[timesteps.clamp(min=0)])
 
-    def _clean(
-        self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None, given: Tensor | None
-    ) -> Tensor:
-        prediction = self._predicted(network, x_t, timesteps, condition, given)
+    def _clean(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, known: Mapping[str, Tensor]) -> Tensor:
+        prediction = self._predicted(network, x_t, timesteps, known)
         return self.process.predict_x_0(x_t, timesteps, prediction.to(x_t.dtype))

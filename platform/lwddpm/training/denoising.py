@@ -1,6 +1,6 @@
 """The step of the diffusion models: predict noise or another target in noised slices (Ho et al. 2020, algorithm 1)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from lwddpm.config import SamplingConfig, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.process import DiffusionProcess, timestep_cdf
 from lwddpm.models.blocks import zeroed
+from lwddpm.models.unet import whole_coordinates
 from lwddpm.training.augmentation import CHANGES, augmentation_draw, augmented
 from lwddpm.training.batches import BatchLoader, training_draw, validation_draw
+from lwddpm.training.crops import crop_draw, cropped, on_crops
 from lwddpm.training.ema import PowerFunctionAverage, average_name
 from lwddpm.training.loss_weight import LossWeight
 from lwddpm.training.muon import Muon, is_matrix
@@ -40,6 +42,8 @@ class DenoisingStep(TrainingStep):
         self.averages |= {length: PowerFunctionAverage(self.model, length) for length in job.training.ema_lengths}
         self.modules = {"model": self.model}
         self.modules |= {average_name(length): average.model for length, average in self.averages.items()}
+        patches = job.training.patches
+        self.side = dataset.manifest.image_size if patches is None else patches.side(dataset.manifest.image_size)
         self.network: nn.Module = self.model
         self.told: nn.Module | None = None
         if job.training.augment > 0:
@@ -70,7 +74,9 @@ class DenoisingStep(TrainingStep):
 
     def distribute(self) -> None:
         if self.precision.compile:
-            self.model.compile()  # in place: the names in checkpoints stay the same
+            # In place: the names in checkpoints stay the same. Slices and crops each get kernels of their own, instead
+            # of slower ones for any size.
+            self.model.compile(dynamic=None if self.job.training.patches is None else False)
         self.network = self.shared(self.model)
         if self.told is not None:
             self.told = self.shared(self.told)
@@ -85,16 +91,23 @@ class DenoisingStep(TrainingStep):
         draw = self.rows_of(draw, step)
         told_of_batch = self.told_of_batch(draw.indices, step)
         all_changes = augmentation_draw(seed, step, config.batch_size, config.augment)
+        corners = self._corners(step)
         unweighted = torch.zeros((), device=self.device)
 
         def loss(begin: int, end: int) -> Tensor:
-            x_0, timesteps, noise = self.loader.load(draw.part(begin, end))
-            condition = None
+            part, known = draw.part(begin, end), dict[str, Tensor]()
+            x_0, timesteps = self.loader.slices(part), self.loader.move(part.timesteps)
             if self.told is not None:
                 changes = self.loader.move(all_changes[begin:end])
-                x_0, condition = augmented(x_0, changes), self.told(changes.to(x_0.dtype))
-            given = None if told_of_batch is None else self.loader.move(told_of_batch[begin:end])
-            losses = self._losses(self.network, x_0, timesteps, noise, condition, given)
+                x_0, known["condition"] = augmented(x_0, changes), self.told(changes.to(x_0.dtype))
+            if told_of_batch is not None:
+                known["given"] = self.loader.move(told_of_batch[begin:end])
+            if corners is not None:
+                places, side = self.loader.move(corners[begin:end]), self.side
+                known["coordinates"] = cropped(whole_coordinates(x_0), places, side)
+                x_0 = cropped(x_0, places, side)
+            noise = self.loader.gaussian(part.noise_seeds, *x_0.shape[1:])
+            losses = self._losses(self.network, x_0, timesteps, noise, known)
             if self.weighted is None:
                 return losses.mean()
             unweighted.add_(losses.detach().sum() * (self.world / config.batch_size))
@@ -108,6 +121,13 @@ class DenoisingStep(TrainingStep):
         for average in self.averages.values():
             average.update(self.model, step)
         return {"train/loss": loss_, "train/grad_norm": norm}
+
+    def _corners(self, step: int) -> np.ndarray | None:
+        """Where the crops of a step begin, int64 [B, 2]; None: it sees whole slices."""
+        config = self.job.training
+        if not on_crops(config.patches, step, self.schedule.num_steps):
+            return None
+        return crop_draw(self.job.seed, step, config.batch_size, self.dataset.manifest.image_size, self.side)
 
     def choose(self) -> dict[str, float]:
         """The average with the least loss on validation slices; the same slices, timesteps and noise for all."""
@@ -133,8 +153,8 @@ class DenoisingStep(TrainingStep):
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for begin in range(self.rank * share, count, self.world * share):
             part = draw.part(begin, begin + share)
-            given = None if told is None else loader.move(told[part.indices])
-            total += self._losses(network, *loader.load(part), given=given).double().sum()
+            known = {} if told is None else {"given": loader.move(told[part.indices])}
+            total += self._losses(network, *loader.load(part), known).double().sum()
         if self.world > 1:
             dist.all_reduce(total)
         return total.item() / count
@@ -145,18 +165,19 @@ class DenoisingStep(TrainingStep):
         x_0: Tensor,
         timesteps: Tensor,
         noise: Tensor,
-        condition: Tensor | None = None,
-        given: Tensor | None = None,
+        known: Mapping[str, Tensor] = {},
     ) -> Tensor:
+        """The loss of each slice, [B].
+
+        Args:
+            known: what else the network is told, by the argument of its forward.
+        """
         x_t = self.process.q_sample(x_0, timesteps, noise)
-        prediction = self._predicted(network, x_t, timesteps, condition, given)
+        prediction = self._predicted(network, x_t, timesteps, known)
         return self.process.losses(prediction, x_0, timesteps, noise)
 
-    def _predicted(
-        self, network: nn.Module, x_t: Tensor, timesteps: Tensor, condition: Tensor | None, given: Tensor | None
-    ) -> Tensor:
+    def _predicted(self, network: nn.Module, x_t: Tensor, timesteps: Tensor, known: Mapping[str, Tensor]) -> Tensor:
         x = self.precision.place_input(self.process.network_input(x_t, timesteps))
-        known = {name: value for name, value in (("condition", condition), ("given", given)) if value is not None}
         with self.precision.autocast():
             prediction: Tensor = network(x, timesteps, **known)
         return prediction

@@ -27,7 +27,8 @@ class ResourceEstimate:
         parameters: of the network; of a GAN, of the generator.
         memory_mib: weights, gradients, optimizer state, EMA and the activations kept for the backward pass, in
             float32; the process itself, and what the allocator leaves unused, come on top.
-        step_tflop: floating-point operations of a training step, forward and backward, in 1e12.
+        step_tflop: floating-point operations of a training step, forward and backward, in 1e12; the mean over steps on
+            whole slices and on crops.
     """
 
     parameters: int
@@ -50,6 +51,12 @@ def estimate_resources(job: TrainingJob, vocabulary: Vocabulary | None = None) -
         if job.adversarial is None:
             x, timesteps = torch.empty(share, 1, size, size), torch.zeros(share, dtype=torch.long)
             flops, kept = _cost(lambda: model(x, timesteps).sum())
+            patches = job.training.patches
+            if patches is not None and patches.share > 0:
+                side = patches.side(size)
+                crops = torch.empty(share, 1, side, side)  # where they lie costs nothing
+                of_crops, _ = _cost(lambda: model(crops, timesteps).sum())
+                flops = round((1 - patches.share) * flops + patches.share * of_crops)
         else:
             discriminator = Discriminator(job.model, size, job.adversarial.discriminator_norm, vocabulary)
             loss, penalised = LOSSES[job.model.family], job.adversarial.gradient_penalty is not None
