@@ -120,6 +120,16 @@ def test_an_expired_one_says_so_and_the_gate_refuses(audited: Make, name: str, p
     assert contents(version)["state"] == "passed"
 
 
+def test_an_audit_that_could_not_decide_is_refused_with_its_own_reasons(
+    audited: Make, name: str, policy_file: Path
+) -> None:
+    version = audited(name, verdict="undecided", reasons=["noisy copies are missed", "too few groups"])
+    set_policy(name, load_policy(str(policy_file)), "house rules", "Ada")
+    text = _read(page(contents(version)))
+    assert "verdict is clear missing undecided noisy copies are missed; too few groups" in text
+    assert text.index("What is not shown") < text.index("privacy officer, name") < text.index("Quality: what")
+
+
 def test_an_override_and_hostile_words_are_only_text(
     register: Make, name: str, policy_file: Path, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ class AuditRecord(_Part):
         low, high: its interval of 95 %; None where it has none.
         n: slices, groups or subjects that it is a share of or was measured on.
         p_value: that chance alone, without copies, gives as much.
+        null: the value without copies, or where nothing is betrayed or learnt; None where it is not known.
         what: in words.
     """
 
@@ -42,11 +43,15 @@ class AuditRecord(_Part):
     high: float | None = None
     n: int
     p_value: float | None = None
+    null: float | None = None
     what: str
 
     @classmethod
-    def of_share(cls, name: str, share: Share, what: str, p_value: float | None = None) -> "AuditRecord":
-        return cls(name=name, value=share.value, low=share.low, high=share.high, n=share.n, p_value=p_value, what=what)
+    def of_share(
+        cls, name: str, share: Share, what: str, p_value: float | None = None, null: float | None = None
+    ) -> "AuditRecord":
+        ends = {"low": share.low, "high": share.high}
+        return cls(name=name, value=share.value, n=share.n, p_value=p_value, null=null, what=what, **ends)
 
 
 class MixedControl(_Part):

@@ -190,7 +190,8 @@ def _audit_verdict(found: Evidence) -> Finding:
     states: Mapping[str, Status] = {"clear": "passed", "copies": "failed"}
     reason = {"copies": "it found copies of training slices", "clear": ""}
     status = states.get(found.verdict or "", "missing")
-    why = reason.get(found.verdict or "", "it could not decide: draw more, or hold out more groups")
+    told = "; ".join(str(each) for each in found.about.get("reasons") or [])
+    why = reason.get(found.verdict or "", told or "it could not decide: draw more, or hold out more groups")
     return Finding(rule=rule, status=status, value=found.verdict or "none", reason=why)
 
 
