@@ -89,7 +89,7 @@ def test_copies_with_the_best_distance_pass_no_shipped_policy(
     draws(train)
     uri = registered("copier")
     copies = measured("evaluate", uri, *few, metrics)
-    assert copies["metrics"]["eval/fd_lite0"] < 0.5 * honest["metrics"]["eval/fd_lite0"]  # "the best" model
+    assert copies["metrics"]["eval/fd_lite0"] < 0.7 * honest["metrics"]["eval/fd_lite0"]
     audit = measured(
         "audit", uri, "audit.num_samples=60", "audit.num_canaries=20", "audit.false_alarm_rate=0.1",
         "audit.membership=false", "sampling={}", "sampling.num_inference_steps=2",

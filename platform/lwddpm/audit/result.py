@@ -220,7 +220,7 @@ def judge(
         return "copies", [
             f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged as copies of training "
             f"slices, where real slices that the model never saw raise {alarms.count} false alarms in {alarms.n} "
-            f"({alarms.value:.2%}); by chance that happens with p = {p_value:.1g}"
+            f"({alarms.value:.2%}); by chance that happens with p {_told(p_value)}"
         ]
     reasons = []
     if alarms.low > rate:
@@ -246,6 +246,10 @@ def judge(
         f"explain ({alarms.count} in {alarms.n} held-out groups); with 95 % confidence at most {flagged.high:.2%} are "
         "copies of the kinds that were planted and found"
     ]
+
+
+def _told(p_value: float) -> str:
+    return f"= {p_value:.1g}" if p_value > 1e-99 else "< 1e-99"
 
 
 def recognised(membership: AuditRecord | None) -> str | None:

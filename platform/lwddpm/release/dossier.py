@@ -80,6 +80,7 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
         "verdict": verdict,
         "state": _state(verdict, now),
         "valid_until": None if until is None else f"{until:%Y-%m-%d}",
+        "expired": verdict is not None and verdict.expired_on(now),
         "expires_days": None if policy is None else policy.expires_days,
         "use": _use(policy),
         "data": _data(version),

@@ -64,6 +64,11 @@ class Verdict(BaseModel):
         return self.valid_until is not None and self.valid_until < now
 
     @property
+    def expired(self) -> bool:
+        """Whether they have expired by now."""
+        return self.expired_on(datetime.now(UTC))
+
+    @property
     def short(self) -> str:
         """The verdict in a line."""
         open_ones = [finding.rule for finding in self.findings if finding.status != "passed"]
