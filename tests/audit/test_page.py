@@ -1,5 +1,6 @@
 """What an audit leaves: a file that is read as it was written, and pages that say what is in it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lwddpm.config import AuditConfig, SamplingConfig, UtilityConfig
 
 
 def _result() -> AuditResult:
-    record = AuditRecord.of_share("copied_share", share_of(3, 100), "flagged", 0.5)
+    record = AuditRecord.of_share("copied_share", share_of(3, 100), "flagged", 0.5, 1 / 300)
     alarms = AuditRecord.of_share("false_alarm_share", share_of(1, 300), "false alarms")
     pair = FlaggedPair(
         index=4,
@@ -78,6 +79,11 @@ def test_the_pages_say_what_the_file_holds(tmp_path: Path) -> None:
         assert "0.0062 to 0.0852" in text  # Clopper and Pearson of 3 in 100
         assert "does not say whom its slices show" in text
     assert "too few &lt;slices&gt;" in html
+    for cells in (["number 4", "a&lt;b&gt;.png"], ["h.png", "a&lt;b&gt;.png"]):  # named: a person is to judge them
+        row = [*cells, "-", "0.9900", "0.500", "correlation", "as it is"]
+        assert re.search(r"<tr>\s*" + "".join(f"<td[^>]*>{re.escape(cell)}</td>" for cell in row), html), row
+    assert "| h.png | a<b>.png | - | 0.9900 | 0.500 | correlation | as it is |" in markdown
+    assert "| copied_share | 0.0300 | 0.0062 to 0.0852 | 100 | 0.00333 | 0.5 | flagged |" in markdown  # null, p
     assert html.count("data:image/png;base64,") == 5
     assert {path.stem for path in (folder / "figures").iterdir()} == {"pairs", "scores", "power", "growth", "held_out"}
 

@@ -20,7 +20,8 @@ def _judge(flagged: Share, alarms: Share, power: dict[str, Share]) -> tuple[str,
         (share_of(10, 3000), share_of(3, 650), STRONG, "clear", "at most 0.61% are copies"),
         (share_of(0, 3000), share_of(0, 650), STRONG, "clear", "0 of 3,000"),
         (share_of(300, 3000), share_of(3, 650), STRONG, "copies", "300 of 3,000"),
-        (share_of(40, 1000), share_of(3, 650), WEAK, "copies", "p ="),  # found in spite of little power
+        (share_of(3000, 3000), share_of(3, 650), STRONG, "copies", "p < 1e-99"),  # of which floats know no more
+        (share_of(40, 1000), share_of(3, 650), WEAK, "copies", "p = "),  # found in spite of little power
         (share_of(0, 3000), share_of(0, 650), WEAK, "undecided", "blurred 75%"),
         (share_of(0, 100), share_of(0, 650), STRONG, "undecided", "up to 3.62% of the slices may be copies"),
         (share_of(20, 1000), share_of(15, 650), STRONG, "undecided", "more than the 1.00% that were wanted"),

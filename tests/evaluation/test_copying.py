@@ -87,6 +87,23 @@ def test_every_evaluation_tells_the_copied_share_with_its_floor(tiny_dataset: Da
     assert EvaluationResult.model_validate_json(result.model_dump_json()) == result
 
 
+def test_copies_of_training_slices_outside_the_reference_count(tiny_dataset: Dataset) -> None:
+    train = np.array(tiny_dataset.images("train"))
+    config = EvaluationConfig(metrics=("ssim_pairs",), num_samples=60, num_reference=5)
+    result = evaluate(train, tiny_dataset, config)
+    assert result.copied is not None
+    assert (result.copied.value, result.copied.num_reference) == (1, len(train))
+
+
+def test_distances_do_not_depend_on_how_many_training_slices_are_compared_at_a_time(
+    sets: tuple[np.ndarray, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out, _ = sets
+    whole = nearest_distances(held_out, train)
+    monkeypatch.setattr("lwddpm.evaluation.copying._TRAIN_AT_ONCE", 64)
+    assert nearest_distances(held_out, train) == pytest.approx(whole, rel=1e-5)
+
+
 def test_an_evaluation_of_an_earlier_version_has_no_copied_share(tiny_dataset: Dataset) -> None:
     held_out = np.concatenate([tiny_dataset.images("validation"), tiny_dataset.images("test")])
     result = evaluate(held_out, tiny_dataset, EvaluationConfig(metrics=("ssim_pairs",)))

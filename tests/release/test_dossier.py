@@ -15,10 +15,12 @@ from typer.testing import CliRunner
 from lwddpm.audit.result import method_code
 from lwddpm.cli import app
 from lwddpm.release.dossier import CONSENT, contents, page, write_dossier
-from lwddpm.release.policy import load_policy, set_policy
+from lwddpm.release.policy import load_policy, policy_sha256, set_policy
 from lwddpm.release.promotion import promote
-from lwddpm.tracking import registry
+from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.registry import RegisteredVersion
+
+from .conftest import audit_content, figure
 
 Make = Callable[..., RegisteredVersion]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -118,6 +120,34 @@ def test_an_expired_one_says_so_and_the_gate_refuses(audited: Make, name: str, p
     assert "This dossier has expired." in _read(page(later))
     assert later["verdict"].status == "missing"
     assert contents(version)["state"] == "passed"
+
+
+def test_one_that_fails_a_rule_says_that_it_has_expired_too(
+    register: Make, name: str, store: str, policy_file: Path
+) -> None:
+    version = register(name, figure("fd_lite0", 90.0, (89.0, 91.0), floor=10.0))
+    old = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+    attachments.attach(version, attachments.AUDIT, audit_content(version, date=old), "auditor")
+    set_policy(name, load_policy(str(policy_file)), "house rules", "Ada")
+    day = datetime.now(UTC) - timedelta(days=1)
+    text = _read(page(contents(version)))
+    assert f"failed: policy house v3 ({policy_sha256(load_policy(str(policy_file)))[:8]}), results expired on" in text
+    assert "This dossier has expired." in text
+    words = ["models", "promote", f"models:/{name}/1", "--reason", "x", "--tracking-uri", store]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 1
+    assert f", expired on {day:%Y-%m-%d}" in told.stdout
+    assert "counts until" not in told.stdout
+
+
+def test_an_audit_that_could_not_decide_is_refused_with_its_own_reasons(
+    audited: Make, name: str, policy_file: Path
+) -> None:
+    version = audited(name, verdict="undecided", reasons=["noisy copies are missed", "too few groups"])
+    set_policy(name, load_policy(str(policy_file)), "house rules", "Ada")
+    text = _read(page(contents(version)))
+    assert "verdict is clear missing undecided noisy copies are missed; too few groups" in text
+    assert text.index("What is not shown") < text.index("privacy officer, name") < text.index("Quality: what")
 
 
 def test_an_override_and_hostile_words_are_only_text(

@@ -54,7 +54,8 @@ def scores(
         axes.stairs(heights / max(1, len(values)), edges, label=label, color=color, linewidth=1.4)
     axes.axvline(_scale(np.array([threshold]))[0], color=theme.ink, linestyle="--", linewidth=1, label="threshold")
     ticks = np.array([0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999])
-    axes.set_xticks(_scale(ticks), [f"{tick:g}" for tick in ticks])
+    names = [f"{tick:g}" for tick in ticks[:-1]]
+    axes.set_xticks(_scale(ticks), [*names, f"{ticks[-1]:g}\nand above"])
     axes.set_xlabel("correlation with the most similar training slice")
     axes.set_ylabel("share of slices")
     axes.legend(fontsize=SMALL_PT)
@@ -91,14 +92,14 @@ def growth(result: AuditResult, theme: Theme) -> Figure:
     figure = new_figure(2.8)
     axes = figure.subplots()
     drawn, flagged, reproduced = zip(*result.growth, strict=True)
-    axes.plot(drawn, flagged, "o-", color=theme.cycle[0], label="slices flagged", markersize=3)
-    axes.plot(drawn, reproduced, "s-", color=theme.cycle[1], label="training slices reproduced", markersize=3)
+    axes.plot(drawn, flagged, "o-", color=theme.cycle[0], label="slices flagged", markersize=7, fillstyle="none")
+    axes.plot(drawn, reproduced, "s--", color=theme.cycle[1], label="training slices reproduced", markersize=3)
     alarms = result.record("false_alarm_share")
     if alarms is not None:
         axes.plot(
             drawn, [n * alarms.value for n in drawn], "--", color=theme.real, label="false alarms that are expected"
         )
     axes.set_xlabel("slices drawn")
-    axes.set_ylabel("number", fontsize=TEXT_PT)
+    axes.set_ylabel("slices", fontsize=TEXT_PT)
     axes.legend(fontsize=SMALL_PT)
     return figure

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from lwddpm.audit import figures
 from lwddpm.audit.figures import Pictured
-from lwddpm.audit.result import FILE, AuditRecord, AuditResult
+from lwddpm.audit.result import FILE, AuditRecord, AuditResult, FlaggedPair
 from lwddpm.audit.utility import figures as utility_figures
 from lwddpm.audit.utility.result import ArmResult, UtilityResult
 from lwddpm.evaluation.figure_style import LIGHT, render
@@ -105,6 +105,8 @@ def draw(
         view["power"] = [_row(record, kind) for kind, record in result.power.items()]
         view["classes"] = [_row(record) for record in result.by_class.values()]
         view["mixtures"] = _mixtures(result)
+        view["pairs"] = [_pair(pair) for pair in result.flagged]
+        view["alarms"] = [_pair(pair) for pair in result.held_out_alarms]
         view["utility"] = None if result.utility is None else _utility(result, result.utility, partial / "figures")
         for file, escape in ((HTML, True), (MARKDOWN, False)):
             page = template_environment(_TEMPLATES, escape=escape).get_template(file)
@@ -163,8 +165,16 @@ def _row(record: AuditRecord, name: str | None = None) -> dict[str, str]:
         "interval": "-" if ends is None else f"{measured(ends[0], 4)} to {measured(ends[1], 4)}",
         "n": f"{record.n:,}",
         "p": "-" if record.p_value is None else f"{record.p_value:.2g}",
+        "null": "-" if record.null is None else f"{record.null:.3g}",
         "what": record.what,
     }
+
+
+def _pair(pair: FlaggedPair) -> list[str]:
+    """A row: the slice, the training slice, its subject, correlation, features, and how the slice was moved."""
+    which = f"number {pair.index}" if pair.name is None else pair.name
+    scores = [f"{pair.correlation:.4f}", f"{pair.features:.3f}"]
+    return [which, pair.source, pair.subject or "-", *scores, " and ".join(pair.by), pair.moved]
 
 
 def _mixtures(result: AuditResult) -> list[tuple[str, list[str]]]:

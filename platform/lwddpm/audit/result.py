@@ -33,6 +33,7 @@ class AuditRecord(_Part):
         low, high: its interval of 95 %; None where it has none.
         n: slices, groups or subjects that it is a share of or was measured on.
         p_value: that chance alone, without copies, gives as much.
+        null: the value without copies, or where nothing is betrayed or learnt; None where it is not known.
         what: in words.
     """
 
@@ -42,11 +43,15 @@ class AuditRecord(_Part):
     high: float | None = None
     n: int
     p_value: float | None = None
+    null: float | None = None
     what: str
 
     @classmethod
-    def of_share(cls, name: str, share: Share, what: str, p_value: float | None = None) -> "AuditRecord":
-        return cls(name=name, value=share.value, low=share.low, high=share.high, n=share.n, p_value=p_value, what=what)
+    def of_share(
+        cls, name: str, share: Share, what: str, p_value: float | None = None, null: float | None = None
+    ) -> "AuditRecord":
+        ends = {"low": share.low, "high": share.high}
+        return cls(name=name, value=share.value, n=share.n, p_value=p_value, null=null, what=what, **ends)
 
 
 class MixedControl(_Part):
@@ -215,7 +220,7 @@ def judge(
         return "copies", [
             f"{flagged.count:,} of {flagged.n:,} slices ({flagged.value:.2%}) are flagged as copies of training "
             f"slices, where real slices that the model never saw raise {alarms.count} false alarms in {alarms.n} "
-            f"({alarms.value:.2%}); by chance that happens with p = {p_value:.1g}"
+            f"({alarms.value:.2%}); by chance that happens with p {_told(p_value)}"
         ]
     reasons = []
     if alarms.low > rate:
@@ -241,6 +246,10 @@ def judge(
         f"explain ({alarms.count} in {alarms.n} held-out groups); with 95 % confidence at most {flagged.high:.2%} are "
         "copies of the kinds that were planted and found"
     ]
+
+
+def _told(p_value: float) -> str:
+    return f"= {p_value:.1g}" if p_value > 1e-99 else "< 1e-99"
 
 
 def recognised(membership: AuditRecord | None) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from lwddpm.evaluation.intervals import of_share
 
 NEAR = 0.5  # of the held-out slices' median distance
-_AT_ONCE = 256
+_AT_ONCE, _TRAIN_AT_ONCE = 256, 4096
 COPIES = "returns training slices"  # by which the warning is known
 COPIED_SHARE = "copied_share"  # what the share is called wherever figures are told
 
@@ -75,10 +75,13 @@ def nearest_distances(images: np.ndarray, train: np.ndarray) -> np.ndarray:
     Args:
         images, train: uint8 [N, S, S] and [M, S, S].
     """
-    bank = torch.from_numpy(np.array(train)).flatten(1).float()
     queries = torch.from_numpy(np.array(images)).flatten(1).float()
-    nearest = torch.cat([torch.cdist(part, bank).min(1).values for part in queries.split(_AT_ONCE)])
-    distances: np.ndarray = (nearest / bank.shape[1] ** 0.5).numpy()
+    nearest = torch.full((len(queries),), torch.inf)
+    for first in range(0, len(train), _TRAIN_AT_ONCE):  # so that memory does not grow with the training split
+        bank = torch.from_numpy(np.array(train[first : first + _TRAIN_AT_ONCE])).flatten(1).float()
+        of_bank = torch.cat([torch.cdist(part, bank).min(1).values for part in queries.split(_AT_ONCE)])
+        nearest = torch.minimum(nearest, of_bank)
+    distances: np.ndarray = (nearest / queries.shape[1] ** 0.5).numpy()
     return distances
 
 

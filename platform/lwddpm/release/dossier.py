@@ -1,7 +1,7 @@
 """The dossier of a version, a page for whoever decides about its release: what was tested, how, and what was not."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import yaml
 from lwddpm.audit.result import method_code
 from lwddpm.config.gate import GatePolicy
 from lwddpm.files import write_whole
+from lwddpm.release import audit_tables
 from lwddpm.release.confirmations import tally
 from lwddpm.release.evidence import Evidence, audit_of, evaluation_of
 from lwddpm.release.policy import named, policy_in_force
@@ -25,9 +26,6 @@ NOT_STATED = "not stated"
 CONSENT = "lwddpm.consent"  # tag of a version: data.consent of its training
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ROWS = 24
-UTILITY = "utility_"  # how names of figures of that part of an audit begin
-_BESIDE = ("controls", "power", "thresholds", "reasons")  # of an audit's file
-_KNOWN = {"name", "value", "low", "high", "n"}
 NOT_SHOWN = (
     "Differential privacy: the training gives no guarantee of it, whatever the tests say.",
     "Attacks that are not in the table, and copies that the tests are too weak for: their power stands beside them.",
@@ -68,6 +66,7 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
     log = registry_log.entries(version.name)
     own = [entry for entry in log if entry.get("version") == version.version]
     audit, evaluation = audit_of(version, method_code()), evaluation_of(version)
+    tests, utility = audit_tables.tests(audit)
     until = verdict.valid_until if verdict else None
     return {
         "version": version,
@@ -75,15 +74,17 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
         "verdict": verdict,
         "state": _state(verdict, now),
         "valid_until": None if until is None else f"{until:%Y-%m-%d}",
+        "expired": verdict is not None and verdict.expired_on(now),
         "expires_days": None if policy is None else policy.expires_days,
         "use": _use(policy),
         "data": _data(version),
         "figures": _figures(evaluation),
         "evaluation": evaluation,
-        "tests": [row for row in _tests(audit) if not row["name"].startswith(UTILITY)],
-        "utility": [row for row in _tests(audit) if row["name"].startswith(UTILITY)],
+        "tests": tests,
+        "utility": utility,
         "audit": audit,
-        "controls": _controls(audit),
+        "planted": audit_tables.planted(audit),
+        "remarks": audit_tables.remarks(audit),
         "mitigations": _mitigations(version),
         "not_shown": NOT_SHOWN,
         "people": {
@@ -180,43 +181,6 @@ def _figures(evaluation: Evidence) -> list[dict[str, Any]]:
         interval = None if figure.low is None or figure.high is None else (figure.low, figure.high)
         rows.append({"name": name, "value": figure.value, "interval": interval, "n": figure.n, "floor": figure.floor})
     return rows
-
-
-def _tests(audit: Evidence) -> list[dict[str, Any]]:
-    """Rows of the audit; `beside` is what else its records have: null, control, power, p."""
-    rows = []
-    for record in audit.about.get("records", [])[:_MOST_ROWS]:
-        ends = (record.get("low"), record.get("high"))
-        rows.append(
-            {
-                "name": record["name"],
-                "value": record["value"],
-                "interval": None if None in ends else ends,
-                "n": record.get("n"),
-                "beside": _told({key: value for key, value in record.items() if key not in _KNOWN}),
-            }
-        )
-    return rows
-
-
-def _controls(audit: Evidence) -> list[str]:
-    """What an audit says of its own controls and power, in lines."""
-    about = audit.about
-    return [_told({key: about[key]}) for key in _BESIDE if about.get(key)]
-
-
-def _told(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {text}" for key, value in values.items() if (text := _short(value)))
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"({_told(value)})" if value else ""
-    if isinstance(value, str):
-        return value[:200]
-    if isinstance(value, Iterable):
-        return "; ".join(_short(each) for each in list(value)[:_MOST_ROWS])
-    return "" if value is None else number(value)
 
 
 def _readers(version: RegisteredVersion) -> str:

@@ -64,6 +64,11 @@ class Verdict(BaseModel):
         return self.valid_until is not None and self.valid_until < now
 
     @property
+    def expired(self) -> bool:
+        """Whether they have expired by now."""
+        return self.expired_on(datetime.now(UTC))
+
+    @property
     def short(self) -> str:
         """The verdict in a line."""
         open_ones = [finding.rule for finding in self.findings if finding.status != "passed"]
@@ -190,7 +195,8 @@ def _audit_verdict(found: Evidence) -> Finding:
     states: Mapping[str, Status] = {"clear": "passed", "copies": "failed"}
     reason = {"copies": "it found copies of training slices", "clear": ""}
     status = states.get(found.verdict or "", "missing")
-    why = reason.get(found.verdict or "", "it could not decide: draw more, or hold out more groups")
+    told = "; ".join(str(each) for each in found.about.get("reasons") or [])
+    why = reason.get(found.verdict or "", told or "it could not decide: draw more, or hold out more groups")
     return Finding(rule=rule, status=status, value=found.verdict or "none", reason=why)
 
 

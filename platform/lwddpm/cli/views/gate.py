@@ -1,5 +1,6 @@
 """What `lwddpm models gate`, `promote`, `log`, `verify-log` and `dossier` print for people, and overrides elsewhere."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from lwddpm.cli.views import models
@@ -27,7 +28,10 @@ def verdict(gate: dict[str, Any]) -> None:
         found = f": {finding['value']}" if finding["value"] else ""
         why = f"; {finding['reason']}" if finding["status"] != "passed" and finding["reason"] else ""
         console.print(f"  {finding['status']:<7} {finding['rule']}{found}{why}", markup=False)
-    until = f", counts until {gate['valid_until'][:10]}" if gate["valid_until"] else ""
+    until = ""
+    if gate["valid_until"]:
+        past = datetime.fromisoformat(gate["valid_until"]) < datetime.now(UTC)
+        until = f", {'expired on' if past else 'counts until'} {gate['valid_until'][:10]}"
     console.print(f"gate {gate['status']}: policy {gate['policy']}{until}", markup=False)
 
 

@@ -33,6 +33,7 @@ def copied_records(
             flagged,
             "of the slices drawn the share flagged as copies of a training slice",
             exceeds(flagged, alarms),
+            alarms.value,
         ),
         AuditRecord.of_share(
             "false_alarm_share", alarms, "of held-out groups, in place of slices drawn, the share flagged"
@@ -64,6 +65,7 @@ def set_tests(generated: torch.Tensor, held: torch.Tensor, train: torch.Tensor) 
             high=high,
             n=ct.n,
             p_value=ct.p_value,
+            null=0,
             what="C_T: z of the distances to the nearest training slice, below -3: copying",
         ),
         AuditRecord.of_share(
@@ -77,6 +79,7 @@ def set_tests(generated: torch.Tensor, held: torch.Tensor, train: torch.Tensor) 
             value=gap.value,
             n=gap.n,
             p_value=gap.p_value,
+            null=0,
             what="fd_lite0 to held-out less to as many training slices; above 0: nearer to what was trained on",
         ),
     ]
@@ -113,6 +116,7 @@ def membership_records(
             low=found.auc_interval[0],
             high=found.auc_interval[1],
             n=n,
+            null=0.5,
             what="membership inference by denoising loss, calibrated by neighbours: share of pairs told apart",
         ),
         AuditRecord(
@@ -121,17 +125,18 @@ def membership_records(
             low=found.tpr_interval[0],
             high=found.tpr_interval[1],
             n=n,
-            what="training slices found by it at 1 % false positives; 0.01: nothing is betrayed",
+            null=0.01,
+            what="training slices found by it at 1 % false positives",
         ),
     ]
 
 
 def utility_records(utility: UtilityResult) -> list[AuditRecord]:
     """What gates, the dossier and tables tell of a study of utility."""
-    return [record for each in utility.learners for record in _of_learner(each, utility.n)]
+    return [record for each in utility.learners for record in _of_learner(each, utility.n, 1 / len(utility.classes))]
 
 
-def _of_learner(each: LearnerResult, n: int) -> list[AuditRecord]:
+def _of_learner(each: LearnerResult, n: int, chance: float) -> list[AuditRecord]:
     beside = each.beside_all
     assert beside.gain is not None
     real, synthetic = each.real, each.synthetic
@@ -167,6 +172,7 @@ def _of_learner(each: LearnerResult, n: int) -> list[AuditRecord]:
             high=found.high,
             n=num,
             p_value=p_value,
+            null=0 if name == "gain" else chance,
             what=what,
         )
         for name, found, num, p_value, what in told
