@@ -17,7 +17,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.jobfile import load_job
 from lwddpm.kinds import evaluate
 from lwddpm.kinds.audit import run as audits
-from lwddpm.tracking import registry
+from lwddpm.tracking import registration, registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.training.checkpoint import load_model, save_model
 
@@ -45,7 +45,7 @@ def registered(
         job = tiny_job().model_copy(update={"tracking": TrackingConfig(uri=store)})
         with tracked_run(job, store, None, "digest") as run:
             tags = {"lwddpm.dataset_version": dataset.version, "lwddpm.simulated": "true"}
-            registry.register(run, folder, RegistryConfig(name=name), tags, {}, 8, "# card\n")
+            registration.register(run, folder, RegistryConfig(name=name), tags, {}, 8, "# card\n")
         return f"models:/{name}/1"
 
     return make
