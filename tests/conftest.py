@@ -47,6 +47,7 @@ TINY = (
     "evaluation.num_samples=6",
     "evaluation.sampler=ddim",
     "evaluation.num_inference_steps=3",
+    "evaluation.reconstruction_timestep=3",
     "workers.cpus_per_worker=1",  # one thread, as above
 )
 # instead of the demo's diffusion settings

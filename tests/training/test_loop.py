@@ -139,24 +139,35 @@ def test_what_is_written_down_may_change_in_the_middle(
     _assert_same_checkpoints(tmp_path / "whole", tmp_path / "parts")
 
 
-def _start(job: TrainJob, dataset: Dataset, folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    job_file = folder / "job.json"
-    job_file.write_text(job.model_dump_json())
-    worker = Path(__file__).with_name("worker.py")
-    command = [sys.executable, "-W", "always", worker, job_file, dataset.path, folder, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Trains in processes other than this one, as `worker.py` says; returns the exit code and what was said."""
+    command = [sys.executable, "-W", "always", str(Path(__file__).with_name("worker.py"))]
+
+    def in_process(job: TrainJob, dataset: Dataset, folder: Path, *arguments: str) -> tuple[int, str]:
+        folder.mkdir(parents=True, exist_ok=True)
+        job_file = folder / "job.json"
+        job_file.write_text(job.model_dump_json())
+        print(json.dumps([str(job_file), dataset.path, str(folder), *arguments]), file=worker.stdin, flush=True)
+        return int(answers.readline()), (folder / "errors").read_text()
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        answers = worker.stdout
+        yield in_process
 
 
 @pytest.mark.parametrize("family", ["lw_ddpm", "lsgan"])
 def test_killed_and_continued_equals_uninterrupted(
-    family: str, tiny_job: Build, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path
+    family: str, tiny_job: Build, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path, run: Run
 ) -> None:
     job = tiny_job() if family == "lw_ddpm" else tiny_gan(f"model.family={family}")
     whole = _train(job, tiny_dataset, tmp_path / "whole")
-    process = _start(job, tiny_dataset, tmp_path / "parts", "kill", "5")
-    _, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
+    code, errors = run(job, tiny_dataset, tmp_path / "parts", "kill", "5")
+    assert code == -signal.SIGKILL, errors
     assert not (tmp_path / "parts" / "model").exists()
     rest = _train(job, tiny_dataset, tmp_path / "parts")
     assert 1 < min(rest.series("train/loss")) <= 6
@@ -166,13 +177,12 @@ def test_killed_and_continued_equals_uninterrupted(
 
 
 def test_a_model_keeps_the_snapshot_of_its_guide_epoch_also_after_a_kill(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path, run: Run
 ) -> None:
     """Six steps an epoch: the guide is that of step 3, which is no snapshot otherwise; the kill comes after it."""
     job = tiny_job("training.guide_epoch=0.5")
-    process = _start(job, tiny_dataset, tmp_path / "parts", "kill", "5")
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    code, errors = run(job, tiny_dataset, tmp_path / "parts", "kill", "5")
+    assert code == -signal.SIGKILL, errors
     _train(job, tiny_dataset, tmp_path / "parts")
     _train(job, tiny_dataset, tmp_path / "whole")
     _train(tiny_job(), tiny_dataset, tmp_path / "without")
@@ -216,12 +226,11 @@ def test_a_guide_of_another_process_is_refused(tiny_job: Build, tiny_dataset: Da
         load_guide(model_dir)
 
 
-def _train_on(world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:
+def _train_on(run: Run, world: int, job: TrainJob, dataset: Dataset, folder: Path) -> dict[int, dict[str, float]]:
     """Values by step, from as many processes that compute in float64."""
-    process = _start(job, dataset, folder, "ranks", str(world), str(free_port()))
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors.decode()
-    assert not [line for line in errors.decode().splitlines() if "Warning" in line]  # such as DDP's
+    code, errors = run(job, dataset, folder, "ranks", str(world), str(free_port()))
+    assert code == 0, errors
+    assert not [line for line in errors.splitlines() if "Warning" in line]  # such as DDP's
     return {int(step): values for step, values in json.loads((folder / "values.json").read_text()).items()}
 
 
@@ -260,14 +269,14 @@ def _assert_same_curve(one: dict[int, dict[str, float]], other: dict[int, dict[s
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["lw_ddpm", "gan", "wgan-gp"])
 def test_several_processes_follow_the_loss_curve_of_one(
-    kind: str, tiny_job: Build, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path
+    kind: str, tiny_job: Build, tiny_gan: Build, tiny_dataset: Dataset, tmp_path: Path, run: Run
 ) -> None:
     build = _build_of(kind, tiny_job, tiny_gan)
     one = _train(build(), tiny_dataset, tmp_path / "one").values
-    _assert_same_curve(one, _train_on(2, build("workers.count=2"), tiny_dataset, tmp_path / "two"), rel=1e-9)
+    _assert_same_curve(one, _train_on(run, 2, build("workers.count=2"), tiny_dataset, tmp_path / "two"), rel=1e-9)
     if kind == "lw_ddpm":  # 8 images over 3 workers and 2 chunks: shares of 2, 3 and 3, chunks of 1 and 2
         elastic = build("workers.count={max: 3}", "training.grad_accumulation_steps=2")
-        _assert_same_curve(one, _train_on(3, elastic, tiny_dataset, tmp_path / "three"), rel=1e-9)
+        _assert_same_curve(one, _train_on(run, 3, elastic, tiny_dataset, tmp_path / "three"), rel=1e-9)
 
 
 BEYOND = {
@@ -298,14 +307,14 @@ BEYOND = {
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("beyond", BEYOND)
 def test_the_parts_beyond_the_paper_keep_every_parity(
-    beyond: str, tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    beyond: str, tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path, run: Run
 ) -> None:
     """Strata are of the global batch, averages of the whole training; the rest is nothing that a worker or a stop could
     change."""
     build = functools.partial(tiny_job, *BEYOND[beyond])
     one = _train(build(), tiny_dataset, tmp_path / "one").values
     both = build("workers.count=2", "training.grad_accumulation_steps=2")
-    two = _train_on(2, both, tiny_dataset, tmp_path / "two")
+    two = _train_on(run, 2, both, tiny_dataset, tmp_path / "two")
     accumulated = _train(build("training.grad_accumulation_steps=4"), tiny_dataset, tmp_path / "accumulated").values
     calls = iter([False] * 4 + [True] * 2)
     parts = _train(build(), tiny_dataset, tmp_path / "parts", should_stop=lambda: next(calls)).values
@@ -499,13 +508,13 @@ def test_a_checkpoint_of_before_there_were_checksums_is_taken_and_its_damage_fou
 
 
 def test_several_processes_take_the_same_checkpoint_after_a_damage(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path, run: Run
 ) -> None:
     job = tiny_job("workers.count=2", "training.snapshot_epochs=[]")
-    whole = _train_on(2, job, tiny_dataset, tmp_path)
+    whole = _train_on(run, 2, job, tiny_dataset, tmp_path)
     newest = max((tmp_path / "checkpoints").iterdir())
     _flip_a_bit(newest / "model.safetensors")
-    again = _train_on(2, job, tiny_dataset, tmp_path)
+    again = _train_on(run, 2, job, tiny_dataset, tmp_path)
     assert 1 < min(again) < 8
     assert all(again[step]["train/loss"] == whole[step]["train/loss"] for step in again if "train/loss" in again[step])
     assert (newest.parent / f"damaged_{newest.name}").exists()

@@ -1,7 +1,11 @@
-"""A training process of its own, for the tests that kill it or run two of them.
+"""Training processes, for the tests that kill one or run two of them.
 
-python worker.py JOB.json DATASET FOLDER kill STEP         dies by SIGKILL at STEP, once a checkpoint is there
-python worker.py JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 0 writes values.json
+It imports once, which takes seconds. Each line of standard input, a list in JSON, is run in a process of its own:
+
+JOB.json DATASET FOLDER kill STEP         dies by SIGKILL at STEP, once a checkpoint is there
+JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 0 writes values.json
+
+Its exit code comes back as a line; what it says is in FOLDER/errors.
 """
 
 import json
@@ -9,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from pathlib import Path
 
@@ -34,14 +39,35 @@ class KillsItself(SilentReporter):
 
 
 def fork(world: int) -> int:
-    """Rank of this process among `world`, of which the first starts the others: what is imported is shared."""
-    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports half of torch
+    """Rank of this process among `world`, of which the first starts the others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from Python 3.12 on, of other threads; they hold no lock
         return next((rank for rank in range(1, world) if os.fork() == 0), 0)
 
 
-def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
+def serve() -> None:
+    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports half of torch
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        if fork(2) == 1:
+            with (Path(arguments[2]) / "errors").open("w") as errors:
+                os.dup2(errors.fileno(), sys.stdout.fileno())
+                os.dup2(errors.fileno(), sys.stderr.fileno())
+            os._exit(_ends_with(arguments))
+        print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+
+
+def _ends_with(arguments: list[str]) -> int:
+    """The exit code of a call."""
+    try:
+        run(*arguments)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def run(job_file: str, dataset: str, folder: str, mode: str, number: str, port: str = "") -> None:
     rank = fork(int(number)) if mode == "ranks" else 0
     job, data = TrainJob.model_validate_json(Path(job_file).read_text()), open_dataset(dataset)
     if mode == "kill":
@@ -63,4 +89,4 @@ def main(job_file: str, dataset: str, folder: str, mode: str, number: str, port:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve()
