@@ -1,6 +1,8 @@
 """The page of an audit: what its slices are good for beside how many are copies, or why that is not known."""
 
 import html
+import json
+import math
 import re
 from pathlib import Path
 
@@ -19,9 +21,9 @@ from lwddpm.kinds.audit.parts import NO_CLASSES
 from lwddpm.tracking import attachments, registration, registry
 from lwddpm.tracking.store import connect
 
-from .test_conditional import store, visitor
+from .test_conditional import store, stores, visitor
 
-__all__ = ["store", "visitor"]  # fixtures
+__all__ = ["store", "stores", "visitor"]  # fixtures
 CLASSES = ("glioma_tumor", "none<b>")
 _NUM = 40  # slices of each kind
 HALF, ALL = "50 % 20 slices", "100 % 40 slices"  # rows of the mixtures
@@ -93,13 +95,21 @@ def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(v
     assert rows[HALF, "1 20"][2].startswith("+0.400")
     assert float(rows[HALF, "1 20"][3]) < 0.05 < float(rows[ALL, "1 40"][3])
     assert rows["none", "alone 40"][2:5] == ["–", "–", "–"]
-    assert rows["none", "alone 40"][5] == "30"  # halfway between 0.6 of 20 and 0.8 of 40
+    assert rows["none", "alone 40"][5] == "28"  # halfway between 0.6 of 20 and 0.8 of 40, on a scale of ratios
     shown = _rows(sensitivities)
     assert shown[0] == ["none", "alone", "0.70", "0.70"]
     assert "none&lt;b&gt;" in sensitivities
-    assert "worth 30 real slices alone" in mixtures
+    assert "worth 28 real slices alone; the cross is where" in mixtures
     (curve,) = re.findall(r'data-utility="([^"]*)"', section)
-    assert "&#34;crosses&#34;: [[30.0, 0.7" in curve.replace("&quot;", "&#34;")
+    lines = {line["name"]: line for line in json.loads(html.unescape(curve))}
+    mixed = [f"and {ratio} synthetic for each" for ratio in (1, 2)]
+    assert list(lines) == ["real slices alone", *mixed, "40 synthetic slices alone", "chance"]
+    assert lines["40 synthetic slices alone"]["crosses"] == [[pytest.approx(math.sqrt(20 * 40)), pytest.approx(0.7)]]
+    assert [point[:2] for point in lines["real slices alone"]["points"]] == [
+        [20, pytest.approx(0.6)],
+        [40, pytest.approx(0.8)],
+    ]
+    assert lines["chance"]["points"] == [[20, 0.5], [40, 0.5]]
 
 
 def test_without_utility_the_page_says_why_and_what_to_do(visitor: TestClient, store: str, model_dir: Path) -> None:

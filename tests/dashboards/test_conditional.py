@@ -282,6 +282,6 @@ def test_classes_and_the_grid_are_chosen_on_the_page(stores: Stores, tiny_datase
             pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
             np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
         photograph(page, "versions-by-class")
-        page.get_by_label("Draw", exact=True).select_option("any")
+        page.locator("[name=by]").select_option("any")
         expect(page.get_by_label("Slices", exact=True)).to_be_visible()
         expect(rows.first).to_be_hidden()
