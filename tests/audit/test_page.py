@@ -108,7 +108,7 @@ def test_utility_stands_beside_the_copied_share(tmp_path: Path) -> None:
         assert "balanced accuracy 0.800" in text
         assert "From 40 synthetic slices alone: 0.500" in text
         assert "Copied share 3.00% (0.62% to 8.52%, n = 100), verdict undecided" in text
-        assert "Cross:" not in text  # synthetic slices alone are worth fewer than were tried: there is none in the figure
+        assert "Cross:" not in text  # worth fewer real slices than were tried: the figure has none
     assert "none&lt;b&gt;" in html
     assert (tmp_path / "report" / "figures" / "utility.png").stat().st_size > 1000
 
