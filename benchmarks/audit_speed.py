@@ -92,7 +92,7 @@ class _Kept:
 
     def __init__(self, folder: Path | None, about: str) -> None:
         self._folder, self.read = folder, False
-        self._lines: list[dict[str, float]] = []
+        self._lines: dict[int, dict[str, float]] = {}  # by the number of the chunk
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             known = folder / "about.txt"
@@ -101,8 +101,9 @@ class _Kept:
             if known.read_text() != about:
                 raise SystemExit(f"--keep: {folder} must be of {about}, is of {known.read_text()}; name another folder")
             if (folder / "chunks.jsonl").exists():
-                self._lines = [json.loads(line) for line in (folder / "chunks.jsonl").read_text().splitlines()]
-        self.done = {(int(line["number"]), int(line["n"])) for line in self._lines}
+                read = [json.loads(line) for line in (folder / "chunks.jsonl").read_text().splitlines()]
+                self._lines = {int(line["number"]): line for line in read}
+        self.done = {(number, int(line["n"])) for number, line in self._lines.items()}
 
     def features(self, make: Callable[[], tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Those of the training slices and of them mirrored."""
@@ -120,14 +121,14 @@ class _Kept:
         line = {"number": number, "n": n, "features_s": embedding["s"], "correlation_s": correlation["s"]}
         line["cpu_s"] = embedding["cpu_s"] + correlation["cpu_s"]
         line["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        self._lines.append(line)
+        self._lines[number] = line  # in place of a shorter one, of a run for fewer slices
         if self._folder is not None:
             with (self._folder / "chunks.jsonl").open("a") as stream:
                 stream.write(json.dumps(line) + "\n")
 
     def row(self, chunks: int) -> str:
         """A row of the table, of the first chunks."""
-        lines = [line for line in self._lines if line["number"] < chunks]
+        lines = [line for number, line in self._lines.items() if number < chunks]
         total = {key: sum(line[key] for line in lines) for key in ("n", "features_s", "correlation_s", "cpu_s")}
         peak = max(line["peak_mib"] for line in lines)
         together = total["features_s"] + total["correlation_s"]

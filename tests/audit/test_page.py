@@ -46,7 +46,7 @@ def _result() -> AuditResult:
         ),
         by_class={"glioma": record},
         growth=((10, 0, 0), (100, 3, 2)),
-        held_out_alarms=(pair.model_copy(update={"name": "h.png"}),),
+        held_out_alarms=(pair.model_copy(update={"name": "h.png", "by": ()}),),
         flagged=(pair,),
         num_flagged=3,
         sampling=SamplingConfig(),
@@ -79,10 +79,10 @@ def test_the_pages_say_what_the_file_holds(tmp_path: Path) -> None:
         assert "0.0062 to 0.0852" in text  # Clopper and Pearson of 3 in 100
         assert "does not say whom its slices show" in text
     assert "too few &lt;slices&gt;" in html
-    for cells in (["number 4", "a&lt;b&gt;.png"], ["h.png", "a&lt;b&gt;.png"]):  # named: a person is to judge them
-        row = [*cells, "-", "0.9900", "0.500", "correlation", "as it is"]
+    for name, by in (("number 4", "correlation"), ("h.png", "the lower threshold of one half")):
+        row = [name, "a&lt;b&gt;.png", "-", "0.9900", "0.500", by, "as it is"]  # named: a person is to judge them
         assert re.search(r"<tr>\s*" + "".join(f"<td[^>]*>{re.escape(cell)}</td>" for cell in row), html), row
-    assert "| h.png | a<b>.png | - | 0.9900 | 0.500 | correlation | as it is |" in markdown
+    assert "| h.png | a<b>.png | - | 0.9900 | 0.500 | the lower threshold of one half | as it is |" in markdown
     assert "| copied_share | 0.0300 | 0.0062 to 0.0852 | 100 | 0.00333 | 0.5 | flagged |" in markdown  # null, p
     assert html.count("data:image/png;base64,") == 5
     assert {path.stem for path in (folder / "figures").iterdir()} == {"pairs", "scores", "power", "growth", "held_out"}
@@ -108,6 +108,7 @@ def test_utility_stands_beside_the_copied_share(tmp_path: Path) -> None:
         assert "balanced accuracy 0.800" in text
         assert "From 40 synthetic slices alone: 0.500" in text
         assert "Copied share 3.00% (0.62% to 8.52%, n = 100), verdict undecided" in text
+        assert "Cross:" not in text  # worth fewer real slices than were tried: the figure has none
     assert "none&lt;b&gt;" in html
     assert (tmp_path / "report" / "figures" / "utility.png").stat().st_size > 1000
 

@@ -68,6 +68,7 @@ def measured(dataset: Dataset, store: str, tmp_path: Path) -> Callable[..., dict
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_copies_with_the_best_distance_pass_no_shipped_policy(
     registered: Callable[[str], str],
     measured: Callable[..., dict[str, Any]],
@@ -75,21 +76,14 @@ def test_copies_with_the_best_distance_pass_no_shipped_policy(
     store: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train, held_out = (np.array(dataset.images(split)) for split in ("train", "validation"))
-
-    def draws(images: np.ndarray) -> None:
-        """Have every model draw these slices."""
-        monkeypatch.setattr(evaluate, "generate_images", lambda folder, sampling, count, *_: images[:count])
-        monkeypatch.setattr(audits, "draw_indices", lambda folder, how, numbers, *_: images[np.array(numbers)])
-
-    few = ("evaluation.num_samples=40", "evaluation.num_inference_steps=2", "evaluation.num_reference=80")
-    metrics = "evaluation.metrics=[fd_lite0,recall_lite0,out_of_band]"
-    draws(held_out)
-    honest = measured("evaluate", registered("honest"), *few, metrics)
-    draws(train)
+    train = np.array(dataset.images("train"))
+    monkeypatch.setattr(evaluate, "generate_images", lambda folder, sampling, count, *_: train[:count])
+    monkeypatch.setattr(audits, "draw_indices", lambda folder, how, numbers, *_: train[np.array(numbers)])
     uri = registered("copier")
-    copies = measured("evaluate", uri, *few, metrics)
-    assert copies["metrics"]["eval/fd_lite0"] < 0.7 * honest["metrics"]["eval/fd_lite0"]
+    few = ("evaluation.num_samples=40", "evaluation.num_inference_steps=2", "evaluation.num_reference=80")
+    metrics = measured("evaluate", uri, *few, "evaluation.metrics=[fd_lite0,recall_lite0,out_of_band]")["metrics"]
+    assert metrics["eval/fd_lite0"] < 0.7 * metrics["eval/fd_lite0_floor"]  # better than real slices
+    assert metrics["eval/copied_share"] == 1
     audit = measured(
         "audit", uri, "audit.num_samples=60", "audit.num_canaries=20", "audit.false_alarm_rate=0.1",
         "audit.membership=false", "sampling={}", "sampling.num_inference_steps=2",

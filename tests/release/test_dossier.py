@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -148,6 +150,23 @@ def test_an_audit_that_could_not_decide_is_refused_with_its_own_reasons(
     text = _read(page(contents(version)))
     assert "verdict is clear missing undecided noisy copies are missed; too few groups" in text
     assert text.index("What is not shown") < text.index("privacy officer, name") < text.index("Quality: what")
+
+
+def test_a_log_that_was_changed_is_told_before_everything(
+    audited: Make, name: str, store: str, policy_file: Path, tmp_path: Path
+) -> None:
+    version = audited(name)
+    set_policy(name, load_policy(str(policy_file)), "house rules", "Ada")
+    promote(f"models:/{name}/1", f"all clear for {name}", approver="Ben")
+    assert contents(version)["damage"] == []
+    with closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as connection, connection:
+        changed = f"UPDATE params SET value = replace(value, 'clear for {name}', 'dark for {name}')"
+        assert connection.execute(f"{changed} WHERE value LIKE '%clear for {name}%'").rowcount == 1
+    result = write_dossier(version, tmp_path / "page.html")
+    assert result["state"] == "log not whole"
+    text = _read((tmp_path / "page.html").read_text())
+    told = f"The log of {name} is not whole : entry 5 was changed: its content does not have its hash."
+    assert text.index("THE LOG IS NOT WHOLE") < text.index(told) < text.index("Rules of the policy")
 
 
 def test_an_override_and_hostile_words_are_only_text(

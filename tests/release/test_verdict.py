@@ -92,6 +92,9 @@ def test_too_few_slices_do_not_count() -> None:
     assert _of(rule, 0.0, 0.0, 0.01, n=499).status == "missing"
     assert _of(rule, 0.0, 0.0, 0.01).status == "missing"
     assert _of(rule, 0.0, 0.0, 0.01, n=500).status == "passed"
+    assert _of(rule, 0.05, 0.019, 0.1, n=60).status == "missing"
+    assert _of(rule, 0.9, 0.8, 0.95, n=60).status == "failed"  # more slices would not mend that
+    assert _of(rule, 0.9, 0.95, 0.8, n=60).status == "missing"  # no interval
 
 
 def test_a_version_passes_by_its_own_results(audited: Make, name: str, policy_file: Path) -> None:

@@ -232,7 +232,7 @@ def judge(
     if weak:
         reasons.append(
             f"of planted copies the audit does not surely find {min_power:.0%}: "
-            + ", ".join(f"{kind} {power[kind].value:.0%} (at least {power[kind].low:.0%})" for kind in weak)
+            + ", ".join(f"{kind} {power[kind].value:.0%} (at least {power[kind].low:.1%})" for kind in weak)
         )
     if flagged.high > max_share:
         reasons.append(

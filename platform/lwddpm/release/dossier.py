@@ -14,6 +14,7 @@ from lwddpm.files import write_whole
 from lwddpm.release import audit_tables
 from lwddpm.release.confirmations import tally
 from lwddpm.release.evidence import Evidence, audit_of, evaluation_of
+from lwddpm.release.log_check import check_log
 from lwddpm.release.policy import named, policy_in_force
 from lwddpm.release.promotion import approver_of
 from lwddpm.release.verdict import Verdict, judge
@@ -23,6 +24,7 @@ from lwddpm.tracking.registry import WEIGHTS, RegisteredVersion
 from lwddpm.wording import number
 
 NOT_STATED = "not stated"
+DAMAGED = "log not whole"  # the state of a version whose log was changed
 CONSENT = "lwddpm.consent"  # tag of a version: data.consent of its training
 _TEMPLATES = Path(__file__).with_name("templates")
 _MOST_ROWS = 24
@@ -38,7 +40,8 @@ def write_dossier(version: RegisteredVersion, output: Path) -> dict[str, Any]:
     """Write the page.
 
     Returns:
-        `file`, `model`, `state` (passed, failed, missing, expired, or without a policy) and `valid_until`.
+        `file`, `model`, `state` (passed, failed, missing, expired, without a policy, or log not whole) and
+        `valid_until`.
 
     Raises:
         ConfigError, JobError: the policy cannot be told, or the file cannot be written.
@@ -64,6 +67,7 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
     approver = approver_of(version)
     verdict = None if policy is None else judge(policy, version, approver, now)
     log = registry_log.entries(version.name)
+    damage = check_log(version.name, None, [])["problems"]
     own = [entry for entry in log if entry.get("version") == version.version]
     audit, evaluation = audit_of(version, method_code()), evaluation_of(version)
     tests, utility = audit_tables.tests(audit)
@@ -72,7 +76,8 @@ def contents(version: RegisteredVersion, now: datetime | None = None) -> dict[st
         "version": version,
         "policy": None if policy is None else named(policy),
         "verdict": verdict,
-        "state": _state(verdict, now),
+        "state": DAMAGED if damage else _state(verdict, now),
+        "damage": damage[:_MOST_ROWS],
         "valid_until": None if until is None else f"{until:%Y-%m-%d}",
         "expired": verdict is not None and verdict.expired_on(now),
         "expires_days": None if policy is None else policy.expires_days,

@@ -152,6 +152,8 @@ def _checked(rule: GateRule, found: Evidence) -> Finding:
         return finding("missing", reason=f"the {rule.source} does not tell it")
     value = _said(figure)
     if rule.fewest is not None and (figure.n is None or figure.n < rule.fewest):
+        if _surely_beyond(rule, figure):  # which more slices would not mend
+            return finding("failed", value)
         return finding("missing", value, f"it takes {rule.fewest:,} slices or more")
     if not finite(figure.value):
         return finding("failed", value, "it is not a number")
@@ -173,6 +175,15 @@ def _checked(rule: GateRule, found: Evidence) -> Finding:
     assert bound is not None
     holds = bound <= limited if rule.at_most is not None else bound >= limited
     return finding("passed" if holds else "failed", value)
+
+
+def _surely_beyond(rule: GateRule, figure: Measured) -> bool:
+    """Whether the whole interval of a figure is beyond a limit; of one that is a multiple of a floor nobody says so."""
+    if rule.times_floor or not finite(figure.low) or not finite(figure.high) or not _in_order(figure):
+        return False
+    assert figure.low is not None
+    assert figure.high is not None
+    return figure.low > rule.limit if rule.at_most is not None else figure.high < rule.limit
 
 
 def _in_order(figure: Measured) -> bool:
