@@ -1,4 +1,4 @@
-"""The board of a small world in a process of its own, boards of other stores in this one, and a browser for all."""
+"""The board of a small world in a process of its own, boards of other stores in this one, and a browser."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ def world(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     return build_world(folder)
 
 
-@pytest.fixture(scope="package")  # no longer: while it runs, nothing else of this thread may use an event loop
+@pytest.fixture(scope="module")  # no longer: while it runs, nothing else of this thread may use an event loop
 def browser() -> Iterator[Browser]:
     with launched() as found:
         yield found
