@@ -31,9 +31,10 @@ def planted(audit: Evidence) -> dict[str, Any] | None:
         return None
     known = [kind for kind in KINDS if kind in power]
     kinds = [*known, *(kind for kind in power if kind not in known)][:_MOST_ROWS]
+    shares = [power[kind] for kind in kinds]
     rows = [
-        ("found", [f"{_percent(power[kind]['value'])} of {number(power[kind].get('n'))}" for kind in kinds]),
-        ("95 % interval", [f"{100 * power[kind]['low']:.3g} to {_percent(power[kind]['high'])}" for kind in kinds]),
+        ("found", [f"{_percent(each['value'])} of {number(each.get('n'))}" for each in shares]),
+        ("95 % interval", [f"{_percent(each['low'])[:-2]} to {_percent(each['high'])}" for each in shares]),
     ]
     for share, of_kind in _mixtures(controls).items():
         cells = [of_kind.get(kind) for kind in kinds]
@@ -82,7 +83,7 @@ def _mixtures(controls: Any) -> dict[float, dict[str, Mapping[str, Any]]]:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{round(100 * share, 1):g} %"
 
 
 def _told(values: Mapping[str, Any]) -> str:
