@@ -66,7 +66,9 @@ LARGER = ("data.image_size=64", "model.dim_mults=[1,3,6,8]", "training.batch_siz
 PAPERS = (  # the paper's network and settings near its own, as the demo once had them
     *("model.dim=16", "model.dim_mults=[1,4,6]", "model.patch=1", "model.head_skip=false"),
     *("diffusion.intensity_gamma=1", "training.max_steps=700", "training.batch_size=32", "training.warmup_steps=50"),
-    *("training.timestep_sampling=uniform", "training.ema_decay=0.995", "training.snapshot_epochs=[5,10,15]"),
+    *("training.optimizer=adam", "training.lr=2.0e-3", "training.timestep_sampling=uniform"),
+    *("training.log_sigma_mean=null", "training.log_sigma_std=null"),
+    *("training.ema_decay=0.995", "training.snapshot_epochs=[5,10,15]"),
     *("training.guide_epoch=null", "evaluation.sampler=sde-dpmsolver++", "evaluation.num_inference_steps=20"),
     "evaluation.guidance=1",
 )
