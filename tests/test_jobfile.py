@@ -83,7 +83,7 @@ def test_a_job_is_immutable() -> None:
             "training.ema_lengths=[0.1,0.1]",
             ["training.ema_lengths", "each length may stand once", "leave the second out"],
         ),
-        ("training.log_sigma_mean=1", ["training.log_sigma_mean", "log_normal and logit_normal, not for", "got 1.0"]),
+        ("training.timestep_sampling=uniform", ["training.log_sigma_mean", "not for uniform", "got -1.8"]),
         ("diffusion.sigma_data=0.4", ["diffusion.sigma_data", "is for prediction_type: edm", "leave it out"]),
         ("training.ema_lengths=[0.3]", ["training.ema_lengths", "0.28"]),
         ("diffusion.intensity_gamma=0", ["diffusion.intensity_gamma", "0.25"]),

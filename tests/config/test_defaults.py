@@ -33,7 +33,7 @@ NULLS = (
         for name in ("sampler", "num_inference_steps", "start", "guidance", "reconstruction_timestep")
     ),
     *(f"model.{name}=null" for name in ("attention", "se_reduction", "head_skip", "patch")),
-    "training.timestep_sampling=null",
+    *(f"training.{name}=null" for name in ("optimizer", "timestep_sampling", "log_sigma_mean", "log_sigma_std")),
     "training.guide_epoch=null",
     "diffusion=null",
 )
