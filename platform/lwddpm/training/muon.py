@@ -9,7 +9,7 @@ where O(X) replaces the singular values of X by values near 1. The factor gives 
 Adam's (Liu et al. 2025, arXiv:2502.16982, equation 4), so that both take the same learning rate.
 
 torch.optim.Muon takes no kernels of convolutions. timm's does, and multiplies the whole matrix in each iteration of O:
-on CPUs the update of `jobs/best_small.yaml` then takes three times as long as here.
+on CPUs the update of `jobs/best_small.yaml` then takes twice as long as here.
 """
 
 from collections import defaultdict
