@@ -241,6 +241,7 @@ def test_an_evaluate_job_measures_a_registered_model(
     overrides = [f"data.path={tiny_data}", "data.phantom_count=60", "data.image_size=16"]
     overrides += [f"tracking.uri={job.tracking.uri}", "evaluation.num_samples=6", "evaluation.sampler=ddim"]
     overrides += ["evaluation.num_inference_steps=3", "evaluation.metrics=[ssim_pairs,ssim_reconstruction]"]
+    overrides += ["evaluation.reconstruction_timestep=3"]
     found = run_job(load_job("evaluate", overrides))
     assert found["metrics"] == pytest.approx(result["metrics"])
     assert found["run_id"] != result["run_id"]
