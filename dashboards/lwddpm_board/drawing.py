@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +107,10 @@ class Drawing:
         """
         if self.state != "done":
             raise Missing("this drawing is not finished")
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> np.ndarray:  # once: each picture of a sheet is a request
         return np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
 
 

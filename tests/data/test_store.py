@@ -1,3 +1,4 @@
+import ast
 import multiprocessing
 import operator
 
@@ -103,6 +104,24 @@ def test_damaged_shards_never_reach_training(dataset, tmp_path, cache):
     with pytest.raises(DataError, match="missing or damaged"):
         dataset.images("train")
     assert not list(cache.iterdir())
+
+
+def test_a_cache_file_that_is_not_whole_is_not_read(dataset, cache):
+    dataset.images("train")
+    (cached,) = cache.glob("*-train.npy")
+    np.testing.assert_array_equal(np.load(cached), IMAGES[:20])  # a plain array of numpy's
+    for content in (cached.read_bytes()[:-1], cached.read_bytes() + b"0", b""):
+        cached.write_bytes(content)
+        with pytest.raises(DataError, match="remove it, and it is made again"):
+            dataset.images("train")
+    cached.unlink()
+    np.testing.assert_array_equal(dataset.images("train"), IMAGES[:20])
+
+
+def test_images_are_opened_without_a_parser_that_threads_share(dataset, monkeypatch):
+    dataset.images("train")
+    monkeypatch.setattr(ast, "literal_eval", lambda source: pytest.fail(f"parsed {source}"))
+    np.testing.assert_array_equal(dataset.images("train"), IMAGES[:20])
 
 
 def test_unwritable_cache_names_the_remedy(dataset, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ A dataset is a folder on any pyarrow filesystem:
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Dataset:
         ~/.cache/lwddpm), which is checked against the manifest; the others wait for it.
 
         Raises:
-            DataError: a shard is missing or damaged, or the cache cannot be written.
+            DataError: a shard is missing or damaged, or the cache cannot be written or is not whole.
         """
         num, size = self.num(split), self.manifest.image_size
         if num == 0:
@@ -75,7 +76,7 @@ class Dataset:
                     f"{folder}: cannot hold the image cache ({error.strerror or error}); "
                     "set LWDDPM_CACHE to a writable folder with enough space"
                 ) from error
-        return np.load(cached, mmap_mode="r")
+        return _mapped(cached, (num, size, size))
 
     def column(self, split: str, name: str) -> list[Any]:
         """Values of any column but the image's, in the order of `images`."""
@@ -145,6 +146,18 @@ class Dataset:
                         file.write(buffer)
             if digest.hexdigest() != summary.sha256:
                 raise DataError(f"{self.path}: the {split} shards are not those of dataset.json; {PREPARE_AGAIN}")
+
+
+def _mapped(cached: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    # numpy.load would read the header as Python source, which is not safe in several threads before Python 3.11.8
+    # (CPython gh-106905), and the board's pictures are read by many.
+    with cached.open("rb") as file:
+        header = 10 + int.from_bytes(file.read(10)[8:], "little")  # format 1.0: magic, version, length, dict
+    if cached.stat().st_size != header + math.prod(shape):
+        raise DataError(
+            f"{cached}: is not the {math.prod(shape)} pixels of its dataset; remove it, and it is made again"
+        )
+    return np.memmap(cached, np.uint8, "r", offset=header, shape=shape)
 
 
 def open_dataset(path: str) -> Dataset:
