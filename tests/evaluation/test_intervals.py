@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lwddpm.evaluation.distances import ReferenceStatistics
-from lwddpm.evaluation.intervals import jackknife, of_share
+from lwddpm.evaluation.intervals import jackknife, of_mean, of_share
 from lwddpm.evaluation.neighbours import kernel_distance, kernel_interval
 
 
@@ -44,6 +44,17 @@ def test_95_percent_of_a_kernel_distance_cover_it():
     sets = [(features(80, generator), features(80, generator, 0.1)) for _ in range(150)]
     true = np.mean([kernel_distance(*pair) for pair in sets])
     assert 0.9 <= covered([kernel_interval(*pair) for pair in sets], true) <= 1
+
+
+def test_95_percent_of_a_mean_of_figures_cover_it_and_one_without_leaves_none():
+    draws = np.random.default_rng(3).normal([0, 5, 40], [1, 2, 0.5], (2000, 3))
+    halves = 1.96 * np.array([1, 2, 0.5])
+    intervals = [
+        of_mean([(value - half, value + half) for value, half in zip(row, halves, strict=True)]) for row in draws
+    ]
+    assert 0.94 <= covered(intervals, 15) <= 0.96
+    assert of_mean([(0, 1), None]) is None
+    assert of_mean([]) is None
 
 
 def test_a_share_has_an_interval_at_its_ends_too():

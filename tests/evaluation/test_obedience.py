@@ -11,9 +11,11 @@ from lwddpm.config import EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation import obedience as module
 from lwddpm.evaluation.class_figure import confusion_matrices
+from lwddpm.evaluation.inputs import MetricInputs
 from lwddpm.evaluation.linear import STRENGTH
 from lwddpm.evaluation.obedience import Judges
 from lwddpm.evaluation.protocol import evaluate, evaluate_classes
+from lwddpm.evaluation.result import MetricRecord
 
 CONFIG = EvaluationConfig(metrics=("ssim_pairs",), num_samples=12)
 
@@ -117,6 +119,36 @@ def test_a_class_drawn_as_another_is_far_from_its_own_slices(tiny_dataset: Datas
 
     right: list[str | None] = [names[label] for label in labels[rows]]
     assert within(right) < within(right[3:] + right[:3])
+
+
+def test_the_distance_within_classes_has_the_interval_of_a_mean_of_distances(
+    tiny_dataset: Dataset, monkeypatch
+) -> None:
+    """Of classes with 40 drawings or more; its width is that of the spread among other draws of the same slices."""
+    monkeypatch.setattr(module, "cached", lambda path, make, **how: make())
+    monkeypatch.setattr("lwddpm.evaluation.inputs.cached", lambda path, make, **how: make())
+    names = tiny_dataset.label_names[:2]
+    rng = np.random.default_rng(0)
+    train = [torch.from_numpy(rng.normal(code, 1, (300, 12))) for code in range(2)]
+
+    def measured(num: int) -> MetricRecord:
+        slices = [
+            module.OfClass(train[code], torch.from_numpy(rng.normal(code, 1.2, (num, 12))), train[code][:num], rows)
+            for code, rows in enumerate((np.arange(num), np.arange(num)))
+        ]
+        monkeypatch.setattr(module, "by_class", lambda *given: zip(names, slices, strict=True))
+        inputs = MetricInputs(np.zeros((2 * num, 16, 16), np.uint8), None, tiny_dataset, CONFIG, lambda *given: None)
+        (record,) = module._in_class(inputs, np.repeat([0, 1], num))
+        return record
+
+    records = [measured(60) for _ in range(100)]
+    intervals = [record.interval for record in records if record.interval is not None]
+    true = np.mean([record.value for record in records])
+    assert len(intervals) == 100
+    assert 0.88 <= np.mean([low <= true <= high for low, high in intervals]) <= 1
+    spread = np.std([record.value for record in records])
+    assert 0.7 <= np.mean([(high - low) / (2 * 1.96) for low, high in intervals]) / spread <= 1.4
+    assert measured(39).interval is None
 
 
 def test_realism_and_diversity_are_told_within_each_class(tiny_dataset: Dataset, monkeypatch) -> None:

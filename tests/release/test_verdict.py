@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mlflow.tracking import MlflowClient
 
 from lwddpm.audit.result import method_code
-from lwddpm.config import EvaluationConfig
+from lwddpm.config import CLASS_MEASURES, EvaluationConfig
 from lwddpm.config.gate import GateRule
 from lwddpm.data.store import Dataset
 from lwddpm.evaluation.protocol import evaluate
@@ -85,6 +85,15 @@ def test_without_an_interval_it_is_missing_unless_the_metric_never_has_one() -> 
     assert told.status == "passed"
     assert "the value itself: nobody gives it an interval" in told.value
     assert _of(rule, 0.6).status == "failed"
+
+
+@pytest.mark.parametrize("metric", CLASS_MEASURES)
+def test_a_policy_may_ask_that_classes_are_drawn_as_asked_for(metric: str) -> None:
+    rule = GateRule(metric=metric, source="evaluation", at_least=0.7, times_floor=True, why="w")
+    assert _of(rule, 0.6, 0.57, 0.63, floor=0.8).status == "passed"
+    assert _of(rule, 0.5, 0.47, 0.53, floor=0.8).status == "failed"
+    assert _of(rule, 0.6, 0.57, 0.63).status == "missing"  # no floor
+    assert _checked(rule, Evidence("evaluation", figures={})).status == "missing"  # of a model that is told no class
 
 
 def test_too_few_slices_do_not_count() -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from lwddpm.config.class_measures import CLASS_MEASURES
 from lwddpm.config.evaluation import Metric
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import PositiveInt, Section, is_false, is_none
@@ -28,9 +29,12 @@ AuditMetric = Literal[
     "utility_on_synthetic_resnet",
     "utility_gain_resnet",
 ]
-METRICS: dict[str, tuple[str, ...]] = {"evaluation": get_args(Metric), "audit": get_args(AuditMetric)}
+METRICS: dict[str, tuple[str, ...]] = {
+    "evaluation": (*get_args(Metric), *CLASS_MEASURES),
+    "audit": get_args(AuditMetric),
+}
 # Metrics that nobody gives an interval: a rule is about the value, and says so.
-WITHOUT_INTERVAL = frozenset({"ssim_nearest", "ssim_pairs", "ssim_reconstruction", "fd_gap"})
+WITHOUT_INTERVAL = frozenset({"ssim_nearest", "ssim_pairs", "ssim_reconstruction", "utility_lite0", "fd_gap"})
 MOST_RULES = 20
 _MOST_DAYS = 3650
 Text = Annotated[str, Field(min_length=1, max_length=600)]

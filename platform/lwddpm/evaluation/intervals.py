@@ -5,7 +5,7 @@ its spread is twice the true one. Leaving a group out at a time has neither faul
 covers 94 to 98 % in simulations (tests/evaluation/test_intervals.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,6 +37,16 @@ def jackknife(value: float, statistic: Callable[[np.ndarray], float], n: int) ->
     without = np.array([statistic(np.delete(np.arange(n), group)) for group in groups])
     error = float(np.sqrt((_GROUPS - 1) / _GROUPS * ((without - without.mean()) ** 2).sum()))
     return value - _Z * error, value + _Z * error
+
+
+def of_mean(intervals: Sequence[Interval | None]) -> Interval | None:
+    """The interval of the mean of independent figures, by those of each; None where one of them has none."""
+    known = [interval for interval in intervals if interval is not None]
+    if not known or len(known) < len(intervals):
+        return None
+    low, high = np.array(known).T
+    value, half = np.mean((low + high) / 2), np.sqrt(np.sum(((high - low) / 2) ** 2)) / len(known)
+    return float(value - half), float(value + half)
 
 
 def of_share(count: int, n: int) -> Interval:

@@ -17,7 +17,7 @@ from lwddpm.evaluation.cache import cache_file, cached
 from lwddpm.evaluation.distances import frechet_between
 from lwddpm.evaluation.features import NETWORKS, WEIGHTS_SHA256
 from lwddpm.evaluation.inputs import MetricInputs, record_of
-from lwddpm.evaluation.intervals import of_share
+from lwddpm.evaluation.intervals import jackknife, of_mean, of_share
 from lwddpm.evaluation.linear import STRENGTH, Linear
 from lwddpm.evaluation.result import Confusion, MetricRecord
 
@@ -164,12 +164,17 @@ def by_class(inputs: MetricInputs, shown: np.ndarray, fewest: int) -> Iterator[t
 
 def _in_class(inputs: MetricInputs, shown: np.ndarray) -> list[MetricRecord]:
     """The Frechet distances within the classes, of as many drawings as held-out slices each, and their mean."""
-    values, floors, counts = {}, {}, []
+    values, floors, intervals, counts = {}, {}, [], []
     for name, slices in by_class(inputs, shown, FEWEST):
         values[name], floors[name] = (
             frechet_between(slices.train, features) for features in (slices.drawn, slices.held_out)
         )
         counts.append(len(slices.drawn))
+
+        def without(rows: np.ndarray, of: OfClass = slices) -> float:
+            return frechet_between(of.train, of.drawn[torch.from_numpy(rows)])
+
+        intervals.append(jackknife(values[name], without, counts[-1]))
     if not values:
         return []
     each = ", ".join(f"{name} {n} (floor {floors[name]:.1f})" for name, n in zip(values, counts, strict=True))
@@ -179,6 +184,7 @@ def _in_class(inputs: MetricInputs, shown: np.ndarray) -> list[MetricRecord]:
             inputs,
             value=float(np.mean(list(values.values()))),
             floor=float(np.mean(list(floors.values()))),
+            interval=of_mean(intervals),
             parts=values,
             floor_parts=floors,
             n=sum(counts),
