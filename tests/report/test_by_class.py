@@ -9,7 +9,7 @@ import pytest
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import LIGHT, render
 from lwddpm.evaluation.result import Confusion
-from lwddpm.report import by_class, tables
+from lwddpm.report import by_class, diversity_tables
 from lwddpm.report import data as report_data
 from lwddpm.report.data import Images, Measurement, ReportData
 from lwddpm.report.drawings import drawings
@@ -58,7 +58,7 @@ def conditional(build: Build) -> ReportData:
 
 
 def test_obedience_stands_beside_its_floor_and_names_the_best(conditional: ReportData) -> None:
-    table = tables.conditional(conditional.report)
+    table = diversity_tables.conditional(conditional.report)
     assert table is not None
     assert table.head == ("system", "obedience", "FD within classes", "utility", "copied share")
     cells = {row[0].text: row[1:] for row in table.rows}
@@ -73,7 +73,7 @@ def test_obedience_stands_beside_its_floor_and_names_the_best(conditional: Repor
 
 
 def test_utility_is_better_where_it_is_higher_and_stands_beside_the_copied_share(conditional: ReportData) -> None:
-    table = tables.conditional(conditional.report)
+    table = diversity_tables.conditional(conditional.report)
     assert table is not None
     assert "Utility (more is better)" in table.notes[0]
     assert "FD within classes (less is better)" in table.notes[0]
@@ -82,7 +82,7 @@ def test_utility_is_better_where_it_is_higher_and_stands_beside_the_copied_share
     assert {row[4].text for row in table.rows[:-1]} == {"0.04 ± 0.00"}
     without = [m.model_copy(update={"values": {k: v for k, v in m.values.items() if k != "utility_lite0"}}) for m in
                conditional.report.measurements]  # fmt: skip
-    table = tables.conditional(conditional.report.model_copy(update={"measurements": tuple(without)}))
+    table = diversity_tables.conditional(conditional.report.model_copy(update={"measurements": tuple(without)}))
     assert table is not None
     assert table.head == ("system", "obedience", "FD within classes")
     assert "utility" not in table.notes[0].lower()
@@ -95,7 +95,7 @@ def test_copies_are_best_in_no_measure_of_classes(conditional: ReportData) -> No
         m.model_copy(update={"values": m.values | copied}) if (m.group, m.system) == ("system", "gan") else m
         for m in conditional.report.measurements
     )
-    table = tables.conditional(conditional.report.model_copy(update={"measurements": changed}))
+    table = diversity_tables.conditional(conditional.report.model_copy(update={"measurements": changed}))
     assert table is not None
     (row,) = [row for row in table.rows if row[0].text.startswith("GAN")]
     assert "returns training slices" in row[0].text
@@ -120,6 +120,6 @@ def test_figures_by_class_are_drawn_and_kept(conditional: ReportData, tmp_path: 
 
 def test_a_comparison_without_classes_has_none_of_it(build: Build) -> None:
     data = build()
-    assert tables.conditional(data.report) is None
+    assert diversity_tables.conditional(data.report) is None
     assert not {"asked", "confusion"} & {drawing.key for drawing in drawings(data)}
     assert "confusion" not in data.report.measurements[0].model_dump()

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from lwddpm.evaluation.result import Unavailable
-from lwddpm.report import published, results, tables
+from lwddpm.report import diversity_tables, published, results, tables
 from lwddpm.report.baseline import against_baseline
 from lwddpm.report.data import GAUSSIAN, ComparisonReport, ReportData
 from lwddpm.report.drawings import drawings
@@ -12,6 +12,7 @@ from lwddpm.report.intervals import mean_interval
 from lwddpm.report.results import measured_of, repeats
 from lwddpm.report.statements import Evidence, judge
 from lwddpm.report.style import display_name
+from lwddpm.report.table import TIE, interval, with_interval
 from lwddpm.wording import listed, measured
 
 
@@ -31,7 +32,13 @@ def view(data: ReportData) -> dict[str, Any]:
         "legend": _legend(report),
         "table_1": tables.table_1(report),
         "diversity": [
-            table for table in (tables.diversity(report), tables.conditional(report), *tables.parts(report)) if table
+            table
+            for table in (
+                diversity_tables.diversity(report),
+                diversity_tables.conditional(report),
+                *diversity_tables.parts(report),
+            )
+            if table
         ],
         "baseline": tables.baseline(report),
         "costs": tables.costs(report),
@@ -62,7 +69,7 @@ def _summary(report: ComparisonReport, counts: Counter[str]) -> list[str]:
     if best is not None:
         tied = [row.name for row in rows if row.distance and row.distance.tied and row is not best]
         name = results.DISTANCE_NAMES[report.distance]
-        value = tables.with_interval(best.distance.estimate) if best.distance else ""
+        value = with_interval(best.distance.estimate) if best.distance else ""
         floor = best.distance.floor if best.distance else None
         lines.append(
             f"Lowest {name}: {best.name} with {value}"
@@ -89,9 +96,7 @@ def _beaten(report: ComparisonReport) -> list[str]:
     if not compared:
         return []
     floor = mean_interval(repeats(measured_of(report, GAUSSIAN), report.distance))
-    baseline = (
-        f"a Gaussian of the training slices, which has no network and no training ({tables.with_interval(floor)})"
-    )
+    baseline = f"a Gaussian of the training slices, which has no network and no training ({with_interval(floor)})"
     beaten = [row.name for row in compared if not row.beats]
     if not beaten:
         return [f"Every system beats {baseline}."]
@@ -161,7 +166,7 @@ def _legend(report: ComparisonReport) -> list[tuple[str, str]]:
         ("other", "of this run, but not comparable with the paper's beside it; the reasons stand below the table"),
         (
             "best",
-            f"best of its column; {tables.TIE} marks rows that the noise cannot tell from it (Welch's interval, 95 %)",
+            f"best of its column; {TIE} marks rows that the noise cannot tell from it (Welch's interval, 95 %)",
         ),
     ]
 
@@ -172,7 +177,7 @@ def _evidence(evidence: Evidence, report: ComparisonReport) -> str:
     what = f"{evidence.first} minus {evidence.second}"
     if evidence.difference is None:
         return f"{what}: not measured"
-    value = tables.interval(evidence.difference)
+    value = interval(evidence.difference)
     if evidence.quantity == "parameters":
         value = f"{evidence.difference.value:,.0f}"
     outcome = {

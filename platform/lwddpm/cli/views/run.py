@@ -7,7 +7,6 @@ from rich.table import Column, Table
 
 from lwddpm.cli.views.search import study
 from lwddpm.cli.views.terminal import console, facts, metrics
-from lwddpm.config import CLASS_MEASURES
 from lwddpm.wording import listed, measured, number
 
 
@@ -64,6 +63,8 @@ def summary(result: dict[str, Any]) -> None:
 
 
 def _measured_ways(ways: list[dict[str, Any]], n: int) -> None:
+    from lwddpm.config import CLASS_MEASURES
+
     names = ["fd_lite0", "precision_lite0", "recall_lite0", "density_lite0", "coverage_lite0", "nearest"]
     names += [name for name in CLASS_MEASURES if any(name in way for way in ways)]
     labels = {name: measure.label for name, measure in CLASS_MEASURES.items()}
