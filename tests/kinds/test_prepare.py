@@ -3,7 +3,7 @@ from PIL import Image
 
 from lwddpm.cluster.session import Session
 from lwddpm.config import DataConfig
-from lwddpm.config.job import WorkersConfig
+from lwddpm.config.training import WorkersConfig
 from lwddpm.data.phantom import simulate
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.kinds.prepare import prepare, summary_of

@@ -29,16 +29,7 @@ from lwddpm.config.evaluation import (
     leads_away_from,
     one_pass,
 )
-from lwddpm.config.job import (
-    EvaluateJob,
-    Job,
-    PrepareJob,
-    RegistryConfig,
-    SampleJob,
-    TrackingConfig,
-    TrainingJob,
-    TrainJob,
-)
+from lwddpm.config.job import EvaluateJob, Job, PrepareJob, SampleJob
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.search import (
@@ -51,7 +42,9 @@ from lwddpm.config.search import (
     SearchJob,
 )
 from lwddpm.config.section import Fraction, PositiveInt, Section, Seed
+from lwddpm.config.tracking import RegistryConfig, TrackingConfig
 from lwddpm.config.tradeoff import TradeoffConfig, TradeoffJob
+from lwddpm.config.train_job import TrainingJob, TrainJob
 from lwddpm.config.training import PatchesConfig, TrainingConfig, WorkerRange, WorkersConfig
 from lwddpm.config.utility import Learner, UtilityConfig
 from lwddpm.families import ONE_PASS, Family

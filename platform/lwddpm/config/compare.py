@@ -6,9 +6,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from lwddpm import families
 from lwddpm.config.evaluation import EvaluationConfig, check_guide, check_steps
-from lwddpm.config.job import NameOfMany, TrainingJob
+from lwddpm.config.job import NameOfMany
 from lwddpm.config.rule import RuleBroken
 from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, SeveralInt
+from lwddpm.config.train_job import TrainingJob
 from lwddpm.config.training import Epochs
 from lwddpm.families import Family
 

@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 from lwddpm.config import RegistryConfig
-from lwddpm.config.job import CHAMPION
+from lwddpm.config.tracking import CHAMPION
 from lwddpm.progress import say
 from lwddpm.tracking import notes
 from lwddpm.tracking.card import with_presets

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from lwddpm.config.job import CHAMPION
+from lwddpm.config.tracking import CHAMPION
 from lwddpm.errors import ConfigError
 
 NUM_SLICES = "lwddpm.n"  # tag of a version: metric -> how many slices it was measured on, as JSON
