@@ -24,7 +24,7 @@ from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.inputs import MetricInputs
 from lwddpm.evaluation.obedience import EXTRACTOR, judges_of
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.stored_model import load_model
 
 TIMESTEPS = (20, 50, 100, 250, 400, 550, 700, 850)
 

@@ -29,7 +29,7 @@ from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.models.build import build_model
 from lwddpm.models.precision import DrawingNetwork, drawing_precision, settled_precision
-from lwddpm.training.checkpoint import load_model
+from lwddpm.training.stored_model import load_model
 from lwddpm.training.stored_prior import read_prior
 
 PAPERS_SIZE = 128

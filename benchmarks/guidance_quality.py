@@ -22,8 +22,8 @@ from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.neighbours import Neighbours
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
+from lwddpm.training.stored_model import load_model
 from lwddpm.training.stored_prior import read_prior
 
 

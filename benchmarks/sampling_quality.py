@@ -18,8 +18,8 @@ from lwddpm.diffusion.sampling import generate
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.features import load_extractor
 from lwddpm.evaluation.subset import random_subset
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
+from lwddpm.training.stored_model import load_model
 from lwddpm.training.stored_prior import read_prior
 
 STEPS = {"dpmsolver++": (3, 5, 10, 20), "ddim": (5, 20, 50), "sde-dpmsolver++": (8, 20), "ddpm": (50,)}

@@ -173,7 +173,7 @@ def model_dir(tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset, tmp_path
     import torch
 
     from lwddpm.models.build import build_model, count_parameters
-    from lwddpm.training.checkpoint import SavedModel, save_model
+    from lwddpm.training.stored_model import SavedModel, save_model
 
     job = tiny_job()
     saved = SavedModel(
@@ -197,7 +197,7 @@ def conditional_dir(tiny_dataset: Dataset, model_dir: Path, tmp_path: Path) -> P
     import torch
 
     from lwddpm.models.build import build_model
-    from lwddpm.training.checkpoint import read_saved_model, save_model
+    from lwddpm.training.stored_model import read_saved_model, save_model
     from lwddpm.training.vocabulary import vocabulary_of
 
     vocabulary = vocabulary_of(tiny_dataset, ("label",), 0.1)

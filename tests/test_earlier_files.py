@@ -21,10 +21,11 @@ from lwddpm.search.storage import find_study
 from lwddpm.search.trials import records
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import claim_run_folder, run_folder
-from lwddpm.training.checkpoint import latest_checkpoint, load_model, read_state
+from lwddpm.training.checkpoint import latest_checkpoint, read_state
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.stored_files import FORMAT
+from lwddpm.training.stored_model import load_model
 from lwddpm.version import code_version
 
 FIXTURES = sorted(path for path in (Path(__file__).parent / "fixtures").iterdir() if path.is_dir())

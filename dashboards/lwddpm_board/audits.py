@@ -19,7 +19,7 @@ from lwddpm.kinds.saved_model import asked_of, mark_of
 from lwddpm.marks.mark import Mark
 from lwddpm.release import confirmations
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm_board.registry import model_folder
 from lwddpm_board.runs import experiments
 from lwddpm_board.stores import Missing, Stores

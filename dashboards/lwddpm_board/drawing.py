@@ -26,7 +26,7 @@ from lwddpm.kinds.presets import presets_of
 from lwddpm.kinds.saved_model import asked_of, mark_of
 from lwddpm.marks.mark import Mark
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.training.stored_prior import read_prior
 from lwddpm_board.dataset import open_known
 from lwddpm_board.drawing_request import AWAY_FROM, DrawingRequest, settings_of

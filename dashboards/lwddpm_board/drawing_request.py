@@ -11,7 +11,7 @@ from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingCon
 from lwddpm.config.evaluation import AskedValue, GuidanceFrom
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.saved_model import fitting
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 from lwddpm.training.stored_presets import Presets
 
 MOST = 256

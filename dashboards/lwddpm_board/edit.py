@@ -16,7 +16,7 @@ from lwddpm.data.edit_source import Given, bring_to_size
 from lwddpm.data.manifest import SPLITS
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.kinds.edits import Planned, check_family, inpainting, varied
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm_board.dataset import open_known
 from lwddpm_board.drawing import Drawings
 from lwddpm_board.drawing_request import DrawingRequest

@@ -11,8 +11,8 @@ from lwddpm.conditions import Number as NumberCondition
 from lwddpm.config import DiffusionSampler
 from lwddpm.data.manifest import SPLITS
 from lwddpm.kinds.presets import presets_of
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
+from lwddpm.training.stored_model import SavedModel, read_saved_model
 from lwddpm.training.stored_presets import Preset
 from lwddpm_board.dataset import known
 from lwddpm_board.drawing import Drawings

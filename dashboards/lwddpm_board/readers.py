@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from lwddpm.config import SamplingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.saved_model import labels_of
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm_board import reader_answers, reader_outcome, reader_setup, reader_study
 from lwddpm_board.dataset import open_known
 from lwddpm_board.pages import render

@@ -10,7 +10,7 @@ from lwddpm.config import CLASS_MEASURES
 from lwddpm.errors import LwddpmError
 from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.tracking.registry import RegisteredVersion
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.wording import listed
 from lwddpm_board.pages import grouped, quality, render
 from lwddpm_board.registry import find, model_folder

@@ -12,7 +12,7 @@ from lwddpm.cluster.generate import generate_images, settled
 from lwddpm.cluster.session import Session
 from lwddpm.config import ONE_PASS, SamplingConfig, WorkersConfig
 from lwddpm.diffusion.sampling import generate
-from lwddpm.training.checkpoint import load_for_drawing, load_model
+from lwddpm.training.stored_model import load_for_drawing, load_model
 
 SAMPLING = SamplingConfig(sampler="dpmsolver++", num_inference_steps=4, batch_size=2)
 CAPABILITIES = {"bf16": {"amx_bf16": True}, "fp32": dict[str, bool]()}

@@ -24,7 +24,7 @@ from lwddpm.kinds.verify import source_of, verify_files
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking import registration
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.stored_model import SavedModel, save_model
 from lwddpm.training.vocabulary import vocabulary_of
 from lwddpm_board.access import Access
 from lwddpm_board.app import create_app

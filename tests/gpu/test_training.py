@@ -13,10 +13,11 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.models.precision import NumberFormat
 from lwddpm.training.batches import BatchLoader
-from lwddpm.training.checkpoint import TrainingState, latest_checkpoint, load_for_drawing, load_model
+from lwddpm.training.checkpoint import TrainingState, latest_checkpoint
 from lwddpm.training.checkpoint_writer import CheckpointWriter
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
+from lwddpm.training.stored_model import load_for_drawing, load_model
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 Build = Callable[..., TrainJob]

@@ -17,7 +17,7 @@ from lwddpm.jobfile import load_job
 from lwddpm.kinds.audit import run as audits
 from lwddpm.kinds.audit import snapshots
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, load_model, save_model
+from lwddpm.training.stored_model import SavedModel, load_model, save_model
 
 NUM = 60  # slices drawn
 

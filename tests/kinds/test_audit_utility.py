@@ -20,7 +20,7 @@ from lwddpm.kinds.audit import utility
 from lwddpm.kinds.dry_run import plan
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.stored_model import SavedModel, save_model
 from lwddpm.training.vocabulary import vocabulary_of
 
 SPLITS = "data.splits=[0.5,0.25,0.25]"
@@ -175,7 +175,7 @@ def test_parts_that_are_not_asked_for_follow_from_the_model(
     job: Callable[..., AuditJob], model: Callable[..., Path]
 ) -> None:
     from lwddpm.kinds.audit.parts import parts_of
-    from lwddpm.training.checkpoint import read_saved_model
+    from lwddpm.training.stored_model import read_saved_model
 
     unsaid = job(model(), "audit.parts=null")
     parts, left_out = parts_of(unsaid, read_saved_model(Path(unsaid.model_uri)), "model")

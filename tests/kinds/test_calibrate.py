@@ -19,7 +19,7 @@ from lwddpm.kinds.saved_model import fitting
 from lwddpm.kinds.train import check_dataset
 from lwddpm.tracking import model_files, registration, registry
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.stored_model import load_model, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 Build = Callable[..., TrainJob]

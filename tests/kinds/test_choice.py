@@ -22,7 +22,7 @@ from lwddpm.kinds.choice import check_choice, chosen_model
 from lwddpm.kinds.jobs import run_job
 from lwddpm.models.build import build_model
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.stored_model import SavedModel, save_model
 
 Build = Callable[..., TrainJob]
 BEST = ("registry.choose=best", "training.snapshot_epochs=[1]")

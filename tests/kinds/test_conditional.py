@@ -21,7 +21,7 @@ from lwddpm.kinds.verify import verify_files
 from lwddpm.marks import files
 from lwddpm.tracking import registration
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 
 CLASSES = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
 

@@ -19,7 +19,7 @@ from lwddpm.kinds import evaluate
 from lwddpm.kinds.audit import run as audits
 from lwddpm.tracking import registration, registry
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.training.checkpoint import load_model, save_model
+from lwddpm.training.stored_model import load_model, save_model
 
 DATA = ("data.phantom_count=160", "data.splits=[0.5,0.25,0.25]")  # of 32x32
 

@@ -21,7 +21,7 @@ from lwddpm.kinds.verify import source_of, verify_files
 from lwddpm.marks import files
 from lwddpm.marks.edited import pixels_sha256
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.stored_model import SavedModel, save_model
 
 Build = Callable[..., TrainJob]
 SIZE = 16

@@ -27,8 +27,8 @@ from lwddpm.tracking import registration, registry
 from lwddpm.tracking.model_files import fetch_model
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.tracking.runs import tracked_run
-from lwddpm.training.checkpoint import load_guide, read_saved_model, save_model
 from lwddpm.training.stored_guide import has_guide, write_guide
+from lwddpm.training.stored_model import load_guide, read_saved_model, save_model
 
 Build = Callable[..., TrainJob]
 GUIDED = ("training.guide_epoch=0.5", "evaluation.guidance=2")

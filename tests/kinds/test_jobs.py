@@ -29,8 +29,9 @@ from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import lock_folder, run_folder, write_job, write_run_id
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.checkpoint import latest_checkpoint
 from lwddpm.training.loop import train
+from lwddpm.training.stored_model import load_model
 
 Build = Callable[..., TrainJob]
 pytestmark = pytest.mark.cluster

@@ -156,7 +156,7 @@ def test_a_damaged_file_is_no_reason_to_draw_otherwise(with_evaluated: Path, sto
 
 def test_a_gan_is_drawn_with_its_preset_and_its_truncation(tiny_gan: Build, store: str, tmp_path: Path) -> None:
     from lwddpm.models.build import build_model
-    from lwddpm.training.checkpoint import SavedModel, save_model
+    from lwddpm.training.stored_model import SavedModel, save_model
 
     job = tiny_gan("model.family=gan")
     saved = SavedModel(

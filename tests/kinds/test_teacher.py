@@ -9,9 +9,9 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.teacher import check_teacher, keep_teacher
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.consistency import TEACHER_FOLDER
 from lwddpm.training.stored_guide import has_guide, write_guide
+from lwddpm.training.stored_model import read_saved_model
 
 
 def test_the_run_folder_keeps_a_copy(

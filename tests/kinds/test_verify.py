@@ -23,7 +23,7 @@ from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking import registration, registry
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import SavedModel, save_model
+from lwddpm.training.stored_model import SavedModel, save_model
 
 Build = Callable[..., TrainJob]
 MODEL = "models:/drawing/1"

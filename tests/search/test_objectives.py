@@ -11,7 +11,7 @@ from lwddpm.errors import DataError, JobError
 from lwddpm.jobfile import load_job
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.search.objectives import check_objectives, measure, num_slices
-from lwddpm.training.checkpoint import SavedModel, load_model, save_model
+from lwddpm.training.stored_model import SavedModel, load_model, save_model
 
 MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
 PROXY = EvaluationConfig(num_samples=6, sampler="ddim", num_inference_steps=2)

@@ -12,7 +12,7 @@ from lwddpm.tracking.card import model_card
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 
 METRICS = {"eval/fd_lite0": 20.0, "eval/fd_lite0_floor": 10.0}
 

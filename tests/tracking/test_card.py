@@ -4,7 +4,7 @@ from pathlib import Path
 from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.tracking.card import model_card
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 
 
 def test_the_card_says_which_average_was_kept_and_of_which(

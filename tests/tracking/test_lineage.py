@@ -21,7 +21,7 @@ from lwddpm.tracking import registry
 from lwddpm.tracking.lineage import mark_withdrawn, trace
 from lwddpm.tracking.runs import tracked_run
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 
 SECRET = "a key of these tests alone"
 PEOPLE = [f"sub-MUELLER{i}" for i in range(5)]

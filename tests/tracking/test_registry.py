@@ -8,7 +8,7 @@ from lwddpm.errors import ConfigError
 from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.registry import RegisteredVersion
 from lwddpm.tracking.store import connect
-from lwddpm.training.checkpoint import load_model, read_saved_model
+from lwddpm.training.stored_model import load_model, read_saved_model
 
 from .conftest import METRICS
 

@@ -14,11 +14,11 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.training.adversarial import LOSSES, AdversarialStep, clip_weights, gradient_penalty
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import SilentReporter
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import load_model
 
 CPU = torch.device("cpu")
 Build = Callable[..., TrainJob]

@@ -13,18 +13,9 @@ from safetensors.torch import load_file, save_file
 from lwddpm.config import DiffusionConfig, ModelConfig
 from lwddpm.errors import CheckpointError
 from lwddpm.models.build import build_model, count_parameters
-from lwddpm.training.checkpoint import (
-    SavedModel,
-    TrainingState,
-    latest_checkpoint,
-    load_checkpoint,
-    load_model,
-    read_saved_model,
-    read_state,
-    save_checkpoint,
-    save_model,
-)
+from lwddpm.training.checkpoint import TrainingState, latest_checkpoint, load_checkpoint, read_state, save_checkpoint
 from lwddpm.training.stored_files import FORMAT
+from lwddpm.training.stored_model import SavedModel, load_model, read_saved_model, save_model
 
 MODEL = ModelConfig(dim=8, dim_mults=(1, 2))
 CPU = torch.device("cpu")

@@ -13,12 +13,12 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import generate
 from lwddpm.models.unet import whole_coordinates
 from lwddpm.training.augmentation import augmentation_draw, augmented
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.crops import crop_draw, cropped, on_crops
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import load_model
 
 CPU = torch.device("cpu")
 CROPS = "training.patches={share: 0.5, size: 0.5}"

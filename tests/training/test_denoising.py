@@ -15,11 +15,12 @@ from lwddpm.diffusion.process import DiffusionProcess
 from lwddpm.errors import ConfigError
 from lwddpm.models.build import build_model
 from lwddpm.training.batches import BatchLoader, validation_draw
-from lwddpm.training.checkpoint import latest_checkpoint, load_model
+from lwddpm.training.checkpoint import latest_checkpoint
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import load_model
 
 CPU = torch.device("cpu")
 Build = Callable[..., DenoisingStep]

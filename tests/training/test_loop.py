@@ -17,10 +17,11 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import CheckpointError, JobError
 from lwddpm.training.adversarial import LOSSES, AdversarialLoss
-from lwddpm.training.checkpoint import latest_checkpoint, load_guide, load_model
+from lwddpm.training.checkpoint import latest_checkpoint
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.stored_guide import has_guide
+from lwddpm.training.stored_model import load_guide, load_model
 
 from ..processes import free_port
 

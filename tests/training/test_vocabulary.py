@@ -15,11 +15,11 @@ from lwddpm.errors import ConfigError, DataError
 from lwddpm.jobfile import load_job
 from lwddpm.kinds.train import check_dataset
 from lwddpm.training.batches import training_draw
-from lwddpm.training.checkpoint import load_guide, load_model
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import load_guide, load_model
 from lwddpm.training.vocabulary import BalancedOrder, available, told_of, vocabulary_of, with_dropout
 
 CPU = torch.device("cpu")

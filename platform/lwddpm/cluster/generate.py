@@ -20,7 +20,7 @@ from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.evaluation.features import Extractor, load_extractor, read_weights
 from lwddpm.families import SAMPLER
 from lwddpm.models.precision import NumberFormat, settled_precision
-from lwddpm.training.checkpoint import SavedModel, load_for_drawing, load_guide, read_saved_model
+from lwddpm.training.stored_model import SavedModel, load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _FEATURE_CHUNK = 64

@@ -12,8 +12,8 @@ from lwddpm.errors import ConfigError, DataError
 from lwddpm.kinds.prepare import prepare, summary_of
 from lwddpm.kinds.saved_model import fetch
 from lwddpm.tracking import registration
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.fitted_prior import calibrated_for, prior_of
+from lwddpm.training.stored_model import load_model
 from lwddpm.training.stored_presets import PRESETS_FILE, read_presets, write_presets
 from lwddpm.training.stored_prior import PRIOR_FILE, write_prior
 

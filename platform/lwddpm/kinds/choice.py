@@ -22,7 +22,7 @@ from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.evaluation.subset import random_subset
 from lwddpm.files import write_whole
 from lwddpm.progress import say
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 
 _KEPT = "choice.json"
 _NUM_SAMPLES, _NUM_REFERENCE = 256, 1024

@@ -16,7 +16,7 @@ from lwddpm.evaluation.figures import tile
 from lwddpm.families import SAMPLER
 from lwddpm.kinds.edits import again
 from lwddpm.marks.mark import Mark
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
+from lwddpm.training.stored_model import SavedModel, read_saved_model
 
 # Grey levels by which an image that was drawn on another machine may differ: there, sums are rounded in another order.
 TOLERANCE = 1

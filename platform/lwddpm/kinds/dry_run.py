@@ -31,9 +31,9 @@ from lwddpm.search.budget import Budget
 from lwddpm.search.space import load_space, num_trials
 from lwddpm.tracking.rundir import compare_folder, run_folder, search_folder
 from lwddpm.tracking.store import named_hosts
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.estimate import estimate_resources
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.vocabulary import available, vocabulary_of
 

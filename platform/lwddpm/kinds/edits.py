@@ -10,7 +10,7 @@ from lwddpm.data.edit_source import Given
 from lwddpm.diffusion.editing import Between, Edit, Inpainting, variation
 from lwddpm.errors import ConfigError
 from lwddpm.marks.edited import Edited, pixels_sha256
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from lwddpm.tracking import attachments, registry
 from lwddpm.tracking.earlier_runs import run_digest
 from lwddpm.tracking.runs import TrackedRun, log_images, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import load_for_drawing, load_guide, read_saved_model
+from lwddpm.training.stored_model import load_for_drawing, load_guide, read_saved_model
 from lwddpm.training.stored_prior import read_prior
 
 _PICTURED = 32  # real and synthetic slices for the side-by-side figure

@@ -5,9 +5,10 @@ from pathlib import Path
 from lwddpm.config import SearchJob, TrainingJob, TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
-from lwddpm.training.checkpoint import latest_checkpoint, read_saved_model, read_state, snapshot_path
+from lwddpm.training.checkpoint import latest_checkpoint, read_state, snapshot_path
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide, write_guide
+from lwddpm.training.stored_model import read_saved_model
 
 
 def check_guide_epoch(job: TrainingJob, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from lwddpm.files import complete_folder
 from lwddpm.tracking.rundir import check_writable
 
 if TYPE_CHECKING:
-    from lwddpm.training.checkpoint import SavedModel
+    from lwddpm.training.stored_model import SavedModel
 
 
 def check_out(job: SampleJob) -> None:

@@ -16,7 +16,7 @@ from lwddpm.kinds.presets import say_drawn, with_preset
 from lwddpm.kinds.saved_model import fetch, fitting, start_of, version_uri
 from lwddpm.marks import files, png
 from lwddpm.marks.mark import MOST_TILES, Mark
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 
 
 class Drawer(NamedTuple):

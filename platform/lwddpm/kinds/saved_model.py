@@ -26,9 +26,9 @@ from lwddpm.marks.edited import Edited
 from lwddpm.marks.mark import Mark, now, uses_prior
 from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
+from lwddpm.training.stored_model import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 # Jobs about a model that is there already.

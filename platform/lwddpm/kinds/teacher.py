@@ -11,9 +11,9 @@ from lwddpm.errors import ConfigError
 from lwddpm.files import complete_folder, link_or_copy
 from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.consistency import TEACHER_FOLDER
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide, write_guide
+from lwddpm.training.stored_model import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 _OF_THE_LOSS = {"loss", "min_snr_gamma"}  # which tuning replaces

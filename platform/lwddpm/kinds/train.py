@@ -52,8 +52,8 @@ from lwddpm.tracking.rundir import (
 )
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import connect, tracking_uri
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.stored_prior import read_prior
 from lwddpm.training.vocabulary import classes_of, vocabulary_of

@@ -11,9 +11,9 @@ from lwddpm.evaluation.edit_figures import FIGURE_FILE
 from lwddpm.kinds.drawn_again import CONFIRMED, ROUNDED, Drawn, compare_with_model
 from lwddpm.marks import files
 from lwddpm.marks.mark import Mark, parse
-from lwddpm.training.checkpoint import WEIGHTS_FILE
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
+from lwddpm.training.stored_model import WEIGHTS_FILE
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 NOT_OURS, UNKNOWN, UNREADABLE, TAKES_SOURCE = "not ours", "model not found", "unreadable", "takes its source"

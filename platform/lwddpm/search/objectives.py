@@ -28,7 +28,7 @@ from lwddpm.evaluation.metrics import NUM_RECONSTRUCTED
 from lwddpm.evaluation.neighbours import K
 from lwddpm.evaluation.protocol import Reconstruct, evaluate, num_evaluated
 from lwddpm.models.precision import settled_precision
-from lwddpm.training.checkpoint import load_for_drawing, load_guide
+from lwddpm.training.stored_model import load_for_drawing, load_guide
 from lwddpm.training.stored_prior import read_prior
 
 LATENCY_SAMPLES = 64  # slices that `sampling_seconds` is the time for

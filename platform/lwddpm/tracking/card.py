@@ -7,7 +7,7 @@ from lwddpm.data.store import Dataset
 from lwddpm.diffusion.prior import Prior
 from lwddpm.evaluation.choice import Choice
 from lwddpm.evaluation.result import EvaluationResult
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 from lwddpm.training.stored_presets import Presets
 from lwddpm.wording import measured, number
 

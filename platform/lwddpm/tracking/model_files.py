@@ -12,8 +12,8 @@ from lwddpm.errors import CheckpointError, ConfigError
 from lwddpm.files import complete_folder
 from lwddpm.tracking.registry import find_version
 from lwddpm.tracking.store import local_place, moved
-from lwddpm.training.checkpoint import WEIGHTS_FILE
 from lwddpm.training.stored_guide import GUIDE_FOLDER
+from lwddpm.training.stored_model import WEIGHTS_FILE
 from lwddpm.training.stored_presets import PRESETS_FILE
 
 

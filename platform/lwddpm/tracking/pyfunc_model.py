@@ -19,7 +19,7 @@ import torch
 from lwddpm.config import NO_PRESET, ONE_PASS, SamplingConfig, check_asked
 from lwddpm.diffusion.sampling import generate
 from lwddpm.models.precision import settled_precision
-from lwddpm.training.checkpoint import load_for_drawing, load_guide
+from lwddpm.training.stored_model import load_for_drawing, load_guide
 from lwddpm.training.stored_presets import read_presets
 from lwddpm.training.stored_prior import read_prior
 

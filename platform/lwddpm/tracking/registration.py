@@ -28,8 +28,8 @@ from lwddpm.tracking.registry import (
 from lwddpm.tracking.registry_log import GATE
 from lwddpm.tracking.runs import TrackedRun
 from lwddpm.tracking.version_presets import presets_of
-from lwddpm.training.checkpoint import WEIGHTS_FILE, read_saved_model
 from lwddpm.training.stored_files import sha256_of
+from lwddpm.training.stored_model import WEIGHTS_FILE, read_saved_model
 from lwddpm.training.stored_presets import PRESETS_FILE, read_presets, write_presets
 
 _PACKAGE = Path(__file__).resolve().parents[1]

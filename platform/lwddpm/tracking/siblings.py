@@ -18,8 +18,9 @@ from lwddpm.progress import say
 from lwddpm.tracking.metric_log import MetricLog
 from lwddpm.tracking.outbox import Outbox
 from lwddpm.tracking.rundir import LOCK, read_job
-from lwddpm.training.checkpoint import copy_checkpoint, is_whole, read_saved_model, read_state, snapshot_path
+from lwddpm.training.checkpoint import copy_checkpoint, is_whole, read_state, snapshot_path
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import read_saved_model
 
 _LENGTH = {"training.epochs", "training.max_steps"}
 _STEPS_IN_A_REPORT = 1000

@@ -29,10 +29,10 @@ from lwddpm.config import TrainJob
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.denoiser import guided
 from lwddpm.diffusion.timesteps import start_timestep
-from lwddpm.training.checkpoint import load_model
 from lwddpm.training.denoising import DenoisingStep
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.stored_guide import GUIDE_FOLDER
+from lwddpm.training.stored_model import load_model
 from lwddpm.training.stored_prior import read_prior
 
 TEACHER_FOLDER = "teacher"  # of a run folder: a model folder

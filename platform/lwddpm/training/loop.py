@@ -25,13 +25,11 @@ from lwddpm.models.build import count_parameters
 from lwddpm.training.adversarial import AdversarialStep
 from lwddpm.training.agreement import together
 from lwddpm.training.checkpoint import (
-    SavedModel,
     TrainingState,
     checkpoint_path,
     checkpoints,
     load_checkpoint,
     read_state,
-    save_model,
     set_aside,
     snapshot_path,
 )
@@ -44,6 +42,7 @@ from lwddpm.training.reporter import Reporter
 from lwddpm.training.schedule import Schedule
 from lwddpm.training.step import TrainingStep
 from lwddpm.training.stored_files import DamagedCheckpointError
+from lwddpm.training.stored_model import SavedModel, save_model
 from lwddpm.training.window import Window
 from lwddpm.version import code_version
 

@@ -126,7 +126,7 @@ def test_wrong_settings_are_refused(setting: str) -> None:
 
 def test_a_gan_is_drawn_with_less_and_less_of_its_latents(tiny_gan: Callable[..., TrainJob], tmp_path: Path) -> None:
     from lwddpm.models.build import build_model
-    from lwddpm.training.checkpoint import SavedModel, save_model
+    from lwddpm.training.stored_model import SavedModel, save_model
 
     job = tiny_gan("model.family=wgan")
     saved = SavedModel(

@@ -16,9 +16,9 @@ from lwddpm.config.section import hex_digest
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
 from lwddpm.evaluation.features import EXTRACTION_VERSION
-from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER
+from lwddpm.training.stored_model import WEIGHTS_FILE, SavedModel
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 # (settings, numbers of the samples, how many there are in all) -> uint8 [N, S, S]

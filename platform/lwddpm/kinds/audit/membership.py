@@ -10,7 +10,7 @@ from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.session import Session
 from lwddpm.diffusion.intensity import from_uint8, gamma_of
 from lwddpm.diffusion.process import DiffusionProcess
-from lwddpm.training.checkpoint import SavedModel, load_model
+from lwddpm.training.stored_model import SavedModel, load_model
 
 TIMESTEPS = (0.02, 0.05, 0.1, 0.2, 0.4)  # of num_train_timesteps
 NOISES = 4  # of each slice and timestep

@@ -5,7 +5,7 @@ import numpy as np
 from lwddpm.config import AuditJob, Part
 from lwddpm.data.store import Dataset
 from lwddpm.errors import ConfigError, DataError
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 
 CLASS = "label"  # the condition that utility needs
 _REMEDY = "train one that is told the class of each slice: lwddpm run jobs/kaggle_conditional.yaml"

@@ -43,8 +43,8 @@ from lwddpm.tracking.earlier_runs import if_deleted, place_of, run_digest
 from lwddpm.tracking.rundir import clear_folder, lock_folder, read_run_id, write_run_id
 from lwddpm.tracking.runs import TrackedRun, tracked_run
 from lwddpm.tracking.store import tracking_uri
-from lwddpm.training.checkpoint import WEIGHTS_FILE
 from lwddpm.training.stored_files import sha256_of
+from lwddpm.training.stored_model import WEIGHTS_FILE
 
 
 def audit_folder(job: AuditJob) -> Path:

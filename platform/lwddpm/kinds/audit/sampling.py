@@ -9,7 +9,7 @@ from lwddpm.evaluation.result import EvaluationResult
 from lwddpm.kinds.presets import presets_of, say_drawn
 from lwddpm.progress import say
 from lwddpm.tracking import attachments, registry
-from lwddpm.training.checkpoint import SavedModel
+from lwddpm.training.stored_model import SavedModel
 
 
 def sampling_of(job: AuditJob, named: str, model_dir: Path, saved: SavedModel) -> SamplingConfig:

@@ -18,8 +18,8 @@ from lwddpm.kinds.audit.audited import Audited
 from lwddpm.kinds.audit.compared import Comparer
 from lwddpm.kinds.audit.drawings import Drawings
 from lwddpm.progress import say
-from lwddpm.training.checkpoint import WEIGHTS_FILE, SavedModel, read_saved_model
 from lwddpm.training.stored_files import sha256_of
+from lwddpm.training.stored_model import WEIGHTS_FILE, SavedModel, read_saved_model
 
 # Snapshots have neither prior nor guide.
 _ALONE = {"guidance": 1.0, "guidance_interval": None, "start": "noise", "calibrate": False}

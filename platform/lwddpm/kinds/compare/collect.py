@@ -23,8 +23,8 @@ from lwddpm.kinds.training_curves import training_curves
 from lwddpm.report.data import ComparisonReport, Curves, MeasuredSystem, ReportData, Training
 from lwddpm.tracking.rundir import run_folder
 from lwddpm.tracking.runs import TrackedRun
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.schedule import Schedule
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.version import git_commit
 
 _CURVE_POINTS = 400

@@ -29,9 +29,9 @@ from lwddpm.families import SAMPLER
 from lwddpm.files import whole_file, write_whole
 from lwddpm.kinds.evaluate import Evaluation, reconstruction
 from lwddpm.kinds.saved_model import calls_of, labels_of
-from lwddpm.training.checkpoint import read_saved_model
 from lwddpm.training.fitted_prior import FITTED_ON
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 

@@ -39,7 +39,7 @@ from lwddpm.progress import bar, say
 from lwddpm.report.data import GAUSSIAN, Cost, Images, Measurement, NoiseHistogram, SampleSize, row_key
 from lwddpm.report.results import SSIM
 from lwddpm.tracking.rundir import run_folder
-from lwddpm.training.checkpoint import load_for_drawing, load_guide, load_model, read_saved_model
+from lwddpm.training.stored_model import load_for_drawing, load_guide, load_model, read_saved_model
 from lwddpm.training.stored_prior import PRIOR_FILE, read_prior
 
 SWEPT: tuple[Sampler, ...] = ("ddpm", "ddim", "dpmsolver++")

@@ -19,7 +19,7 @@ from lwddpm.kinds.compare.kept import MeasurementCache
 from lwddpm.kinds.saved_model import labels_of
 from lwddpm.kinds.tradeoff.plan import PlannedWay, TradeoffPlan
 from lwddpm.progress import say
-from lwddpm.training.checkpoint import read_saved_model
+from lwddpm.training.stored_model import read_saved_model
 from lwddpm.training.stored_presets import Preset, words_of
 from lwddpm.wording import counted
 

@@ -20,8 +20,8 @@ from lwddpm.config import (
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.tradeoff import METRICS
 from lwddpm.kinds.saved_model import calls_of, settled_guidance
-from lwddpm.training.checkpoint import SavedModel, read_saved_model
 from lwddpm.training.stored_guide import has_guide
+from lwddpm.training.stored_model import SavedModel, read_saved_model
 from lwddpm.training.stored_presets import Presets, words_of
 from lwddpm.training.stored_prior import PRIOR_FILE
 
