@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from lwddpm.conditions import Like
 from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_asked
-from lwddpm.config.evaluation import AskedValue, GuidanceFrom
+from lwddpm.config.sampling import AskedValue, GuidanceFrom
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.saved_model import fitting
 from lwddpm.training.stored_model import SavedModel

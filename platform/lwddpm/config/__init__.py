@@ -13,25 +13,20 @@ from lwddpm.config.compare import AblationConfig, AblationsConfig, CompareConfig
 from lwddpm.config.consistency import ConsistencyConfig, ModelUri
 from lwddpm.config.data import PHANTOM, DataConfig, SlicesConfig
 from lwddpm.config.edit import EditConfig
-from lwddpm.config.evaluation import (
+from lwddpm.config.evaluation import EvaluationConfig, Metric
+from lwddpm.config.job import EvaluateJob, Job, PrepareJob, SampleJob
+from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
+from lwddpm.config.rule import RuleBroken, shown
+from lwddpm.config.sampling import (
     EVALUATED,
     NO_PRESET,
     DiffusionSampler,
-    EvaluationConfig,
-    Metric,
     PresetName,
     Sampler,
     SamplingConfig,
     SamplingT,
-    check_asked,
-    check_guide,
-    check_steps,
-    leads_away_from,
-    one_pass,
 )
-from lwddpm.config.job import EvaluateJob, Job, PrepareJob, SampleJob
-from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
-from lwddpm.config.rule import RuleBroken, shown
+from lwddpm.config.sampling_checks import check_asked, check_guide, check_steps, leads_away_from, one_pass
 from lwddpm.config.search import (
     COPIED_OBJECTIVE,
     DENOISING_OBJECTIVES,

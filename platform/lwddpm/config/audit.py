@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import SamplingConfig
 from lwddpm.config.job import Job, ModelUri
 from lwddpm.config.rule import RuleBroken
+from lwddpm.config.sampling import SamplingConfig
 from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, is_false, is_none
 from lwddpm.config.utility import UtilityConfig
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from lwddpm import families
-from lwddpm.config.evaluation import EvaluationConfig, check_guide, check_steps
+from lwddpm.config.evaluation import EvaluationConfig
 from lwddpm.config.job import NameOfMany
 from lwddpm.config.rule import RuleBroken
+from lwddpm.config.sampling_checks import check_guide, check_steps
 from lwddpm.config.section import LARGEST_INT, PositiveInt, Section, Seed, SeveralInt
 from lwddpm.config.train_job import TrainingJob
 from lwddpm.config.training import Epochs

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from lwddpm.config.consistency import ModelUri
 from lwddpm.config.data import DataConfig
 from lwddpm.config.edit import EditConfig, check_between, count_of
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig
+from lwddpm.config.evaluation import EvaluationConfig
 from lwddpm.config.notify import NotifyConfig
+from lwddpm.config.sampling import SamplingConfig
 from lwddpm.config.section import PositiveInt, Section, Seed, hex_digest, is_none
 from lwddpm.config.tracking import LONGEST_NAME, TrackingConfig
 from lwddpm.config.training import WorkersConfig

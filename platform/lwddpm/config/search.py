@@ -6,9 +6,11 @@ from pydantic import FailFast, Field, FiniteFloat, model_validator
 
 from lwddpm import families
 from lwddpm.config.class_measures import ClassObjective, class_measure
-from lwddpm.config.evaluation import EvaluationConfig, SamplingConfig, check_guide, check_one_pass, check_steps
+from lwddpm.config.evaluation import EvaluationConfig
 from lwddpm.config.job import NameOfMany
 from lwddpm.config.rule import RuleBroken
+from lwddpm.config.sampling import SamplingConfig
+from lwddpm.config.sampling_checks import check_guide, check_one_pass, check_steps
 from lwddpm.config.section import PositiveInt, Section, SeveralInt, is_empty
 from lwddpm.config.train_job import TrainingJob
 

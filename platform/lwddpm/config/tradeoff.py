@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, ValidationError, field_validator
 
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import DiffusionSampler, PresetName, SamplingConfig, SigmaInterval
 from lwddpm.config.job import Job, ModelUri, NameOfMany
 from lwddpm.config.rule import RuleBroken
+from lwddpm.config.sampling import DiffusionSampler, PresetName, SamplingConfig, SigmaInterval
 from lwddpm.config.section import Fraction, PositiveFloat, PositiveInt, Section, Seed, SeveralInt
 
 

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from lwddpm import families
 from lwddpm.config.consistency import ConsistencyConfig
 from lwddpm.config.data import DataConfig
-from lwddpm.config.evaluation import EvaluationConfig, check_guide, check_no_preset, check_steps
+from lwddpm.config.evaluation import EvaluationConfig
 from lwddpm.config.job import Job
 from lwddpm.config.model import GAN_SIZES, AdversarialConfig, DiffusionConfig, ModelConfig
 from lwddpm.config.rule import RuleBroken
+from lwddpm.config.sampling_checks import check_guide, check_no_preset, check_steps
 from lwddpm.config.section import hex_digest, is_none
 from lwddpm.config.tracking import RegistryConfig
 from lwddpm.config.training import TrainingConfig
