@@ -93,6 +93,8 @@ class Drawing:
             words += f", guidance {self.sampling.guidance:g}"
             if self.sampling.guidance_from != "auto":
                 words += f" from {AWAY_FROM[self.sampling.guidance_from]}"
+        if self.sampling.condition_guidance != 1:
+            words += f", guidance of the conditions {self.sampling.condition_guidance:g}"
         return f"{words}, {self.calls} network call{'' if self.calls == 1 else 's'} a slice, seed {self.sampling.seed}"
 
     def mark_of(self, index: int) -> Mark:

@@ -35,6 +35,7 @@ class DrawingRequest(BaseModel):
     eta: Annotated[float, Field(ge=0, le=1)] | None = None
     guidance: Annotated[float, Field(ge=1, le=100)] | None = None
     guidance_from: GuidanceFrom | None = None
+    condition_guidance: Annotated[float, Field(ge=1, le=100)] | None = None
     guidance_low: Annotated[float, Field(ge=0)] = 0.0
     guidance_high: Annotated[float, Field(ge=0)] = 0.0  # no upper end
     truncation: Annotated[float, Field(gt=0)] | None = None  # of a GAN
@@ -72,6 +73,7 @@ def _settled(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets
         "eta": wanted.eta,
         "guidance": wanted.guidance,
         "guidance_from": wanted.guidance_from,
+        "condition_guidance": wanted.condition_guidance,
         "guidance_interval": None if low == high == 0 else (low, high or sys.float_info.max),
     }
     _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")

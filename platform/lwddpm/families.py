@@ -29,6 +29,7 @@ _SAMPLING: dict[str, Any] = {
     "calibrate": False,
     "guidance": 1.0,
     "guidance_from": "auto",
+    "condition_guidance": 1.0,
     "guidance_interval": None,
     "precision": "auto",
     "reconstruction_timestep": 50,

@@ -92,6 +92,55 @@ def test_guidance_leads_away_from_what_it_names(model: nn.Module, away_from: str
     assert calls == ([4] if away_from == "unconditional" else [2]), "two branches of one network are one batch"
 
 
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+def test_guidance_of_the_conditions_is_added_to_that_by_a_guide(model: nn.Module, weight: float) -> None:
+    """One step of the denoiser: two differences from the same strong estimate, each with its weight."""
+    process, guide, t = DiffusionProcess(DIFFUSION), network(1), 400
+    x, given, null = torch.randn(2, 1, SIZE, SIZE), torch.tensor([[0.0], [1.0]]), torch.full((2, 1), NULL)
+    calls: list[int] = []
+    hooks = [
+        each.register_forward_pre_hook(lambda module, inputs: calls.append(len(inputs[0]))) for each in (model, guide)
+    ]
+    sampling = SamplingConfig(guidance=weight, condition_guidance=4)
+    with torch.no_grad():
+        weak = None if weight == 1 else guide
+        found = Denoiser(model, process, sampling, weak, None, given, given).clean(x, t)
+        for hook in hooks:
+            hook.remove()
+
+        def alone(network: nn.Module, told: Tensor) -> Tensor:
+            times = torch.full((2,), t)
+            return process.predict_x_0(x, times, network(x, times, given=told)).clamp(-1, 1)
+
+        strong, away, nothing = alone(model, given), alone(guide, given), alone(model, null)
+    expected = away + weight * (strong - away) + 3 * (strong - nothing)
+    torch.testing.assert_close(found, expected.clamp(-1, 1), rtol=1e-4, atol=1e-5)
+    assert calls == ([4] if weight == 1 else [4, 2]), "told and told nothing are one batch"
+
+
+def test_guidance_of_the_conditions_alone_is_classifier_free_guidance(model: nn.Module) -> None:
+    ordinary = draw(model, guidance=4, guidance_from="unconditional")
+    torch.testing.assert_close(draw(model, condition_guidance=4).int(), ordinary.int(), rtol=0, atol=1)
+    both = draw(model, guide=network(1), guidance=2, condition_guidance=4)
+    assert torch.equal(both, draw(model, guide=network(1), guidance=2, guidance_from="guide", condition_guidance=4))
+    assert not torch.equal(both, draw(model, guide=network(1), guidance=2))
+    with pytest.raises(ValueError, match="takes a model that has a guide"):
+        draw(model, guidance=2, condition_guidance=4)
+
+
+@pytest.mark.parametrize("source", ["unconditional", "unconditional_guide"])
+def test_nothing_leads_away_from_no_conditions_twice(source: str) -> None:
+    with pytest.raises(ValueError, match="so does guidance_from"):
+        SamplingConfig.model_validate({"guidance": 2, "guidance_from": source, "condition_guidance": 4})
+    SamplingConfig.model_validate({"guidance_from": source, "condition_guidance": 4})  # there is no guidance by it
+
+
+def test_a_network_without_conditions_has_none_to_be_guided_by() -> None:
+    plain = build_model(ModelConfig(dim=8, dim_mults=(1, 2)))
+    with pytest.raises(ValueError, match="condition_guidance takes a model that has conditions"):
+        draw(plain, condition_guidance=2)
+
+
 def test_what_auto_leads_away_from(model: nn.Module) -> None:
     guide = network(1)
     alone = draw(model, guidance=2)
@@ -115,6 +164,15 @@ def test_guided_steps_count_twice_within_their_interval() -> None:
     sampling = SamplingConfig(num_inference_steps=4, guidance=2, guidance_interval=(0.2, 2))
     plain = network_calls(DIFFUSION, sampling.model_copy(update={"guidance": 1.0}), None)
     assert plain < network_calls(DIFFUSION, sampling, None) < 2 * plain
+
+
+def test_guidance_of_the_conditions_is_one_more_call_within_the_interval() -> None:
+    both = SamplingConfig(num_inference_steps=4, guidance=2, condition_guidance=3)
+    assert network_calls(DIFFUSION, both, None) == 12
+    assert network_calls(DIFFUSION, both.model_copy(update={"guidance": 1.0}), None) == 8
+    some = both.model_copy(update={"guidance_interval": (0.2, 2)})
+    one = some.model_copy(update={"condition_guidance": 1.0})
+    assert network_calls(DIFFUSION, some, None) - 4 == 2 * (network_calls(DIFFUSION, one, None) - 4)
 
 
 def test_compiled_networks_see_one_size_and_its_double(model: nn.Module) -> None:

@@ -114,6 +114,9 @@ def test_without_a_class_the_shares_are_those_of_the_training_slices(
         (("--class", "no_tumor:3", "--count", "4"), "must be 3, the sum of the classes"),
         (("--like", "test"), "train"),
         (("--guidance", "2", "--guidance-from", "guide"), "takes a model with a guide"),
+        (("--guidance", "2", "--condition-guidance", "3"), "takes a model with a guide"),
+        (("--guidance", "2", "--guidance-from", "unconditional", "--condition-guidance", "3"), "so does guidance_from"),
+        (("--condition-guidance", "0.5"), "greater than or equal to 1"),
     ],
 )
 def test_what_a_model_does_not_know_is_refused(
@@ -133,11 +136,15 @@ def test_models_without_conditions_or_dropout_are_refused_them(model_dir: Path, 
         fitting(SamplingConfig(like="balanced"), saved, model_dir, "sampling")
     with pytest.raises(ConfigError, match="takes a model with conditions"):
         fitting(SamplingConfig(guidance=2, guidance_from="unconditional"), saved, model_dir, "sampling")
+    with pytest.raises(ConfigError, match=r"condition_guidance: leads away .* has no conditions; leave it out"):
+        fitting(SamplingConfig(condition_guidance=2), saved, model_dir, "sampling")
     saved = read_saved_model(conditional_dir)
     assert saved.conditions is not None
     never = saved.model_copy(update={"conditions": saved.conditions.model_copy(update={"dropout": 0.0})})
     with pytest.raises(ConfigError, match=r"trained with training.condition_dropout = 0"):
         fitting(SamplingConfig(guidance=2), never, conditional_dir, "sampling")
+    with pytest.raises(ConfigError, match=r"condition_guidance: .*trained with training.condition_dropout = 0"):
+        fitting(SamplingConfig(condition_guidance=2), never, conditional_dir, "sampling")
 
 
 def test_a_served_model_draws_the_class_of_a_row(
@@ -157,6 +164,8 @@ def test_a_served_model_draws_the_class_of_a_row(
     asked_for = [values["label"] for values in asked_of(SamplingConfig(), saved, range(2)) if values is not None]
     for index, label in enumerate(asked_for):
         np.testing.assert_array_equal(served.predict(pd.DataFrame([row | {"label": label}]))[index], mixture[index])
+    obeying = served.predict(pd.DataFrame([row | {"condition_guidance": 4.0, "label": CLASSES[0]}]))
+    assert (obeying != one).any()
     with pytest.raises(Exception, match=r"must be one of glioma_tumor"):
         served.predict(pd.DataFrame([row | {"label": "other"}]))
 

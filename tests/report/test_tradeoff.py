@@ -113,6 +113,25 @@ def test_curves_along_guidance_begin_unguided_and_keep_sources_apart() -> None:
     assert curves(_conditional(), "num_inference_steps") == []  # one value alone is no curve
 
 
+def test_guidance_of_the_conditions_has_a_curve_of_its_own_that_begins_at_the_preset() -> None:
+    measured = _conditional()
+    preset = measured.ways[1]
+    further = tuple(
+        preset.model_copy(update={
+            "label": f"of the conditions {weight}", "varied": "condition_guidance",
+            "sampling": preset.sampling | {"condition_guidance": weight},
+        })
+        for weight in (3.0, 5.0)
+    )  # fmt: skip
+    measured = measured.model_copy(update={"ways": (preset, *measured.ways[:1], *measured.ways[2:], *further)})
+    (curve,) = curves(measured, "condition_guidance")
+    assert [(x, way.label) for x, way in curve.points] == [
+        (1.0, preset.label), (3.0, "of the conditions 3.0"), (5.0, "of the conditions 5.0"),
+    ]  # fmt: skip
+    assert all(way.varied != "condition_guidance" for each in curves(measured, "guidance") for _, way in each.points)
+    assert curves(_conditional(), "condition_guidance") == []
+
+
 @pytest.mark.parametrize("key", ["along_guidance", *(f"classes_{key}" for key in PLANES)])
 def test_each_class_has_a_panel_on_the_scale_of_all(key: str) -> None:
     measured = _conditional()

@@ -82,6 +82,9 @@ def test_a_condition_that_the_dataset_lacks_or_that_says_nothing_is_refused(
         (["training.sampling=balanced"], "training.sampling: is for models with conditions"),
         (["evaluation.conditions={label: a}"], "evaluation.conditions: is for models with conditions"),
         ([LABELLED, "training.condition_dropout=0", "evaluation.guidance=2"], "condition_dropout is 0"),
+        (["evaluation.condition_guidance=3"], "evaluation.condition_guidance: .*the model has no conditions"),
+        ([LABELLED, "training.condition_dropout=0", "evaluation.condition_guidance=3"], "condition_dropout is 0"),
+        ([LABELLED, "evaluation.condition_guidance=3", "evaluation.guidance=2"], "training.guide_epoch is null"),
         (
             [LABELLED, "evaluation.guidance=2", "evaluation.guidance_from=unconditional_guide"],
             "training.guide_epoch is null",

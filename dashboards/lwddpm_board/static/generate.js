@@ -13,6 +13,7 @@ let running = null;
 stop.addEventListener("click", () => { if (running) cancel(running); });
 const told = form.querySelector("[data-told]");
 const away = form.querySelector("[data-away]");
+const byConditions = form.querySelector("[data-by-conditions]");
 let model = { presets: {} }; // what the board says of the model that is chosen
 const preset = () => { told.textContent = model.presets[form.elements.preset.value] ?? ""; };
 const count = () => {
@@ -34,7 +35,7 @@ const choose = async () => {
   if (found.error) told.textContent = found.error;
   const ways = Object.entries(found.away_from);
   form.elements.guidance_from.replaceChildren(element("option", { value: "" }, "of the preset"), ...ways.map(([value, word]) => element("option", { value }, word)));
-  away.hidden = ways.length < 2;
+  away.hidden = byConditions.hidden = ways.length < 2;
   fields(found.conditions, count);
   gridOf(found);
 };

@@ -116,6 +116,10 @@ def sample(
             help="What to lead away from: unconditional, guide or unconditional_guide; default: guide, if any."
         ),
     ] = None,
+    condition_guidance: Annotated[
+        float | None,
+        typer.Option(help="Obey more, beside guidance by a guide: lead away from no class, such as 5; one more call."),
+    ] = None,
     guidance_interval: Annotated[
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="Noise levels sigma between which to guide, such as 0.2 2; default all."),
@@ -192,6 +196,7 @@ def sample(
             "start": start,
             "guidance": guidance,
             "guidance_from": guidance_from,
+            "condition_guidance": condition_guidance,
             "guidance_interval": guidance_interval,
             "truncation": truncation,
             "conditions": named or None,

@@ -20,6 +20,7 @@ from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.sampling import (
     EVALUATED,
     NO_PRESET,
+    UNGUIDED,
     DiffusionSampler,
     PresetName,
     Sampler,
@@ -61,6 +62,7 @@ __all__ = [
     "ONE_PASS",
     "PHANTOM",
     "STATIC_OBJECTIVES",
+    "UNGUIDED",
     "AblationConfig",
     "AblationsConfig",
     "AdversarialConfig",

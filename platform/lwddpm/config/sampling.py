@@ -33,6 +33,12 @@ EVALUATED = "evaluated"  # the preset of a training's own evaluation: what a mod
 NO_PRESET = "plain"  # asks for the defaults of the section
 PresetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
 AskedValue = str | float | None | Annotated[dict[str, PositiveInt], Field(min_length=1)]
+UNGUIDED: dict[str, Any] = {
+    "guidance": 1.0,
+    "guidance_from": "auto",
+    "condition_guidance": 1.0,
+    "guidance_interval": None,
+}
 GuidanceFrom = Literal["auto", "unconditional", "guide", "unconditional_guide"]
 
 
@@ -85,6 +91,12 @@ class SamplingConfig(Section):
         "(classifier-free guidance); guide: the model's guide with the same conditions (autoguidance); "
         "unconditional_guide: the guide without; auto: the guide if the model has one, else unconditional",
     )
+    condition_guidance: Annotated[float, Field(ge=1, le=100)] = Field(
+        1.0,
+        exclude_if=is_one,
+        description="of a conditional model, beside guidance by a guide: w of w (D - D_nothing), added for what the "
+        "network says more when it is told its conditions; one more call a step; 1: none",
+    )
     guidance_interval: SigmaInterval | None = Field(
         None,
         exclude_if=is_none,
@@ -131,6 +143,19 @@ class SamplingConfig(Section):
             rule = "must be karras for heun, whose steps are straight in sigma"
             raise RuleBroken("timestep_spacing", rule, "trailing", "leave it out, or choose another sampler")
         return self
+
+    @model_validator(mode="after")
+    def _once_away_from_no_conditions(self) -> "SamplingConfig":
+        if self.condition_guidance != 1 and self.guidance != 1 and "unconditional" in self.guidance_from:
+            rule = f"leads away from no conditions, and so does guidance_from: {self.guidance_from}"
+            remedy = "leave condition_guidance out, or set guidance_from to guide"
+            raise RuleBroken("condition_guidance", rule, self.condition_guidance, remedy)
+        return self
+
+    @property
+    def guided(self) -> bool:
+        """Whether anything leads away from a weaker estimate, at some noise levels."""
+        return self.guidance != 1 or self.condition_guidance != 1
 
     @property
     def on_karras_levels(self) -> bool:

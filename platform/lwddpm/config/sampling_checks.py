@@ -54,6 +54,8 @@ def check_guide(
         RuleBroken: names the setting and what it takes.
     """
     check_no_preset(sampling, section)
+    if sampling.condition_guidance != 1 and not dropout:
+        raise _learnt_no_drawing_without(sampling, section, "condition_guidance", dropout)
     if sampling.guidance == 1:
         return
     away_from = leads_away_from(sampling, has_guide=guide_epoch is not None)
@@ -65,13 +67,19 @@ def check_guide(
             "set that to an epoch from the first third of the training, or leave guidance out",
         )
     if "unconditional" in away_from and not dropout:
-        why = "the model has no conditions" if dropout is None else "training.condition_dropout is 0"
-        raise RuleBroken(
-            f"{section}.guidance",
-            f"leads away from the network without its conditions, which it is to learn in training, and {why}",
-            sampling.guidance,
-            "set model.conditions and training.condition_dropout, or leave guidance out",
-        )
+        raise _learnt_no_drawing_without(sampling, section, "guidance", dropout)
+
+
+def _learnt_no_drawing_without(
+    sampling: SamplingConfig, section: str, setting: str, dropout: float | None
+) -> RuleBroken:
+    why = "the model has no conditions" if dropout is None else "training.condition_dropout is 0"
+    return RuleBroken(
+        f"{section}.{setting}",
+        f"leads away from the network without its conditions, which it is to learn in training, and {why}",
+        getattr(sampling, setting),
+        f"set model.conditions and training.condition_dropout, or leave {setting} out",
+    )
 
 
 def leads_away_from(
@@ -80,7 +88,8 @@ def leads_away_from(
     """What guidance leads away from; what `auto` comes to."""
     if sampling.guidance_from != "auto":
         return sampling.guidance_from
-    return "guide" if has_guide else "unconditional"
+    # what the conditions say is condition_guidance's part, where there is such a one
+    return "guide" if has_guide or sampling.condition_guidance != 1 else "unconditional"
 
 
 def check_no_preset(sampling: SamplingConfig, section: str) -> None:

@@ -34,6 +34,12 @@ class TradeoffConfig(Section):
         exclude_if=is_all_sources,
         description="of a conditional model: what each weight leads away from, see sampling.guidance_from",
     )
+    condition_guidance: tuple[Annotated[float, Field(gt=1, le=100)], ...] = Field(
+        (3.0, 5.0),
+        exclude_if=lambda weights: weights == (3.0, 5.0),
+        description="of a conditional model: weights of sampling.condition_guidance, beside the preset's guidance by a "
+        "guide",
+    )
     guidance_intervals: tuple[SigmaInterval, ...] = Field(
         ((0.2, 2.0),), description="noise levels between which to guide, see sampling.guidance_interval"
     )

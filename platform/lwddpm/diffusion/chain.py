@@ -156,7 +156,13 @@ class Chain:
     ) -> "Chain":
         if prior is None and (sampling.start == "gaussian" or sampling.calibrate):
             raise ValueError("a start from the prior, and calibrating, take a model that has one")
-        if guide is None and sampling.guidance != 1 and (vocabulary is None or "guide" in sampling.guidance_from):
+        if sampling.condition_guidance != 1 and vocabulary is None:
+            raise ValueError("condition_guidance takes a model that has conditions")
+        if (
+            guide is None
+            and sampling.guidance != 1
+            and (vocabulary is None or "guide" in leads_away_from(sampling, has_guide=False))
+        ):
             raise ValueError("guidance takes a model that has a guide, or conditions")
         process = DiffusionProcess(diffusion).to(device)
         prior = prior.to(device) if prior is not None else None

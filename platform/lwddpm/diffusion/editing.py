@@ -19,13 +19,13 @@ Where a drawing starts from the prior, so does an edit: from the prior given wha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lwddpm.config import SamplingConfig
-from lwddpm.diffusion.denoiser import Denoiser, Estimator, is_guided, noise_level
+from lwddpm.diffusion.denoiser import Denoiser, Estimator, calls_of_step, noise_level
 from lwddpm.diffusion.intensity import from_uint8
 from lwddpm.diffusion.prior import Prior
 from lwddpm.diffusion.process import DiffusionProcess
@@ -81,7 +81,7 @@ class Edit:
 
     def calls(self, sampling: SamplingConfig, sigma: float) -> int:
         """Network calls of a step at a noise level; a vector-Jacobian product counts as one."""
-        return 1 + is_guided(sampling, sigma)
+        return calls_of_step(sampling, sigma)
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ class Inpainting(Edit):
         return torch.where(self.mask.to(images.device), images, self.source.to(images.device))
 
     def calls(self, sampling: SamplingConfig, sigma: float) -> int:
-        return 1 + DIRECTIONS + 2 * is_guided(sampling, sigma)
+        guided = calls_of_step(sampling, sigma)
+        return 1 + DIRECTIONS + (guided if guided > 1 else 0)
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,9 @@ class _GivenPixels:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             # of the network alone: the slices that guidance extrapolates to have no covariance
-            own = replace(self.ordinary, weak=None).clean(x, timestep)
+            own = self.ordinary.alone().clean(x, timestep)
         sigma = noise_level(self.process, timestep)
-        guided = self.ordinary.weak is not None and is_guided(self.ordinary.sampling, sigma)
+        guided = self.ordinary.guided_at(timestep)
         expected = self.ordinary.clean(x.detach(), timestep) if guided else own.detach()
         factor = sigma * float(self.process.noise[timestep])  # n^2 / a
 

@@ -138,6 +138,7 @@ def record_of(name: str, inputs: MetricInputs, **values: Any) -> MetricRecord:
         "sampler": inputs.config.sampler,
         "num_inference_steps": inputs.config.num_inference_steps,
         "guidance": inputs.config.guidance,
+        "condition_guidance": inputs.config.condition_guidance,
         "network_calls": inputs.network_calls,
         "start": None if inputs.config.start == "auto" else inputs.config.start,
         "precision": None if inputs.config.precision == "auto" else inputs.config.precision,

@@ -185,6 +185,7 @@ def _reconstruction(name: str, inputs: MetricInputs) -> MetricRecord:
         sampler="ddim",
         num_inference_steps=min(timestep + 1, RECONSTRUCTION_STEPS),
         guidance=1.0,
+        condition_guidance=1.0,
         network_calls=min(timestep + 1, RECONSTRUCTION_STEPS),
         start=None,
         protocol=f"mean SSIM of {len(originals)} random held-out slices with themselves, noised to t = {timestep} "

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from lwddpm.config import EvaluationConfig
-from lwddpm.config.section import is_empty
+from lwddpm.config.section import is_empty, is_one
 from lwddpm.wording import measured
 
 
@@ -25,9 +25,9 @@ class MetricRecord(Record):
         interval: where other slices of the same model would put the value in 95 % of cases; None: not known.
         parts: the value by class, or by side of a band; empty where there is no such thing.
         floor_parts: the floor by class; empty where it is not told.
-        sampler, num_inference_steps, start, guidance: how the measured slices were made; start is None where it is not
-            known, guidance is 1 without.
-        network_calls: with which each was drawn, two for a guided step; None where it is not known.
+        sampler, num_inference_steps, start, guidance, condition_guidance: how the measured slices were made; start is
+            None where it is not known, guidance is 1 without.
+        network_calls: with which each was drawn, two or three for a guided step; None where it is not known.
         precision: number format of the network that drew them, `fp32` or `bf16`; None for GANs, and where not known.
     """
 
@@ -48,6 +48,7 @@ class MetricRecord(Record):
     floor_parts: dict[str, float] = Field({}, exclude_if=is_empty)
     start: str | None = None
     guidance: float = 1.0
+    condition_guidance: float = Field(1.0, exclude_if=is_one)
     network_calls: int | None = None
     precision: str | None = None
 
@@ -57,6 +58,7 @@ class MetricRecord(Record):
         words = f"{self.sampler}, {self.num_inference_steps} step{'s' if self.num_inference_steps > 1 else ''}"
         words += ", gaussian start" if self.start == "gaussian" else ""
         words += f", guidance {self.guidance:g}" if self.guidance != 1 else ""
+        words += f", of the conditions {self.condition_guidance:g}" if self.condition_guidance != 1 else ""
         known = self.network_calls is not None and self.network_calls != self.num_inference_steps
         words += f", {self.network_calls} calls" if known else ""
         return words + (", bf16" if self.precision == "bf16" else "")

@@ -118,6 +118,8 @@ def _why_impossible(sampling: SamplingConfig, saved: SavedModel) -> str:
             check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
         return str(broken)
+    if saved.conditions is None and sampling.condition_guidance != 1:
+        return "sampling.condition_guidance takes conditions"
     if saved.conditions is None and sampling.guidance != 1 and "unconditional" in sampling.guidance_from:
         return f"sampling.guidance_from: {sampling.guidance_from} takes conditions"
     return ""

@@ -21,7 +21,7 @@ from lwddpm.addresses import public
 from lwddpm.cluster.exported import ExportedSeries
 from lwddpm.cluster.generate import feature_extraction, generate_images, reconstruct_images, settled
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluateJob, EvaluationConfig
+from lwddpm.config import UNGUIDED, EvaluateJob, EvaluationConfig
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.sampling import denoising_trajectory
 from lwddpm.diffusion.timesteps import steps_within
@@ -187,7 +187,7 @@ def evaluate_model(
         network_calls=calls,
         asked=labels_of(config, saved, count),
     )
-    if config.guidance != 1:
+    if config.guided:
         say(f"guided, each slice takes {calls} network calls; measured without guidance in as many, too")
         plain = without_guidance(config, calls, model_dir)
         unguided = generate_images(model_dir, plain, count, session, exported)
@@ -221,13 +221,10 @@ def without_guidance(config: EvaluationConfig, calls: int, model_dir: Path) -> E
     steps = min(steps_within(calls, config.sampler), diffusion.num_train_timesteps)
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     changes = {
-        "guidance": 1.0,
-        "guidance_from": "auto",
-        "guidance_interval": None,
         "num_inference_steps": steps,
         "metrics": metrics,
     }
-    return config.model_copy(update=changes)
+    return config.model_copy(update=UNGUIDED | changes)
 
 
 def reconstruction(

@@ -120,6 +120,9 @@ def calls_of(sampling: SamplingConfig, model_dir: Path, edit: Edit | None = None
     return network_calls(saved.diffusion, sampling, read_prior(model_dir, saved.image_size), edit)
 
 
+_NEVER_WITHOUT = "trained with training.condition_dropout = 0 and never without them"
+
+
 def fitting(sampling: SamplingT, saved: SavedModel, model_dir: Path, section: str) -> SamplingT:
     """The sampling settings as this model takes them: as they are, or one pass of a GAN's generator.
 
@@ -161,13 +164,20 @@ def check_parts(sampling: SamplingConfig, saved: SavedModel, model_dir: Path, se
                 f"{section}.{key}: takes a model with a prior, got {model_dir} without {PRIOR_FILE}; leave it out, or "
                 "give the model one: lwddpm models calibrate MODEL --set data.source=PATH"
             )
+    conditions = saved.conditions
+    if sampling.condition_guidance != 1 and (conditions is None or conditions.dropout == 0):
+        why = "which has no conditions" if conditions is None else f"which was {_NEVER_WITHOUT}"
+        raise ConfigError(
+            f"{section}.condition_guidance: leads away from the model without its conditions, got "
+            f"{sampling.condition_guidance:g} for {model_dir}, {why}; leave it out"
+        )
     if sampling.guidance == 1:
         return
-    conditions, away_from = saved.conditions, leads_away_from(sampling, has_guide=has_guide(model_dir))
+    away_from = leads_away_from(sampling, has_guide=has_guide(model_dir))
     if "unconditional" in away_from and conditions is not None and conditions.dropout == 0:
         raise ConfigError(
             f"{section}.guidance: leads away from the model without its conditions, got {sampling.guidance:g} for "
-            f"{model_dir}, which was trained with training.condition_dropout = 0 and never without them; leave it out, "
+            f"{model_dir}, which was {_NEVER_WITHOUT}; leave it out, "
             "or train again with training.condition_dropout=0.1"
         )
     if "unconditional" in away_from and conditions is None and sampling.guidance_from != "auto":

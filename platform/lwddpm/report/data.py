@@ -60,7 +60,7 @@ class MeasuredSystem(_Stored):
         timesteps, inference_steps: None for a GAN and for the baseline.
         start: `gaussian` (the prior of the training slices) or `noise`; None for a GAN, and in formats before 3.
         network_calls: to draw a slice; None in formats before 3.
-        guidance: None: without.
+        guidance, condition_guidance: None: without.
     """
 
     name: str
@@ -71,6 +71,7 @@ class MeasuredSystem(_Stored):
     start: str | None = None
     network_calls: int | None = None
     guidance: float | None = None
+    condition_guidance: float | None = None
 
 
 class Measurement(_Stored):

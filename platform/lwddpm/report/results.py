@@ -234,6 +234,8 @@ def protocol_differences(report: ComparisonReport, system: MeasuredSystem) -> li
         reasons.append("a start from the prior of the training slices instead of noise")
     if system.guidance is not None:
         reasons.append(f"guidance by an earlier snapshot (w = {system.guidance:g}), in {system.network_calls} calls")
+    if system.condition_guidance is not None:
+        reasons.append(f"guidance by the class (w = {system.condition_guidance:g})")
     if system.timesteps is not None:
         reasons += _recipe_differences(training)
     return reasons

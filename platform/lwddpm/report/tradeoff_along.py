@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lwddpm.config import UNGUIDED
 from lwddpm.evaluation.copying import COPIED_SHARE
 from lwddpm.evaluation.figure_style import SMALL_PT, Theme, new_figure
 from lwddpm.evaluation.tradeoff import DISTANCE, OBEDIENCE, PRECISION, RECALL, Tradeoff, Way
@@ -18,6 +19,7 @@ from lwddpm.report.tradeoff_style import NAMES
 # setting -> its words
 SETTINGS = {
     "guidance": "guidance",
+    "condition_guidance": "guidance of the conditions",
     "num_inference_steps": "the number of steps",
     "eta": "eta of DDIM",
     "truncation": "the truncation of the latents",
@@ -97,7 +99,7 @@ def _position(way: Way, setting: str) -> float | None:
     """Where a way lies along a setting; None where it has none: a sampler without eta, latents that are whole."""
     if setting == "eta" and way.sampling.get("sampler") != "ddim":
         return None
-    value = way.sampling.get(setting)
+    value = way.sampling.get(setting, UNGUIDED.get(setting))
     return None if value is None else float(value)
 
 
@@ -105,26 +107,28 @@ def _rest(way: Way, *settings: str) -> str:
     return json.dumps({key: value for key, value in way.sampling.items() if key not in settings}, sort_keys=True)
 
 
-_OF_GUIDANCE = ("guidance", "guidance_from", "guidance_interval")
+_OF_GUIDANCE = tuple(UNGUIDED)
+_WEIGHTS = ("guidance", "condition_guidance")
 
 
 def _by_source(ways: list[Way]) -> dict[str, list[tuple[float, Way]]]:
     """Guided ways by what they are led away from; each with the unguided one that has their other settings."""
+    by_conditions = ways[0].sampling.get("condition_guidance", 1.0) if ways else 1.0  # that of the preset
     together: dict[str, list[tuple[float, Way]]] = {}
     rests: dict[str, str] = {}
     for way in ways:
         weight = way.sampling.get("guidance", 1.0)
+        other = way.varied in ("condition_guidance", "points")
+        if other and way.sampling.get("condition_guidance", 1.0) != by_conditions:
+            continue
         if weight != 1 and way.sampling.get("guidance_interval") is None:
             label = _SOURCES[way.sampling.get("guidance_from", "auto")]
             rest = rests.setdefault(label, _rest(way, *_OF_GUIDANCE))
             if rest == _rest(way, *_OF_GUIDANCE):
                 together.setdefault(label, []).append((float(weight), way))
+    plain = [way for way in ways if all(way.sampling.get(name, UNGUIDED[name]) == UNGUIDED[name] for name in _WEIGHTS)]
     for label, points in together.items():
-        points += [
-            (1.0, way)
-            for way in ways
-            if way.sampling.get("guidance", 1.0) == 1 and _rest(way, *_OF_GUIDANCE) == rests[label]
-        ]
+        points += [(1.0, way) for way in plain if _rest(way, *_OF_GUIDANCE) == rests[label]]
     return together
 
 

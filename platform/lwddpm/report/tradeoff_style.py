@@ -23,6 +23,7 @@ VARIED = {
     "guidance_unconditional": ("guidance away from no class", "<", "recipe"),
     "guidance_guide": ("guidance away from the guide", ">", "recipe"),
     "guidance_unconditional_guide": ("guidance away from the\nguide told no class", "*", "wgan"),
+    "condition_guidance": ("guidance of the conditions", "p", "lsgan"),
     "guidance_interval": ("guidance in an interval", "h", "gan"),
     "num_inference_steps": ("number of steps", "s", "ddim"),
     "start": ("start", "^", "wgan"),

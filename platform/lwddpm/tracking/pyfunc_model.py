@@ -2,9 +2,9 @@
 
 Input: one row with `count`, `seed` and `preset`, a named way to draw; single settings on top: for diffusion models
 `steps`; for those with a guide also `guidance`, and `guidance_low` and `guidance_high`, the noise levels between which
-it guides; for those with conditions also these, such as `label`: what is not named is drawn like the
-training slices; for GANs `truncation`. Without a preset it is `evaluated`, if the model has that. Output: uint8 images
-[count, H, W].
+it guides; for those with conditions also `condition_guidance` and these, such as `label`: what is not named is drawn
+like the training slices; for GANs `truncation`. Without a preset it is `evaluated`, if the model has that. Output:
+uint8 images [count, H, W].
 """
 
 import functools
@@ -68,9 +68,16 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
 
     def _given(self, row: dict[Any, Any]) -> dict[str, Any]:
         """Sampling settings that a row gives, checked."""
-        names = {"steps": "num_inference_steps", "guidance": "guidance", "truncation": "truncation", "preset": "preset"}
-        given = {setting: row[name] for name, setting in names.items() if name in row}
-        alone = self.guide is None and not (self.saved.conditions and self.saved.conditions.dropout)
+        names = ("guidance", "condition_guidance", "truncation", "preset")
+        given = {name: row[name] for name in names if name in row}
+        given |= {"num_inference_steps": row["steps"]} if "steps" in row else {}
+        without = bool(self.saved.conditions and self.saved.conditions.dropout)
+        if given.get("condition_guidance", 1) != 1 and not without:
+            raise ValueError(
+                "condition_guidance takes a model with conditions that were left out in training at times, got "
+                f"{given['condition_guidance']:g}"
+            )
+        alone = self.guide is None and not without
         if given.get("guidance", 1) != 1 and alone:
             raise ValueError(
                 f"guidance takes a model with a guide, which this one was stored without, got {given['guidance']:g}"

@@ -36,7 +36,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIREMENTS = ("torch", "diffusers", "safetensors", "pydantic", "numpy", "pandas")
 _INPUTS = {
     **dict.fromkeys(("count", "seed", "steps"), "long"),
-    **dict.fromkeys(("guidance", "guidance_low", "guidance_high", "truncation"), "double"),
+    **dict.fromkeys(("guidance", "condition_guidance", "guidance_low", "guidance_high", "truncation"), "double"),
     "preset": "string",
 }
 

@@ -64,11 +64,19 @@ def test_a_conditional_model_is_led_away_from_each_source_that_it_has(conditiona
         "guidance": "guide",
         "guidance_unconditional": "unconditional",
         "guidance_unconditional_guide": "unconditional_guide",
+        "condition_guidance": "guide",
     }
-    assert len(plan.ways) == 3 + 2 + 2
-    assert len({way.label for way in plan.ways}) == 7
+    assert len(plan.ways) == 3 + 2 + 2 + 2
+    assert len({way.label for way in plan.ways}) == 9
+    both = {way.label: way.sampling for way in plan.ways if way.varied == "condition_guidance"}
+    assert {label: (each.guidance, each.condition_guidance) for label, each in both.items()} == {
+        "guidance of the conditions 3": (2, 3),
+        "guidance of the conditions 5": (2, 5),
+    }
+    assert {way.network_calls for way in plan.ways if way.varied == "condition_guidance"} == {12}
+    assert all(way.sampling.condition_guidance == 1 for way in plan.ways if way.varied != "condition_guidance")
     few = make_plan(config.model_copy(update={"guidance_from": ("guide",)}), conditional_dir, PRESETS, 10)
-    assert {way.varied for way in few.ways} == {"preset", "guidance"}
+    assert {way.varied for way in few.ways} == {"preset", "guidance", "condition_guidance"}
 
 
 def test_what_a_model_has_no_part_for_is_left_out_and_said(model_dir: Path) -> None:

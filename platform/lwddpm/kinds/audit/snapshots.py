@@ -11,7 +11,7 @@ from lwddpm.audit.scores import Scores
 from lwddpm.audit.shares import share_of
 from lwddpm.audit.thresholds import Thresholds
 from lwddpm.cluster.generate import draw_indices, settled
-from lwddpm.config import SamplingConfig
+from lwddpm.config import UNGUIDED, SamplingConfig
 from lwddpm.errors import ConfigError
 from lwddpm.evaluation.distances import ReferenceStatistics
 from lwddpm.kinds.audit.audited import Audited
@@ -22,7 +22,7 @@ from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_model import WEIGHTS_FILE, SavedModel, read_saved_model
 
 # Snapshots have neither prior nor guide.
-_ALONE = {"guidance": 1.0, "guidance_interval": None, "start": "noise", "calibrate": False}
+_ALONE = UNGUIDED | {"start": "noise", "calibrate": False}
 
 
 def check_snapshots(model_dir: Path) -> None:

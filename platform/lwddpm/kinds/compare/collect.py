@@ -135,6 +135,7 @@ def _system(
         start=start,
         network_calls=network_calls(diffusion, config, prior_of_start(trainings[0], start)),
         guidance=None if config.guidance == 1 else config.guidance,
+        condition_guidance=None if config.condition_guidance == 1 else config.condition_guidance,
     )
 
 

@@ -113,7 +113,7 @@ class MeasurementCache:
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
         sampling = self._as_drawn(model_dir, sampling)
         further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing", "precision", "truncation"}
-        further |= {"guidance_from", "conditions", "like"}
+        further |= {"guidance_from", "condition_guidance", "conditions", "like"}
         settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 

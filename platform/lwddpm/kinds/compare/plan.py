@@ -7,6 +7,7 @@ from typing import Any, Literal
 from lwddpm import families
 from lwddpm.config import (
     ONE_PASS,
+    UNGUIDED,
     AblationConfig,
     CompareJob,
     EvaluationConfig,
@@ -23,7 +24,6 @@ from lwddpm.training.schedule import Schedule
 DISTANCES: tuple[Metric, ...] = ("fid", "fd_lite0")  # systems are ranked by the first that can be computed
 Start = Literal["gaussian", "noise"]
 ABLATIONS = ("loss", "attention", "schedule", "prediction_type")
-_UNGUIDED: dict[str, Any] = {"guidance": 1.0, "guidance_from": "auto", "guidance_interval": None}
 _FAMILY_OF_ATTENTION = {attention: family for family, attention in families.ATTENTION.items()}
 
 
@@ -137,7 +137,7 @@ def seeds_of(job: CompareJob) -> tuple[int, ...]:
 
 def unguided(config: EvaluationConfig) -> EvaluationConfig:
     """The settings for curves over steps and epochs, whose axes stand for network calls and for one network."""
-    return config.model_copy(update=_UNGUIDED)
+    return config.model_copy(update=UNGUIDED)
 
 
 def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> EvaluationConfig:
@@ -149,7 +149,7 @@ def protocol_of(job: CompareJob, system: System, sampling_seed: int) -> Evaluati
         metrics = tuple(name for name in job.protocol.metrics if name != "ssim_reconstruction")
         overrides |= {
             **ONE_PASS,
-            **_UNGUIDED,
+            **UNGUIDED,
             "timestep_spacing": "auto",
             "eta": 0.0,
             "reconstruction_timestep": 50,
@@ -173,7 +173,7 @@ def without_network(config: EvaluationConfig) -> EvaluationConfig:
     """The protocol for slices of the Gaussian baseline, which draws in one pass and denoises nothing."""
     metrics = tuple(name for name in config.metrics if name != "ssim_reconstruction")
     return EvaluationConfig.model_validate(
-        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", "precision", *_UNGUIDED})
+        config.model_dump(exclude={"start", "calibrate", "timestep_spacing", "precision", *UNGUIDED})
         | {**ONE_PASS, "eta": 0.0, "reconstruction_timestep": 50, "metrics": metrics}
     )
 

@@ -26,6 +26,9 @@ from lwddpm.training.stored_presets import Presets, words_of
 from lwddpm.training.stored_prior import PRIOR_FILE
 
 MODEL = "model"
+# without guidance; what it would lead away from stays named, as in files of earlier versions
+_PLAIN: dict[str, Any] = {"guidance": 1.0, "condition_guidance": 1.0, "guidance_interval": None}
+_NEVER_WITHOUT = "the model never learnt to draw without its conditions (training.condition_dropout)"
 SOURCES = {"unconditional": "no class", "guide": "the guide", "unconditional_guide": "the guide told no class"}
 
 
@@ -136,22 +139,27 @@ def _ways(
     else:
         guided = base.guidance if base.guidance != 1 else max((*config.guidance, 1.0))
         for weight in config.guidance:
-            how = {"guidance_interval": None} if weight == 1 else {}
+            how = _PLAIN if weight == 1 else {"guidance": weight}
             label = "unguided" if weight == 1 else f"guidance {weight:g}"
-            yield label, "guidance", changed(guidance=weight, **how), model_dir
+            yield label, "guidance", changed(**how), model_dir
         for source in config.guidance_from if saved.conditions is not None else ():
             if source == leads_away_from(base, has_guide=has_guide(model_dir)):
                 continue  # those above
             for weight in (weight for weight in config.guidance if weight != 1):
                 label = f"guidance {weight:g} away from {SOURCES[source]}"
-                yield label, f"guidance_{source}", changed(guidance=weight, guidance_from=source), model_dir
+                how = {"guidance": weight, "guidance_from": source, "condition_guidance": 1.0}
+                yield label, f"guidance_{source}", changed(**how), model_dir
+        if saved.conditions is not None and leads_away_from(base, has_guide=has_guide(model_dir)) == "guide":
+            for weight in config.condition_guidance:
+                label = f"guidance of the conditions {weight:g}"
+                yield label, "condition_guidance", changed(condition_guidance=weight), model_dir
         for low, high in config.guidance_intervals:
             label = f"guidance {guided:g} from {low:g} to {high:g}"
             yield label, "guidance_interval", changed(guidance=guided, guidance_interval=(low, high)), model_dir
         for steps in config.steps:
             yield f"{steps} steps", "num_inference_steps", changed(num_inference_steps=steps), model_dir
-            if base.guidance != 1:
-                plain = changed(num_inference_steps=steps, guidance=1.0, guidance_interval=None)
+            if base.guided:
+                plain = changed(num_inference_steps=steps, **_PLAIN)
                 yield f"unguided, {steps} steps", "num_inference_steps", plain, model_dir
         for start in config.starts:
             yield f"start {start}", "start", changed(start=start), model_dir
@@ -169,7 +177,7 @@ def _ways(
         for kind in ("snapshots", "averages"):
             for folder in sorted((model_dir.parent / kind).glob("*"), key=lambda path: (len(path.name), path.name)):
                 if (folder / "config.json").is_file():
-                    alone = changed(guidance=1.0, guidance_interval=None, start="auto")  # they have no prior or guide
+                    alone = changed(start="auto", **_PLAIN)  # they have no prior or guide
                     yield folder.name.replace("_", " "), "weights", alone if saved.diffusion else base, folder
 
 
@@ -181,12 +189,14 @@ def _why_not(sampling: SamplingConfig, saved: SavedModel, folder: Path) -> str:
         check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
         return str(broken)
+    if sampling.condition_guidance != 1 and (saved.conditions is None or saved.conditions.dropout == 0):
+        return _NEVER_WITHOUT
     if sampling.guidance != 1:
         away_from = leads_away_from(sampling, has_guide=has_guide(folder))
         if ("guide" in away_from or saved.conditions is None) and not has_guide(folder):
             return "the model has no guide (training.guide_epoch)"
         if "unconditional" in away_from and saved.conditions is not None and saved.conditions.dropout == 0:
-            return "the model never learnt to draw without its conditions (training.condition_dropout)"
+            return _NEVER_WITHOUT
     if (sampling.start == "gaussian" or sampling.calibrate) and not (folder / PRIOR_FILE).exists():
         return "the model has no prior (lwddpm models calibrate)"
     return ""
