@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page
@@ -25,7 +28,7 @@ from .world import World, build_world
 
 
 @pytest.fixture(scope="session")
-def world(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(empty_store: Path, short_grids: None, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("board")
     shutil.copy(empty_store, folder / "mlflow.db")
     return build_world(folder)
@@ -106,6 +109,24 @@ def serving(stores: Stores) -> Iterator[Board]:
     assert not said, said
 
 
+@pytest.fixture
+def visitor(board: Board) -> Iterator[httpx2.Client]:
+    """Asks the board what a page would."""
+    with httpx2.Client(base_url=board.url, timeout=60) as client:
+        yield client
+
+
+def drawn(visitor: httpx2.Client, address: str, wanted: dict[str, Any]) -> Any:
+    """A drawing that was asked for, once it is done."""
+    drawing = visitor.post(address, json=wanted).json()
+    until = time.monotonic() + 300
+    while drawing["state"] == "running" and time.monotonic() < until:
+        time.sleep(0.1)
+        drawing = visitor.get(f"/api/drawings/{drawing['id']}").json()
+    assert drawing["state"] == "done", drawing
+    return drawing
+
+
 def stop(board: Board) -> str:
     """End a board as Ctrl-C does; what it has said since."""
     assert board.process is not None
@@ -115,8 +136,15 @@ def stop(board: Board) -> str:
 
 
 @pytest.fixture(scope="session")
-def board(world: World) -> Iterator[Board]:
-    found = start_board(world.folder, "--tracking-uri", world.tracking, "--storage", world.storage)
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Below which the board of the world keeps its drawings."""
+    return tmp_path_factory.mktemp("workspace")
+
+
+@pytest.fixture(scope="session")
+def board(world: World, workspace: Path) -> Iterator[Board]:
+    stores = ("--tracking-uri", world.tracking, "--storage", world.storage)
+    found = start_board(world.folder, *stores, environment={"TMPDIR": str(workspace)})
     yield found
     said = stop(found)
     assert "Traceback" not in said, said

@@ -3,61 +3,64 @@
 import io
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import mlflow
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from playwright.sync_api import Browser, expect
-from starlette.testclient import TestClient
+from playwright.sync_api import Page, expect
 
 from lwddpm.config import TrackingConfig, TrainJob
-from lwddpm.data.store import Dataset
+from lwddpm.data.store import Dataset, open_dataset
 from lwddpm.evaluation.result import Confusion, EvaluationResult, MetricRecord
+from lwddpm.jobfile import load_job
 from lwddpm.kinds.verify import source_of, verify_files
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking import registration
 from lwddpm.tracking.store import connect
 from lwddpm.training.stored_model import SavedModel, save_model
 from lwddpm.training.vocabulary import vocabulary_of
-from lwddpm_board.access import Access
-from lwddpm_board.app import create_app
 from lwddpm_board.stores import Stores
 
-from .browser import in_browser, photograph, visited
-from .conftest import serving
+from .browser import in_browser, photograph
+from .conftest import Board, drawn, serving
 
 CLASSES = ("glioma_tumor", "meningioma_tumor")
 
 
-@pytest.fixture
-def store(empty_store: Path, tmp_path: Path, tiny_job: Callable[..., TrainJob], tiny_dataset: Dataset) -> str:
+@pytest.fixture(scope="module")
+def store(
+    empty_store: Path, tiny_data: str, tiny_overrides: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """A registry with two versions of an untrained network that is told classes, each with an evaluation by class."""
-    shutil.copy(empty_store, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client, job = connect(uri), tiny_job("model.conditions=[label]")
-    vocabulary = vocabulary_of(tiny_dataset, ("label",), 0.1)
+    place, dataset = tmp_path_factory.mktemp("asked"), open_dataset(tiny_data)
+    shutil.copy(empty_store, place / "mlflow.db")
+    uri = f"sqlite:///{place / 'mlflow.db'}"
+    client = connect(uri)
+    job = load_job("demo", [*tiny_overrides, f"data.path={tiny_data}", "model.conditions=[label]"])
+    assert isinstance(job, TrainJob)
+    vocabulary = vocabulary_of(dataset, ("label",), 0.1)
     saved = SavedModel(
-        model=job.model, diffusion=job.diffusion, image_size=16, dataset_version=tiny_dataset.version,
+        model=job.model, diffusion=job.diffusion, image_size=16, dataset_version=dataset.version,
         dataset_simulated=True, training_digest=job.training_digest(), step=8, epoch=1.0,
         parameters=count_parameters(job.model, vocabulary=vocabulary), conditions=vocabulary,
     )  # fmt: skip
     torch.manual_seed(0)
-    folder = save_model(tmp_path / "model", build_model(job.model, vocabulary=vocabulary), saved)
-    experiment = client.create_experiment("asked", artifact_location=str(tmp_path / "artifacts"))
-    tags = {"lwddpm.dataset_version": tiny_dataset.version, "lwddpm.dataset_path": tiny_dataset.path}
+    folder = save_model(place / "model", build_model(job.model, vocabulary=vocabulary), saved)
+    experiment = client.create_experiment("asked", artifact_location=str(place / "artifacts"))
+    tags = {"lwddpm.dataset_version": dataset.version, "lwddpm.dataset_path": dataset.path}
     for obedience in (0.25, 0.75):
         with mlflow.start_run(experiment_id=experiment, tags=tags) as run:
             figures = {"eval/obedience_lite0": str(obedience), "eval/obedience_lite0_floor": "0.8"}
             figures |= {"eval/utility_lite0": str(obedience / 2), "eval/utility_lite0_floor": "0.65"}
             registration._new_version(folder, "asked", tags | figures)
-            client.log_text(run.info.run_id, _evaluated(tiny_dataset, obedience), "evaluation/metrics.json")
+            client.log_text(run.info.run_id, _evaluated(dataset, obedience), "evaluation/metrics.json")
     return uri
 
 
@@ -84,35 +87,28 @@ def _evaluated(dataset: Dataset, obedience: float) -> str:
     ).model_dump_json()  # fmt: skip
 
 
-@pytest.fixture
-def stores(store: str, tmp_path: Path) -> Stores:
-    return Stores(store, f"sqlite:///{tmp_path}/optuna.db", (), tmp_path)
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the board keeps its drawings."""
+    return tmp_path_factory.mktemp("workspace")
 
 
-@pytest.fixture
-def visitor(stores: Stores) -> Iterator[TestClient]:
-    board = create_app(stores, Access(None, frozenset({"127.0.0.1"})))
-    with TestClient(board, base_url="http://127.0.0.1") as client:
-        yield client
+@pytest.fixture(scope="module")  # a board starts a process that draws, which imports torch
+def board(store: str, workspace: Path) -> Iterator[Board]:
+    with serving(Stores(store, f"sqlite:///{workspace}/optuna.db", (), workspace)) as found:
+        yield found
 
 
 def _pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def _drawn(visitor: TestClient, address: str = "/api/drawings", **wanted: Any) -> Any:
-    asked = {"model": "models:/asked/1", "steps": 2, "nearest": False} | wanted
-    drawing = visitor.post(address, json=asked).json()
-    until = time.monotonic() + 300
-    while drawing["state"] == "running" and time.monotonic() < until:
-        time.sleep(0.1)
-        drawing = visitor.get(f"/api/drawings/{drawing['id']}").json()
-    assert drawing["state"] == "done", drawing
-    return drawing
+def _drawn(visitor: httpx2.Client, address: str = "/api/drawings", **wanted: Any) -> Any:
+    return drawn(visitor, address, {"model": "models:/asked/1", "steps": 2, "nearest": False} | wanted)
 
 
 def test_a_class_is_drawn_and_the_file_says_which(
-    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset
+    visitor: httpx2.Client, store: str, workspace: Path, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
     told = visitor.get("/api/models/asked/1").json()
     (label,) = told["conditions"]
@@ -139,11 +135,11 @@ def test_a_class_is_drawn_and_the_file_says_which(
         refused = visitor.post("/api/drawings", json={"model": "models:/asked/1", "steps": 2} | wrong)
         assert refused.status_code == 422
         assert said in refused.json()["error"]
-        assert str(tmp_path) not in refused.json()["error"]
+        assert str(workspace.parent) not in refused.json()["error"]
 
 
 def test_a_gan_is_asked_for_a_class_and_its_latents_are_cut_off(
-    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset, tiny_gan: Callable[..., TrainJob]
+    visitor: httpx2.Client, store: str, tmp_path: Path, tiny_dataset: Dataset, tiny_gan: Callable[..., TrainJob]
 ) -> None:
     job, vocabulary = (
         tiny_gan("model.family=gan", "model.conditions=[label]"),
@@ -174,7 +170,7 @@ def test_a_gan_is_asked_for_a_class_and_its_latents_are_cut_off(
 
 
 def test_variations_of_a_slice_are_drawn_and_confirmed(
-    visitor: TestClient, store: str, tmp_path: Path, tiny_dataset: Dataset
+    visitor: httpx2.Client, store: str, tmp_path: Path, tiny_dataset: Dataset
 ) -> None:
     row = {"model": "models:/asked/1", "dataset": tiny_dataset.version, "split": "test", "row": 1}
     source = visitor.post("/api/edit-sources", json=row).json()["id"]
@@ -194,9 +190,9 @@ def test_variations_of_a_slice_are_drawn_and_confirmed(
     assert "strength" in visitor.post("/api/edits", json=wanted | {"strength": 2}).json()["error"]
 
 
-def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor: TestClient) -> None:
+def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor: httpx2.Client) -> None:
     listed = visitor.get("/registry").text
-    rows = [listed.split(f"version {number}</a>")[1].split("</tr>")[0] for number in (1, 2)]
+    rows = [listed.split(f'/registry/asked/{number}">')[1].split("</tr>")[0] for number in (1, 2)]
     assert ["25.0 %" in row for row in rows] == [True, False]
     assert ["75.0 %" in row for row in rows] == [False, True]
     assert all("real slices 80.0 %" in row for row in rows)
@@ -219,7 +215,7 @@ def test_obedience_stands_in_the_registry_and_classes_beside_each_other(visitor:
 
 
 def test_versions_are_drawn_class_by_class_where_both_know_classes(
-    visitor: TestClient, store: str, model_dir: Path, tiny_dataset: Dataset
+    visitor: httpx2.Client, store: str, model_dir: Path, tiny_dataset: Dataset
 ) -> None:
     both = visitor.get("/api/versions/classes?version=asked/1&version=asked/2").json()
     assert both == {"condition": "label", "classes": list(tiny_dataset.label_names), "why": ""}
@@ -239,49 +235,48 @@ def test_versions_are_drawn_class_by_class_where_both_know_classes(
 
 
 @in_browser
-def test_classes_and_the_grid_are_chosen_on_the_page(stores: Stores, tiny_dataset: Dataset, browser: Browser) -> None:
+def test_classes_and_the_grid_are_chosen_on_the_page(page: Page, tiny_dataset: Dataset) -> None:
     names = tiny_dataset.label_names
-    with serving(stores) as board, visited(browser, board.url) as page:
-        page.goto("/generate?model=asked/1")
-        page.get_by_label("Steps").fill("2")
-        page.locator("[data-condition=label]").select_option("=counts")
-        for name, count in zip(names, (2, 1, 0, 0), strict=True):
-            page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
-        expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
-        page.get_by_role("button", name="Generate", exact=True).click()
-        expect(page.locator(".beside li")).to_have_count(3)
-        said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
-        assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
-        page.get_by_label("Columns").fill("1, 3")
-        page.get_by_label("In a cell").fill("2")
-        page.get_by_role("button", name="Draw the grid").click()
-        expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
-        rows = page.locator(".grid tbody tr")
-        expect(rows).to_have_count(len(names))
-        for row, name in zip(rows.all(), names, strict=True):
-            assert row.locator("th").inner_text() == name.replace("_", " ")
-            shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
-            assert len(shown) == 4
-            assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
-        photograph(page, "grid")
-        page.goto("/registry/compare?version=asked/1&version=asked/2")
-        page.get_by_label("Of each class").fill("2")
-        page.get_by_label("Steps").fill("2")
-        page.get_by_role("button", name="Draw from both").click()
-        expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
-        rows = page.locator("[data-classes] tbody tr")
-        assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
-        for row, name in zip(rows.all(), names, strict=True):
-            sides = [
-                row.locator(f"[data-side='{side}'] img").evaluate_all("all => all.map(image => [image.alt, image.src])")
-                for side in (0, 1)
-            ]
-            assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
-            assert len(sides[0]) == 2
-            assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
-            pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
-            np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
-        photograph(page, "versions-by-class")
-        page.locator("[name=by]").select_option("any")
-        expect(page.get_by_label("Slices", exact=True)).to_be_visible()
-        expect(rows.first).to_be_hidden()
+    page.goto("/generate?model=asked/1")
+    page.get_by_label("Steps").fill("2")
+    page.locator("[data-condition=label]").select_option("=counts")
+    for name, count in zip(names, (2, 1, 0, 0), strict=True):
+        page.get_by_label(name.replace("_", " "), exact=True).fill(str(count))
+    expect(page.get_by_label("Slices", exact=True)).to_have_value("3")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator(".beside li")).to_have_count(3)
+    said = sorted(text.split("SSIM")[0].strip() for text in page.locator(".beside small").all_inner_texts())
+    assert said == sorted(f"asked for {names[at].replace('_', ' ')}" for at in (0, 0, 1))
+    page.get_by_label("Columns").fill("1, 3")
+    page.get_by_label("In a cell").fill("2")
+    page.get_by_role("button", name="Draw the grid").click()
+    expect(page.locator(".grid thead th")).to_have_text(["class", "unguided2 calls", "guidance 34 calls"])
+    rows = page.locator(".grid tbody tr")
+    expect(rows).to_have_count(len(names))
+    for row, name in zip(rows.all(), names, strict=True):
+        assert row.locator("th").inner_text() == name.replace("_", " ")
+        shown = row.locator("img").evaluate_all("images => images.map(image => image.alt)")
+        assert len(shown) == 4
+        assert all(alt.endswith(f", {name.replace('_', ' ')}") for alt in shown)
+    photograph(page, "grid")
+    page.goto("/registry/compare?version=asked/1&version=asked/2")
+    page.get_by_label("Of each class").fill("2")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_role("button", name="Draw from both").click()
+    expect(page.locator("[data-state]")).to_contain_text("asked for the same class")
+    rows = page.locator("[data-classes] tbody tr")
+    assert rows.locator("th").all_inner_texts() == [name.replace("_", " ") for name in names]
+    for row, name in zip(rows.all(), names, strict=True):
+        sides = [
+            row.locator(f"[data-side='{side}'] img").evaluate_all("all => all.map(image => [image.alt, image.src])")
+            for side in (0, 1)
+        ]
+        assert [alt for alt, _ in sides[0]] == [alt for alt, _ in sides[1]]
+        assert len(sides[0]) == 2
+        assert all(alt.endswith(f"asked for {name.replace('_', ' ')}") for alt, _ in sides[0])
+        pixels = [[_pixels(page.request.get(src).body()) for _, src in side] for side in sides]
+        np.testing.assert_array_equal(*pixels)  # one network, twice: the same noise and the same class
+    photograph(page, "versions-by-class")
+    page.locator("[name=by]").select_option("any")
+    expect(page.get_by_label("Slices", exact=True)).to_be_visible()
+    expect(rows.first).to_be_hidden()
