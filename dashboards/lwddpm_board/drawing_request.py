@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from lwddpm.conditions import Like
 from lwddpm.config import ONE_PASS, PresetName, RuleBroken, Sampler, SamplingConfig, check_asked
+from lwddpm.config.refused import broken_rules
 from lwddpm.config.sampling import AskedValue, GuidanceFrom
 from lwddpm.errors import ConfigError
 from lwddpm.kinds.saved_model import fitting
@@ -62,7 +63,7 @@ def _settled(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets
     asked |= {"conditions": wanted.conditions or None}
     if saved.diffusion is None:
         asked |= {"truncation": wanted.truncation}
-        _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")
+        _, sampling = presets.resolved(_given(asked), "sampling")
         return check_asked(sampling, saved.conditions, "sampling").model_copy(update=ONE_PASS)
     low, high = wanted.guidance_low, wanted.guidance_high
     if 0 < high <= low:
@@ -76,5 +77,12 @@ def _settled(wanted: DrawingRequest, saved: SavedModel, model_dir: Path, presets
         "condition_guidance": wanted.condition_guidance,
         "guidance_interval": None if low == high == 0 else (low, high or sys.float_info.max),
     }
-    _, sampling = presets.resolved(SamplingConfig.model_validate(asked), "sampling")
+    _, sampling = presets.resolved(_given(asked), "sampling")
     return fitting(sampling, saved, model_dir, "sampling")
+
+
+def _given(asked: dict[str, Any]) -> SamplingConfig:
+    try:
+        return SamplingConfig.model_validate(asked)
+    except ValidationError as error:
+        raise broken_rules(error, SamplingConfig)[0] from None

@@ -125,12 +125,15 @@ def test_a_class_is_drawn_and_the_file_says_which(
     (tmp_path / "two.png").write_bytes(visitor.get(f"/drawings/{drawing['id']}/{alone}.png").content)
     (found,) = verify_files([str(tmp_path / "two.png")], TrackingConfig(uri=store))
     assert (found["state"], found["mark"]["conditions"]) == ("confirmed", {"label": two}), found
-    balanced = _drawn(visitor, count=len(counts), like="balanced")
+    balanced = _drawn(visitor, count=len(counts), like="balanced", condition_guidance=3)
+    assert ", guidance of the conditions 3, 4 network calls a slice" in balanced["how"]
     assert Counter(asked["label"] for asked in balanced["asked"]) == dict.fromkeys(tiny_dataset.label_names, 1)
     for wrong, said in (
         ({"conditions": {"label": "gliom_tumor"}}, "did you mean glioma_tumor?"),
         ({"conditions": {"plane": "axial"}}, "the model's conditions are label"),
         ({"guidance": 2, "guidance_from": "guide"}, "takes a model with a guide"),
+        ({"guidance": 2, "condition_guidance": 3}, "takes a model with a guide"),
+        ({"guidance": 2, "guidance_from": "unconditional", "condition_guidance": 3}, "so does guidance_from"),
     ):
         refused = visitor.post("/api/drawings", json={"model": "models:/asked/1", "steps": 2} | wrong)
         assert refused.status_code == 422

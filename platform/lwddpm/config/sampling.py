@@ -148,7 +148,7 @@ class SamplingConfig(Section):
     def _once_away_from_no_conditions(self) -> "SamplingConfig":
         if self.condition_guidance != 1 and self.guidance != 1 and "unconditional" in self.guidance_from:
             rule = f"leads away from no conditions, and so does guidance_from: {self.guidance_from}"
-            remedy = "leave condition_guidance out, or set guidance_from to guide"
+            remedy = "set condition_guidance to 1, or guidance_from to guide"
             raise RuleBroken("condition_guidance", rule, self.condition_guidance, remedy)
         return self
 
