@@ -24,6 +24,7 @@ from lwddpm.kinds.verify import source_of, verify_files
 from lwddpm.models.build import build_model, count_parameters
 from lwddpm.tracking import registration
 from lwddpm.tracking.store import connect
+from lwddpm.training.stored_guide import write_guide
 from lwddpm.training.stored_model import SavedModel, save_model
 from lwddpm.training.vocabulary import vocabulary_of
 from lwddpm_board.stores import Stores
@@ -61,6 +62,10 @@ def store(
             figures |= {"eval/utility_lite0": str(obedience / 2), "eval/utility_lite0_floor": "0.65"}
             registration._new_version(folder, "asked", tags | figures)
             client.log_text(run.info.run_id, _evaluated(dataset, obedience), "evaluation/metrics.json")
+    guided = Path(shutil.copytree(folder, place / "guided"))
+    write_guide(guided, folder)
+    with mlflow.start_run(experiment_id=experiment, tags=tags):
+        registration._new_version(guided, "guided", tags)
     return uri
 
 
@@ -283,3 +288,23 @@ def test_classes_and_the_grid_are_chosen_on_the_page(page: Page, tiny_dataset: D
     page.locator("[name=by]").select_option("any")
     expect(page.get_by_label("Slices", exact=True)).to_be_visible()
     expect(rows.first).to_be_hidden()
+
+
+def test_of_a_model_with_a_guide_the_grid_leads_towards_the_classes(page: Page) -> None:
+    page.goto("/generate?model=asked/1")
+    expect(page.get_by_label("Columns")).to_have_value("1, 1.5, 2, 3")
+    expect(page.get_by_label("Of the conditions")).to_be_hidden()  # guidance does that
+    page.goto("/generate?model=guided/1")
+    expect(page.get_by_label("Of the conditions")).to_be_visible()
+    expect(page.get_by_label("Columns")).to_have_value("1, 3, 5")
+    page.get_by_label("Steps").fill("2")
+    page.get_by_label("Guidance", exact=True).fill("2")
+    page.get_by_label("Columns").fill("1, 3")
+    page.get_by_label("In a cell").fill("1")
+    page.get_by_role("button", name="Draw the grid").click()
+    heads = ["class", "of the conditions: none4 calls", "of the conditions 36 calls"]
+    expect(page.locator(".grid thead th")).to_have_text(heads)
+    photograph(page, "grid-by-guide")
+    page.get_by_label("Of the conditions").fill("3")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.locator("[data-state]")).to_contain_text("guidance of the conditions 3, 6 network calls a slice")
