@@ -9,18 +9,28 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line sets it,
 os.environ.setdefault("TQDM_DISABLE", "1")
 # Ray gives its workers a niceness of 15, with which they starve beside other tests.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Of the processes that tests start, the first one compiles the platform for all others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+import gc
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from lwddpm.config import TrainJob
 from lwddpm.data.prepare import prepare_dataset
 from lwddpm.data.store import Dataset
 from lwddpm.jobfile import load_job
+
+# With its own thresholds the collector goes through all objects of torch, MLflow and Ray again and again, which was a
+# seventh of this process's CPU time.
+gc.set_threshold(20_000, 10, 10)
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -66,6 +76,17 @@ TINY_GAN = (
 )
 
 
+@event.listens_for(Engine, "connect")
+def _do_not_wait_for_the_disk(connection: object, _: object) -> None:
+    """Of the stores that this process writes to; they need not survive a power cut, and a commit waits 20 ms for it."""
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported by now stays
+
+
 def serial_map(function: Callable[[Any], Any], items: Sequence[Any], **options: Any) -> Iterator[Any]:
     """A ParallelMap without Ray."""
     return map(function, items)
@@ -77,6 +98,19 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["LWDDPM_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def short_grids() -> Iterator[None]:
+    """Grids of snapshots are drawn in 5 steps, not 50, which took a third of a small training's time.
+
+    Where one worker trains, which is in this process. Tests look at which grids there are, not at how good they are.
+    """
+    from lwddpm.training import denoising
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(denoising, "GRID_STEPS", 5)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +153,7 @@ def store(empty_store: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def tiny_job(tiny_data: str, tmp_path: Path) -> Callable[..., TrainJob]:
+def tiny_job(tiny_data: str, short_grids: None, tmp_path: Path) -> Callable[..., TrainJob]:
     """Builds the smallest job that has every part; arguments are further `key=value` overrides."""
 
     def build(*overrides: str) -> TrainJob:
@@ -142,7 +176,7 @@ def tiny_gan(tiny_job: Callable[..., TrainJob]) -> Callable[..., TrainJob]:
 
 
 @pytest.fixture
-def search_overrides(tiny_data: str, tmp_path: Path) -> Callable[[str], list[str]]:
+def search_overrides(tiny_data: str, short_grids: None, tmp_path: Path) -> Callable[[str], list[str]]:
     """Overrides of jobs/search_demo.yaml for the smallest search, given the text of its search space."""
 
     def overrides(space: str) -> list[str]:

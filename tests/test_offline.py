@@ -118,6 +118,8 @@ from lwddpm.jobfile import load_job
 from lwddpm.kinds.dry_run import plan
 for name, overrides in json.load(sys.stdin):
     plan(load_job(name, overrides))
+    # a training is planned without what takes seconds to import
+    assert name not in ("prepare", "demo") or "mlflow" not in sys.modules
 """
     source, fid = "data.source=phantom", "evaluation.metrics=[fid,fd_lite0]"
     jobs = [("prepare", [source]), ("demo", [fid]), ("evaluate", [fid]), ("sample", []), ("compare_demo", [])]

@@ -6,10 +6,10 @@ import math
 import re
 from pathlib import Path
 
+import httpx2
 import mlflow
 import numpy as np
 import pytest
-from starlette.testclient import TestClient
 
 from lwddpm.audit.result import AuditRecord, AuditResult
 from lwddpm.audit.shares import share_of
@@ -21,9 +21,9 @@ from lwddpm.kinds.audit.parts import NO_CLASSES
 from lwddpm.tracking import attachments, registration, registry
 from lwddpm.tracking.store import connect
 
-from .test_conditional import store, stores, visitor
+from .test_conditional import board, store, workspace
 
-__all__ = ["store", "stores", "visitor"]  # fixtures
+__all__ = ["board", "store", "workspace"]  # fixtures
 CLASSES = ("glioma_tumor", "none<b>")
 _NUM = 40  # slices of each kind
 HALF, ALL = "50 % 20 slices", "100 % 40 slices"  # rows of the mixtures
@@ -58,7 +58,7 @@ def audit(**changes: object) -> AuditResult:
     ).model_copy(update=changes)  # fmt: skip
 
 
-def _page(visitor: TestClient, result: AuditResult, model: str = "asked") -> str:
+def _page(visitor: httpx2.Client, result: AuditResult, model: str = "asked") -> str:
     """The page of an audit that is stored with version 1 of a model."""
     content = result.model_dump(mode="json")
     attachments.attach(registry.find_version(f"{model}/1"), attachments.AUDIT, content, "auditor")
@@ -74,7 +74,7 @@ def _rows(text: str) -> list[list[str]]:
     return [[" ".join(html.unescape(re.sub(r"<[^>]+>", " ", cell)).split()) for cell in row] for row in cells]
 
 
-def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(visitor: TestClient) -> None:
+def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(visitor: httpx2.Client) -> None:
     result = audit(utility=utility(), parts=("memorisation", "utility"))
     section = _page(visitor, result).split('id="utility"')[1].split("</section>")[0]
     assert "Copied share 3.00% (0.62% to 8.52%, n = 100), verdict undecided" in section
@@ -112,7 +112,7 @@ def test_what_slices_teach_stands_by_mixture_and_class_beside_the_copied_share(v
     assert lines["chance"]["points"] == [[20, 0.5], [40, 0.5]]
 
 
-def test_without_utility_the_page_says_why_and_what_to_do(visitor: TestClient, store: str, model_dir: Path) -> None:
+def test_without_utility_the_page_says_why_and_what_to_do(visitor: httpx2.Client, store: str, model_dir: Path) -> None:
     text = _page(visitor, audit())  # of a model with classes
     assert "This audit was made without it" in text
     assert "lwddpm run audit --set model_uri=models:/asked/1" in text
@@ -125,7 +125,7 @@ def test_without_utility_the_page_says_why_and_what_to_do(visitor: TestClient, s
     assert "Utility is gone; find it" in _page(visitor, audit(not_measured={"utility": "is gone; find it"}), "plain")
 
 
-def test_a_version_without_an_audit_says_how_it_gets_one(visitor: TestClient) -> None:
+def test_a_version_without_an_audit_says_how_it_gets_one(visitor: httpx2.Client) -> None:
     advice = "lwddpm run audit --set model_uri=models:/asked/2"
     assert advice in visitor.get("/registry/asked/2").text
     answer = visitor.get("/registry/asked/2/audit")

@@ -50,7 +50,11 @@ def _losses(job: TrainJob, run_id: str) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def finished(
-    tiny_data: str, tiny_overrides: tuple[str, ...], empty_store: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_data: str,
+    tiny_overrides: tuple[str, ...],
+    short_grids: None,
+    empty_store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[TrainJob, dict[str, object]]:
     """A job that has ended, and its result; the tests that share it change neither its run nor its model."""
     folder = tmp_path_factory.mktemp("finished")

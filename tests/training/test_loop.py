@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -461,6 +462,28 @@ def _flip_a_bit(file: Path) -> None:
     file.write_bytes(content)
 
 
+@pytest.fixture(scope="module")
+def folders() -> dict[str, Path]:
+    """Where jobs were trained for an earlier test, by their settings."""
+    return {}
+
+
+@pytest.fixture
+def trained(
+    folders: dict[str, Path], tiny_dataset: Dataset, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[TrainJob], None]:
+    """Leaves in `tmp_path` what a training leaves: the first time it is trained, later copied."""
+
+    def bring(job: TrainJob) -> None:
+        settings = job.training.model_dump_json()
+        if settings not in folders:
+            folders[settings] = tmp_path_factory.mktemp("trained")
+            _train(job, tiny_dataset, folders[settings])
+        shutil.copytree(folders[settings], tmp_path, dirs_exist_ok=True)
+
+    return bring
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
@@ -476,10 +499,15 @@ def _flip_a_bit(file: Path) -> None:
     ],
 )
 def test_a_damaged_newest_checkpoint_is_kept_aside_and_the_one_before_continued(
-    name: str, damage: Callable[[Path], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    name: str,
+    damage: Callable[[Path], None],
+    trained: Callable[[TrainJob], None],
+    tiny_job: Build,
+    tiny_dataset: Dataset,
+    tmp_path: Path,
 ) -> None:
     job = tiny_job("training.keep_checkpoints=2", "training.snapshot_epochs=[]")
-    _train(job, tiny_dataset, tmp_path)
+    trained(job)
     expected = load_file(tmp_path / "model" / "model.safetensors")
     folder = tmp_path / "checkpoints"
     *_, before, newest = sorted(folder.iterdir())
@@ -496,9 +524,9 @@ def test_a_damaged_newest_checkpoint_is_kept_aside_and_the_one_before_continued(
 
 
 def test_a_checkpoint_of_before_there_were_checksums_is_taken_and_its_damage_found(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    trained: Callable[[TrainJob], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    _train(tiny_job(), tiny_dataset, tmp_path)
+    trained(tiny_job())
     before, newest = sorted((tmp_path / "checkpoints").iterdir())
     for checkpoint in (before, newest):
         (checkpoint / "SHA256SUMS").unlink()
@@ -522,9 +550,9 @@ def test_several_processes_take_the_same_checkpoint_after_a_damage(
 
 
 def test_where_no_whole_checkpoint_is_left_nothing_begins_anew(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    trained: Callable[[TrainJob], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    _train(tiny_job(), tiny_dataset, tmp_path)
+    trained(tiny_job())
     before = sorted((tmp_path / "checkpoints").iterdir())
     for checkpoint, damage in zip(before, (_cut, _flip_a_bit), strict=True):
         damage(checkpoint / "model.safetensors")
@@ -535,9 +563,9 @@ def test_where_no_whole_checkpoint_is_left_nothing_begins_anew(
 
 
 def test_a_checkpoint_of_a_later_version_is_not_taken_for_a_damaged_one(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    trained: Callable[[TrainJob], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    _train(tiny_job(), tiny_dataset, tmp_path)
+    trained(tiny_job())
     state = max((tmp_path / "checkpoints").iterdir()) / "state.json"
     state.write_text(json.dumps(json.loads(state.read_text()) | {"format": 99}))
     state.with_name("SHA256SUMS").unlink()
@@ -547,9 +575,9 @@ def test_a_checkpoint_of_a_later_version_is_not_taken_for_a_damaged_one(
 
 
 def test_a_disk_that_does_not_answer_is_not_taken_for_a_damaged_checkpoint(
-    tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
+    trained: Callable[[TrainJob], None], tiny_job: Build, tiny_dataset: Dataset, tmp_path: Path
 ) -> None:
-    _train(tiny_job(), tiny_dataset, tmp_path)
+    trained(tiny_job())
     file = max((tmp_path / "checkpoints").iterdir()) / "model.safetensors"
     file.unlink()
     file.symlink_to(file)  # an error of the file system that is not "no such file"

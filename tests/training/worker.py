@@ -8,6 +8,7 @@ JOB.json DATASET FOLDER ranks WORLD PORT  becomes WORLD ranks, in float64; rank 
 Its exit code comes back as a line; what it says is in FOLDER/errors.
 """
 
+import gc
 import json
 import os
 import signal
@@ -20,8 +21,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lwddpm.config import TrainJob
+from lwddpm.config import DiffusionConfig, SamplingConfig, TrainJob
 from lwddpm.data.store import open_dataset
+from lwddpm.diffusion.chain import make_scheduler
+from lwddpm.training import denoising
 from lwddpm.training.checkpoint import latest_checkpoint
 from lwddpm.training.loop import train
 from lwddpm.training.reporter import RecordingReporter, SilentReporter
@@ -45,8 +48,16 @@ def fork(world: int) -> int:
         return next((rank for rank in range(1, world) if os.fork() == 0), 0)
 
 
+def import_what_is_imported_late() -> None:
+    """Half of torch with the first optimizer, diffusers with the first drawing: seconds of every process otherwise."""
+    torch.optim.SGD([torch.zeros(1)])
+    make_scheduler(DiffusionConfig(), SamplingConfig())
+    gc.freeze()  # a collection in a forked process would write to, and so copy, all memory
+
+
 def serve() -> None:
-    torch.optim.SGD([torch.zeros(1)])  # the first optimizer imports half of torch
+    import_what_is_imported_late()
+    denoising.GRID_STEPS = 5  # as in the process of the tests
     for line in sys.stdin:
         arguments = json.loads(line)
         if fork(2) == 1:

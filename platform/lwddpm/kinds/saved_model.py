@@ -24,7 +24,6 @@ from lwddpm.diffusion.timesteps import network_calls
 from lwddpm.errors import ConfigError
 from lwddpm.marks.edited import Edited
 from lwddpm.marks.mark import Mark, now, uses_prior
-from lwddpm.tracking import model_files, registry
 from lwddpm.tracking.store import connect, tracking_uri
 from lwddpm.training.stored_files import sha256_of
 from lwddpm.training.stored_guide import GUIDE_FOLDER, has_guide
@@ -41,10 +40,12 @@ def fetch(job: OfModel, session: Session) -> tuple[Path, SavedModel]:
     Raises:
         ConfigError: there is no such model.
     """
+    from lwddpm.tracking.model_files import fetch_model  # here: a dry run does without MLflow, which takes seconds
+
     connect(tracking_uri(job.tracking))
     # on a cluster workers on other nodes read a registered model too, from shared storage
     folder = Path(job.output) / "models" if session.address else None
-    model_dir = model_files.fetch_model(job.model_uri, folder)
+    model_dir = fetch_model(job.model_uri, folder)
     return model_dir, read_saved_model(model_dir)
 
 
@@ -56,8 +57,10 @@ def version_uri(job: OfModel) -> str:
     """
     if not job.model_uri.startswith("models:/"):
         return job.model_uri
+    from lwddpm.tracking.registry import find_version  # here, as above
+
     connect(tracking_uri(job.tracking))
-    version = registry.find_version(job.model_uri)
+    version = find_version(job.model_uri)
     return f"models:/{version.name}/{version.version}"
 
 

@@ -56,7 +56,7 @@ SMALL = (
 
 
 @pytest.fixture
-def overrides(tiny_data: str, tmp_path: Path) -> list[str]:
+def overrides(tiny_data: str, short_grids: None, tmp_path: Path) -> list[str]:
     places = (f"data.path={tiny_data}", "output=runs", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
     return [*SMALL, *places]
 
