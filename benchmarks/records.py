@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 from scipy.stats import t, ttest_ind
-from turns import Step, median_steps
+from turns import TURN_S, Step, median_steps
 
 from lwddpm.config import TrainJob
 from lwddpm.data.store import open_dataset
@@ -170,7 +170,7 @@ def relative_time(track: Track, job: str, overrides: list[str], dataset: str) ->
     source = [override for override in overrides if override.startswith("data.source=")]
     base, own = _training(track.base, [*track.overrides, *source]), _training(job, overrides)
     makers = {name: functools.partial(training_step, each, dataset) for name, each in (("base", base), ("own", own))}
-    medians = median_steps(makers, TURNS, threads=1)
+    medians = median_steps(makers, TURNS, threads=1, turn_s=TURN_S)
     (base_s, (base_steps, base_taken)), (own_s, (own_steps, own_taken)) = medians["base"], medians["own"]
     base_s, own_s = base_s / base_taken, own_s / own_taken
     return own_s * own_steps / (base_s * base_steps), 1000 * own_s

@@ -13,22 +13,25 @@ WARMUP_ROUNDS = 1
 Step = Callable[[], Any]
 
 
-def median_steps(makers: Mapping[str, Callable[[], tuple[Step, Any]]], rounds: int, threads: int) -> dict[str, Any]:
+def median_steps(
+    makers: Mapping[str, Callable[[], tuple[Step, Any]]], rounds: int, threads: int, turn_s: float = TURN_S
+) -> dict[str, Any]:
     """Median wall time of a step of each, in seconds, and what its maker told beside.
 
-    Each has a process of its own, for settings that act on a whole process. A turn is two seconds or one step long.
+    Each has a process of its own, for settings that act on a whole process. A turn is `turn_s` or one step long.
 
     Args:
         makers: called in its process; makes the step. Spawned processes are sent it: a function of a module, or a
             functools.partial of one.
         rounds: turns of each that count; one before is for warming up.
         threads: of PyTorch, in each process.
+        turn_s: seconds.
     """
     context = multiprocessing.get_context("spawn")
     connections: dict[str, Connection] = {}
     for name, make in makers.items():
         connections[name], remote = context.Pipe()
-        context.Process(target=_serve, args=(remote, make, threads), daemon=True).start()
+        context.Process(target=_serve, args=(remote, make, threads, turn_s), daemon=True).start()
     told = {name: connection.recv() for name, connection in connections.items()}
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     for number in range(WARMUP_ROUNDS + rounds):
@@ -42,7 +45,7 @@ def median_steps(makers: Mapping[str, Callable[[], tuple[Step, Any]]], rounds: i
     return {name: (statistics.median(values), told[name]) for name, values in seconds.items()}
 
 
-def _serve(connection: Connection, make: Callable[[], tuple[Step, Any]], threads: int) -> None:
+def _serve(connection: Connection, make: Callable[[], tuple[Step, Any]], threads: int, turn_s: float) -> None:
     import torch
 
     torch.set_num_threads(threads)
@@ -50,7 +53,7 @@ def _serve(connection: Connection, make: Callable[[], tuple[Step, Any]], threads
     connection.send(told)
     while connection.recv():
         times = [time.perf_counter()]
-        while len(times) == 1 or times[-1] - times[0] < TURN_S:
+        while len(times) == 1 or times[-1] - times[0] < turn_s:
             step()
             times.append(time.perf_counter())
         connection.send([end - start for start, end in itertools.pairwise(times)])

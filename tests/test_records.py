@@ -87,7 +87,8 @@ def test_times_are_what_track_d_compares():
 
 
 def test_the_time_of_a_training_is_its_steps_and_what_each_takes(tiny_dataset, tiny_overrides, monkeypatch):
-    monkeypatch.setattr(records, "TURNS", 2)
+    monkeypatch.setattr(records, "TURNS", 4)
+    monkeypatch.setattr(records, "TURN_S", 0.3)
     track = records.TRACKS["A"]._replace(overrides=(*tiny_overrides, "training.max_steps=1000"))
     half = [*tiny_overrides, "training.max_steps=500"]
     time, step_ms = records.relative_time(track, "jobs/demo.yaml", half, str(tiny_dataset.path))
