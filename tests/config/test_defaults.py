@@ -30,7 +30,14 @@ NULLS = (
     *(f"search.proxy.{name}=null" for name in ("sampler", "num_inference_steps")),
     *(
         f"evaluation.{name}=null"
-        for name in ("sampler", "num_inference_steps", "start", "guidance", "reconstruction_timestep")
+        for name in (
+            "sampler",
+            "num_inference_steps",
+            "start",
+            "guidance",
+            "condition_guidance",
+            "reconstruction_timestep",
+        )  # fmt: skip
     ),
     *(f"model.{name}=null" for name in ("attention", "se_reduction", "head_skip", "patch")),
     *(f"training.{name}=null" for name in ("optimizer", "timestep_sampling", "log_sigma_mean", "log_sigma_std")),
