@@ -37,7 +37,7 @@ NULLS = (
             "guidance",
             "condition_guidance",
             "reconstruction_timestep",
-        )  # fmt: skip
+        )
     ),
     *(f"model.{name}=null" for name in ("attention", "se_reduction", "head_skip", "patch")),
     *(f"training.{name}=null" for name in ("optimizer", "timestep_sampling", "log_sigma_mean", "log_sigma_std")),
