@@ -12,6 +12,7 @@ from lwddpm.evaluation.result import Confusion
 WRITTEN = 10  # classes at most whose shares are written out
 _CELL_IN, _LABELS_IN = 0.5, 1.3  # of a class, and of all that stands above and below
 _TALLEST_IN = 7.0
+_LETTER, _PT_PER_IN = 0.62, 72  # how wide a letter is for its size, with room beside the word
 
 
 def confusion_matrices(confusion: Confusion) -> Figure:
@@ -40,9 +41,12 @@ def draw_matrix(axes: Axes, shares: np.ndarray, names: Sequence[str]) -> None:
     for (row, column), share in np.ndenumerate(shares) if count <= WRITTEN else ():
         color = "white" if share > 0.5 else "black"
         axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=SMALL_PT, color=color)
-    axes.set_xticks(
-        range(count), [name.replace(" ", "\n") for name in names], fontsize=small, rotation=0 if count <= 6 else 90
-    )
+    words = [word for name in names for word in name.split(" ")]
+    cell_in = axes.get_window_extent().width / axes.figure.dpi / count
+    if max(map(len, words)) * small * _LETTER / _PT_PER_IN <= cell_in:
+        axes.set_xticks(range(count), [name.replace(" ", "\n") for name in names], fontsize=small)
+    else:
+        axes.set_xticks(range(count), names, fontsize=small, rotation=90)
     axes.set_yticks(range(count), names, fontsize=small)
     axes.tick_params(length=0)
     axes.grid(visible=False)
