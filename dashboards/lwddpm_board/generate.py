@@ -70,7 +70,7 @@ def _condition(vocabulary: Vocabulary, condition: Category | NumberCondition) ->
 
 def _ways(saved: SavedModel, folder: FilePath) -> list[str]:
     """What guidance of a model may lead away from; empty: it takes none."""
-    told_nothing = saved.conditions is not None and saved.conditions.dropout > 0
+    told_nothing = saved.draws_without_conditions
     guide = saved.diffusion is not None and has_guide(folder)
     ways = {"guide": guide, "unconditional": told_nothing, "unconditional_guide": guide and told_nothing}
     return [way for way, there in ways.items() if there and saved.diffusion is not None]

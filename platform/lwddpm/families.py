@@ -16,6 +16,13 @@ OnePass = Literal["generator"]
 ADVERSARIAL: tuple[AdversarialFamily, ...] = get_args(AdversarialFamily)
 SAMPLER: OnePass = "generator"  # stands where diffusion models name a sampler
 ONE_PASS: dict[str, Any] = {"sampler": SAMPLER, "num_inference_steps": 1}  # how a GAN's slices are drawn
+# drawing that is led away from nothing
+UNGUIDED: dict[str, Any] = {
+    "guidance": 1.0,
+    "guidance_from": "auto",
+    "condition_guidance": 1.0,
+    "guidance_interval": None,
+}
 
 ATTENTION: dict[DiffusionFamily, Literal["se", "linear"]] = {"lw_ddpm": "se", "ddpm": "linear"}
 
@@ -27,10 +34,7 @@ _SAMPLING: dict[str, Any] = {
     "start": "auto",
     "timestep_spacing": "auto",
     "calibrate": False,
-    "guidance": 1.0,
-    "guidance_from": "auto",
-    "condition_guidance": 1.0,
-    "guidance_interval": None,
+    **UNGUIDED,
     "precision": "auto",
     "reconstruction_timestep": 50,
 }

@@ -20,7 +20,6 @@ from lwddpm.config.rule import RuleBroken, shown
 from lwddpm.config.sampling import (
     EVALUATED,
     NO_PRESET,
-    UNGUIDED,
     DiffusionSampler,
     PresetName,
     Sampler,
@@ -43,7 +42,7 @@ from lwddpm.config.tradeoff import TradeoffConfig, TradeoffJob
 from lwddpm.config.train_job import TrainingJob, TrainJob
 from lwddpm.config.training import PatchesConfig, TrainingConfig, WorkerRange, WorkersConfig
 from lwddpm.config.utility import Learner, UtilityConfig
-from lwddpm.families import ONE_PASS, Family
+from lwddpm.families import ONE_PASS, UNGUIDED, Family
 
 AnyJob = PrepareJob | TrainJob | SearchJob | CompareJob | EvaluateJob | SampleJob | TradeoffJob | AuditJob
 

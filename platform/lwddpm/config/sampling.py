@@ -33,12 +33,6 @@ EVALUATED = "evaluated"  # the preset of a training's own evaluation: what a mod
 NO_PRESET = "plain"  # asks for the defaults of the section
 PresetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=40)]
 AskedValue = str | float | None | Annotated[dict[str, PositiveInt], Field(min_length=1)]
-UNGUIDED: dict[str, Any] = {
-    "guidance": 1.0,
-    "guidance_from": "auto",
-    "condition_guidance": 1.0,
-    "guidance_interval": None,
-}
 GuidanceFrom = Literal["auto", "unconditional", "guide", "unconditional_guide"]
 
 

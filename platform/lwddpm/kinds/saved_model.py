@@ -168,7 +168,7 @@ def check_parts(sampling: SamplingConfig, saved: SavedModel, model_dir: Path, se
                 "give the model one: lwddpm models calibrate MODEL --set data.source=PATH"
             )
     conditions = saved.conditions
-    if sampling.condition_guidance != 1 and (conditions is None or conditions.dropout == 0):
+    if sampling.condition_guidance != 1 and not saved.draws_without_conditions:
         why = "which has no conditions" if conditions is None else f"which was {_NEVER_WITHOUT}"
         raise ConfigError(
             f"{section}.condition_guidance: leads away from the model without its conditions, got "
@@ -177,7 +177,7 @@ def check_parts(sampling: SamplingConfig, saved: SavedModel, model_dir: Path, se
     if sampling.guidance == 1:
         return
     away_from = leads_away_from(sampling, has_guide=has_guide(model_dir))
-    if "unconditional" in away_from and conditions is not None and conditions.dropout == 0:
+    if "unconditional" in away_from and conditions is not None and not saved.draws_without_conditions:
         raise ConfigError(
             f"{section}.guidance: leads away from the model without its conditions, got {sampling.guidance:g} for "
             f"{model_dir}, which was {_NEVER_WITHOUT}; leave it out, "

@@ -71,13 +71,12 @@ class LwddpmModel(mlflow.pyfunc.PythonModel):
         names = ("guidance", "condition_guidance", "truncation", "preset")
         given = {name: row[name] for name in names if name in row}
         given |= {"num_inference_steps": row["steps"]} if "steps" in row else {}
-        without = bool(self.saved.conditions and self.saved.conditions.dropout)
-        if given.get("condition_guidance", 1) != 1 and not without:
+        if given.get("condition_guidance", 1) != 1 and not self.saved.draws_without_conditions:
             raise ValueError(
                 "condition_guidance takes a model with conditions that were left out in training at times, got "
                 f"{given['condition_guidance']:g}"
             )
-        alone = self.guide is None and not without
+        alone = self.guide is None and not self.saved.draws_without_conditions
         if given.get("guidance", 1) != 1 and alone:
             raise ValueError(
                 f"guidance takes a model with a guide, which this one was stored without, got {given['guidance']:g}"

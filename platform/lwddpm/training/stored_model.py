@@ -55,6 +55,11 @@ class SavedModel(Written):
     ema_length: float | None = Field(None, exclude_if=is_none)
     conditions: Vocabulary | None = Field(None, exclude_if=is_none)
 
+    @property
+    def draws_without_conditions(self) -> bool:
+        """Whether it has conditions and has learnt to draw when told none of them."""
+        return self.conditions is not None and self.conditions.dropout > 0
+
 
 def save_model(
     path: Path, weights: nn.Module, saved: SavedModel, prior: Prior | None = None, guide: Path | None = None

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from lwddpm.cluster.generate import feature_extraction, generate_images, settled
 from lwddpm.cluster.session import Session
-from lwddpm.config import EvaluationConfig, SamplingConfig, SamplingT
+from lwddpm.config import UNGUIDED, EvaluationConfig, SamplingConfig, SamplingT
 from lwddpm.data.store import Dataset
 from lwddpm.diffusion.gaussian import SliceGaussian, fit_gaussian
 from lwddpm.evaluation.protocol import evaluate, num_evaluated
@@ -112,8 +112,7 @@ class MeasurementCache:
         settings = {name: getattr(sampling, name) for name in ("sampler", "num_inference_steps", "eta", "seed")}
         # as in a digest: what is left open leaves the names of earlier versions' files as they were
         sampling = self._as_drawn(model_dir, sampling)
-        further = {"start", "calibrate", "guidance", "guidance_interval", "timestep_spacing", "precision", "truncation"}
-        further |= {"guidance_from", "condition_guidance", "conditions", "like"}
+        further = {"start", "calibrate", "timestep_spacing", "precision", "truncation", "conditions", "like", *UNGUIDED}
         settings |= sampling.model_dump(mode="json", include=further)
         return self._file("samples", f"{_digest(self._identity(model_dir), settings)}.npy")
 

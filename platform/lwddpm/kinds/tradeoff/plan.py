@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from lwddpm.config import (
     NO_PRESET,
     ONE_PASS,
+    UNGUIDED,
     EvaluationConfig,
     RuleBroken,
     SamplingConfig,
@@ -27,7 +28,7 @@ from lwddpm.training.stored_prior import PRIOR_FILE
 
 MODEL = "model"
 # without guidance; what it would lead away from stays named, as in files of earlier versions
-_PLAIN: dict[str, Any] = {"guidance": 1.0, "condition_guidance": 1.0, "guidance_interval": None}
+_PLAIN = {name: value for name, value in UNGUIDED.items() if name != "guidance_from"}
 _NEVER_WITHOUT = "the model never learnt to draw without its conditions (training.condition_dropout)"
 SOURCES = {"unconditional": "no class", "guide": "the guide", "unconditional_guide": "the guide told no class"}
 
@@ -189,13 +190,13 @@ def _why_not(sampling: SamplingConfig, saved: SavedModel, folder: Path) -> str:
         check_steps(sampling, saved.diffusion, "sampling")
     except RuleBroken as broken:
         return str(broken)
-    if sampling.condition_guidance != 1 and (saved.conditions is None or saved.conditions.dropout == 0):
+    if sampling.condition_guidance != 1 and not saved.draws_without_conditions:
         return _NEVER_WITHOUT
     if sampling.guidance != 1:
         away_from = leads_away_from(sampling, has_guide=has_guide(folder))
         if ("guide" in away_from or saved.conditions is None) and not has_guide(folder):
             return "the model has no guide (training.guide_epoch)"
-        if "unconditional" in away_from and saved.conditions is not None and saved.conditions.dropout == 0:
+        if "unconditional" in away_from and saved.conditions is not None and not saved.draws_without_conditions:
             return _NEVER_WITHOUT
     if (sampling.start == "gaussian" or sampling.calibrate) and not (folder / PRIOR_FILE).exists():
         return "the model has no prior (lwddpm models calibrate)"
