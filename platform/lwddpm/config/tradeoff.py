@@ -34,9 +34,9 @@ class TradeoffConfig(Section):
         exclude_if=is_all_sources,
         description="of a conditional model: what each weight leads away from, see sampling.guidance_from",
     )
-    condition_guidance: tuple[Annotated[float, Field(gt=1, le=100)], ...] = Field(
-        (3.0, 5.0),
-        exclude_if=lambda weights: weights == (3.0, 5.0),
+    condition_guidance: tuple[Annotated[float, Field(ge=1, le=100)], ...] = Field(
+        (1.0, 3.0, 5.0),
+        exclude_if=lambda weights: weights == (1.0, 3.0, 5.0),
         description="of a conditional model: weights of sampling.condition_guidance, beside the preset's guidance by a "
         "guide",
     )

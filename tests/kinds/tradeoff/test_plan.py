@@ -75,6 +75,13 @@ def test_a_conditional_model_is_led_away_from_each_source_that_it_has(conditiona
     }
     assert {way.network_calls for way in plan.ways if way.varied == "condition_guidance"} == {12}
     assert all(way.sampling.condition_guidance == 1 for way in plan.ways if way.varied != "condition_guidance")
+    obeying = {**PRESETS.presets["evaluated"].sampling, "condition_guidance": 5.0}
+    preset = PRESETS.presets["evaluated"].model_copy(update={"sampling": obeying})
+    plan = make_plan(config, conditional_dir, PRESETS.model_copy(update={"presets": {"evaluated": preset}}), 10)
+    assert {way.label: way.sampling.condition_guidance for way in plan.ways if way.varied == "condition_guidance"} == {
+        "guidance of the conditions 1": 1,  # of which a preset that has some is to be seen without
+        "guidance of the conditions 3": 3,
+    }
     few = make_plan(config.model_copy(update={"guidance_from": ("guide",)}), conditional_dir, PRESETS, 10)
     assert {way.varied for way in few.ways} == {"preset", "guidance", "condition_guidance"}
 
